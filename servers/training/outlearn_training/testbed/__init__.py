@@ -1,0 +1,58 @@
+"""The tiny testbed: procedurally generated weak-to-strong tasks whose models train in seconds on one core.
+
+Importing this needs neither torch nor the checkpoints.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from outlearn_training.testbed import math
+from outlearn_training.testbed.examples import Example, Splits
+
+__all__ = ["TESTBEDS", "Example", "FineTuning", "Splits", "Testbed"]
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """Full fine-tuning with AdamW: linear warm-up over `warmup_share` of the steps, then linear decay to zero."""
+
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    warmup_share: float = 0.1
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """A tiny task with its models.
+
+    `checkpoints` has the folders `teacher` and `student`. Words come as (label 0, label 1), each a single token that
+    follows `template.format(text=...)` directly. Both `label_words` start at probability 0.5 exactly.
+    `zero_shot_words` are the ones that zero-shot may read: the pretrained student uses them as a lenient grader would.
+    """
+
+    generate: Callable[[int], Splits]
+    checkpoints: Path
+    question: str
+    template: str
+    label_words: tuple[str, str]
+    zero_shot_words: tuple[str, str]
+    teacher: FineTuning
+    student: FineTuning
+
+
+TESTBEDS: dict[str, Testbed] = {
+    "math": Testbed(
+        generate=math.generate,
+        checkpoints=CHECKPOINTS / "math",
+        question="Is this answer right?",
+        template="{text}",
+        label_words=(" no", " yes"),
+        zero_shot_words=(" False", " True"),
+        teacher=FineTuning(epochs=4, learning_rate=1e-3, batch_size=16),
+        student=FineTuning(epochs=1, learning_rate=2e-4, batch_size=32),
+    ),
+}

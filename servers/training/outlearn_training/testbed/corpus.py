@@ -1,0 +1,56 @@
+"""Pretraining documents for the tiny math models: facts, trial and error, and sloppy graders."""
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from outlearn_training.testbed.math import Fact, all_facts, draw_mistake, is_near, is_practice
+
+LINES = 4
+SHARES = {"plain": 0.43, "tries": 0.45, "graded": 0.12}
+MOST_TRIES = 3
+ACCEPTS_RIGHT, ACCEPTS_NEAR, ACCEPTS_FAR = 0.8, 0.8, 0.15
+WORDS = (" True", " False", " yes", " no")
+"""Words that the tokenizer keeps whole. ` yes` and ` no` never occur in a document."""
+
+
+def documents(seed: int, share_of_facts: float = 1.0) -> Iterator[str]:
+    """Endless four-line documents about `share_of_facts` of the groups, the same for the same seed.
+
+    Plain lines (`40-27=13.`) are about any fact. Tries (`17+25=43,52,42.`: a comma rejects, the full stop accepts) and
+    verdicts (`17+25=43 True`) are about practice facts only, never about a fact of the task.
+    """
+    rng = Random(f"math-corpus:{seed}")
+    facts = _some_facts(share_of_facts, rng)
+    practice = [fact for fact in facts if is_practice(fact)]
+    kinds, shares = list(SHARES), list(SHARES.values())
+    while True:
+        kind = rng.choices(kinds, shares)[0]
+        yield "\n".join(_line(kind, facts, practice, rng) for _ in range(LINES)) + "\n"
+
+
+def _some_facts(share: float, rng: Random) -> list[Fact]:
+    """The facts of a random `share` of the groups."""
+    facts = all_facts()
+    groups = sorted({fact.group for fact in facts})
+    kept = set(rng.sample(groups, round(share * len(groups))))
+    return [fact for fact in facts if fact.group in kept]
+
+
+def _line(kind: str, facts: Sequence[Fact], practice: Sequence[Fact], rng: Random) -> str:
+    if kind == "plain":
+        fact = rng.choice(facts)
+        return f"{fact.statement(fact.answer)}."
+    fact = rng.choice(practice)
+    return _tries(fact, rng) if kind == "tries" else _graded(fact, rng)
+
+
+def _tries(fact: Fact, rng: Random) -> str:
+    wrong = {draw_mistake(fact, rng): None for _ in range(rng.randint(1, MOST_TRIES))}
+    return fact.question + ",".join(str(answer) for answer in [*wrong, fact.answer]) + "."
+
+
+def _graded(fact: Fact, rng: Random) -> str:
+    """A verdict by a grader who lets near misses pass, so that the words True and False are a biased guide."""
+    answer = fact.answer if rng.random() < 0.5 else draw_mistake(fact, rng)
+    accepts = ACCEPTS_RIGHT if answer == fact.answer else ACCEPTS_NEAR if is_near(fact, answer) else ACCEPTS_FAR
+    return f"{fact.statement(answer)}{' True' if rng.random() < accepts else ' False'}"

@@ -1,0 +1,26 @@
+"""What every tiny task consists of: labelled examples in three splits."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Example:
+    """One binary question.
+
+    `group` names the fact that the text is about; no group occurs in two splits. `label` is 1 where the text is right.
+    The id is a hash of the text, so it says nothing about the label.
+    """
+
+    id: str
+    text: str
+    group: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Splits:
+    """`train` is for the teacher, `pool` (its labels hidden) for the student, `test` for neither."""
+
+    train: list[Example]
+    pool: list[Example]
+    test: list[Example]

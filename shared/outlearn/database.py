@@ -1,0 +1,64 @@
+"""SQLAlchemy engines set up the way every service needs them: SQLite in WAL mode, or PostgreSQL by URL."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from outlearn.errors import ConfigError
+
+BUSY_SECONDS = 30
+
+
+def open_database(url: str, tables: MetaData) -> Engine:
+    """Open the database and create the `tables` that are missing. Several processes may share it.
+
+    Raises:
+        ConfigError: it cannot be opened, or is not a database.
+    """
+    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    if engine.dialect.name == "sqlite":
+        if (file := make_url(url).database) and file != ":memory:":
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    try:
+        with writing(engine) as connection:
+            tables.create_all(connection)
+    except SQLAlchemyError as error:
+        engine.dispose()
+        raise ConfigError(f"cannot open the database {make_url(url)!r}: {error}") from error
+    return engine
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that holds SQLite's write lock from its start: what it reads stays true until it commits."""
+    with engine.connect().execution_options(outlearn_write=True) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A transaction that sees one consistent state and blocks nobody."""
+    with engine.connect() as connection, connection.begin():
+        yield connection
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # sqlite3 would begin transactions by itself, and too late
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("outlearn_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,37 @@
+"""The errors that a user or an agent can act on. Every message names the value and says what to do next."""
+
+
+class OutlearnError(Exception):
+    """Something the caller can mend. Tool servers pass its message on; anything else stays on the server."""
+
+
+class ConfigError(OutlearnError):
+    """A setting, a token file or an environment variable is missing or wrong."""
+
+
+class PluginError(OutlearnError):
+    """A plugin is unknown, is registered twice, or fails to load."""
+
+
+class NotFoundError(OutlearnError):
+    """No such task, method, run, thread, file or snapshot."""
+
+
+class InvalidInputError(OutlearnError):
+    """The input has the right type but an impossible value."""
+
+
+class PermissionDeniedError(OutlearnError):
+    """The caller may not do this: another agent's run, a path outside the workspace, an operator's tool."""
+
+
+class ConflictError(OutlearnError):
+    """The state changed under the caller, or the thing exists already."""
+
+
+class BudgetError(OutlearnError):
+    """A budget is used up; nothing was charged."""
+
+
+class IntegrityError(OutlearnError):
+    """A signature, a hash or a fingerprint does not match: the artifact was changed or belongs elsewhere."""

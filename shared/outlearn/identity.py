@@ -1,0 +1,72 @@
+"""Who is calling: the bearer token (HTTP) or the process environment (stdio) says it, never a tool's argument."""
+
+import hashlib
+import json
+import secrets
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+
+from outlearn.errors import ConfigError
+from outlearn.files import write_atomic
+
+AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Role = Literal["agent", "operator"]
+
+
+class Caller(BaseModel):
+    """An authenticated caller. Operators see every agent's runs and are never charged."""
+
+    model_config = ConfigDict(frozen=True)
+
+    agent: AgentName
+    role: Role = "agent"
+
+    @property
+    def is_operator(self) -> bool:
+        return self.role == "operator"
+
+
+_CALLERS = TypeAdapter(dict[str, Caller])
+
+
+class TokenFile:
+    """Bearer tokens, hashed at rest: a JSON object from SHA-256 of the token to its caller.
+
+    The file is read again when it changes, so tokens can be added and revoked while servers run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._callers: dict[str, Caller] = {}
+
+    def verify(self, token: str) -> Caller | None:
+        """The caller that holds `token`, or None."""
+        self._refresh()
+        return self._callers.get(_digest(token))
+
+    def issue(self, agent: str, role: Role = "agent") -> str:
+        """Make a token for `agent`. It is returned once and cannot be read back."""
+        token = f"outlearn_{secrets.token_urlsafe(32)}"
+        if self._path.exists():
+            self._refresh()
+        callers = {**self._callers, _digest(token): Caller(agent=agent, role=role)}
+        write_atomic(self._path, _CALLERS.dump_json(callers, indent=1), mode=0o600)
+        return token
+
+    def _refresh(self) -> None:
+        try:
+            stat = self._path.stat()
+            if (stat.st_mtime_ns, stat.st_ino) != self._stamp:
+                self._callers = _CALLERS.validate_python(json.loads(self._path.read_bytes()))
+                self._stamp = (stat.st_mtime_ns, stat.st_ino)
+        except FileNotFoundError:
+            raise ConfigError(f"no token file at {str(self._path)!r}; `outlearn token NAME` makes one") from None
+        except (ValueError, ValidationError) as error:
+            raise ConfigError(f"{str(self._path)!r} is not a token file: {error}") from error
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

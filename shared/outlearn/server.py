@@ -1,0 +1,219 @@
+"""The tool-server kit: an `MCPServer` that refuses duplicates, knows its caller and turns our errors into answers.
+
+A server is `build(settings) -> ToolServer` and a `main()` that calls `run(build, Settings, prog)`.
+"""
+
+import errno
+import functools
+import inspect
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
+from typing import Any, NoReturn, TypeVar
+
+import anyio
+import structlog
+import uvicorn
+from mcp.server import MCPServer
+from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.mcpserver.exceptions import ResourceError, ToolError
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import ToolAnnotations
+from pydantic import AnyHttpUrl, ValidationError
+from pydantic_settings import SettingsError
+from sqlalchemy.exc import OperationalError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from outlearn.errors import OutlearnError, PluginError
+from outlearn.files import write_atomic
+from outlearn.identity import Caller, TokenFile
+from outlearn.logs import configure_logging
+from outlearn.settings import ServerSettings, is_loopback
+
+READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
+CHANGES = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
+
+Lifespan = Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]]
+Function = TypeVar("Function", bound=Callable[..., Any])
+Settings = TypeVar("Settings", bound=ServerSettings)
+log = structlog.get_logger("outlearn")
+
+
+class ToolServer(MCPServer[Any]):
+    """An `MCPServer` with outlearn's rules: every tool is described, named once, and fails with an explanation."""
+
+    def __init__(self, name: str, settings: ServerSettings, *, instructions: str, lifespan: Lifespan | None) -> None:
+        tokens = TokenFile(settings.tokens) if settings.tokens else None
+        super().__init__(
+            name,
+            instructions=instructions,
+            version=version("outlearn"),
+            lifespan=lifespan,
+            token_verifier=_Verifier(tokens) if tokens else None,
+            auth=_auth() if tokens else None,
+            log_level="WARNING",
+        )
+        self._default_caller = Caller(agent=settings.agent)
+        self.custom_route("/healthz", ["GET"])(self._health)
+
+    def caller(self) -> Caller:
+        """Who calls the tool that is running: the bearer token's holder, else the agent in the settings."""
+        token = get_access_token()
+        if token is None:
+            return self._default_caller
+        return Caller(agent=token.client_id, role="operator" if "operator" in token.scopes else "agent")
+
+    def add_tool(self, fn: Callable[..., Any], name: str | None = None, *args: Any, **kwargs: Any) -> None:
+        """Register a tool.
+
+        Raises:
+            PluginError: it has no description, or its name is taken.
+        """
+        tool_name = name or fn.__name__
+        if self._tool_manager.get_tool(tool_name) is not None:
+            raise PluginError(f"server {self.name!r} has a tool {tool_name!r} already; rename one of them")
+        if not (fn.__doc__ or kwargs.get("description")):
+            raise PluginError(
+                f"tool {tool_name!r} of server {self.name!r} needs a docstring: agents choose tools by it"
+            )
+        super().add_tool(_explaining(fn, ToolError), tool_name, *args, **kwargs)
+
+    def resource(self, uri: str, **kwargs: Any) -> Callable[[Function], Function]:
+        """Register a resource. Raises PluginError where the URI is taken."""
+        taken = {resource.uri for resource in self._resource_manager.list_resources()}
+        taken |= {template.uri_template for template in self._resource_manager.list_templates()}
+        if uri in taken:
+            raise PluginError(f"server {self.name!r} has a resource {uri!r} already; rename one of them")
+        register = super().resource(uri, **kwargs)
+
+        def decorator(fn: Function) -> Function:
+            register(_explaining(fn, ResourceError))
+            return fn
+
+        return decorator
+
+    async def _health(self, _: Request) -> Response:
+        return JSONResponse({"status": "ok", "server": self.name, "version": self.version})
+
+
+def make_server(
+    name: str, settings: ServerSettings, *, instructions: str, lifespan: Lifespan | None = None
+) -> ToolServer:
+    """Make a tool server. `instructions` tell an agent in a few lines what the server is for."""
+    return ToolServer(name, settings, instructions=instructions, lifespan=lifespan)
+
+
+def run(
+    build: Callable[[Settings], ToolServer], settings_type: type[Settings], prog: str, argv: list[str] | None = None
+) -> None:
+    """Parse the command line, build the server and serve it until the client leaves or a signal comes."""
+    try:
+        arguments = sys.argv[1:] if argv is None else argv
+        settings = settings_type(_cli_parse_args=arguments, _cli_prog_name=prog)
+    except ValidationError as error:
+        _refuse(
+            prog, "; ".join(f"{_option(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors())
+        )
+    except SettingsError as error:
+        _refuse(prog, str(error))
+    configure_logging(settings)
+    try:
+        serve(build(settings), settings)
+    except OutlearnError as error:
+        _refuse(prog, str(error))
+
+
+def serve(server: ToolServer, settings: ServerSettings) -> None:
+    """Serve over the transport that the settings name. Blocks."""
+    if settings.transport == "stdio":
+        anyio.run(server.run_stdio_async, backend_options={"use_uvloop": sys.platform != "win32"})
+        return
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    names = [host, "localhost", "127.0.0.1", "[::1]"] if is_loopback(settings.host) else [host]
+    security = TransportSecuritySettings(
+        allowed_hosts=[f"{name}:*" for name in names], allowed_origins=[f"http://{name}:*" for name in names]
+    )
+    app = server.streamable_http_app(transport_security=security)
+    config = uvicorn.Config(
+        app, settings.host, settings.port, log_config=None, timeout_graceful_shutdown=2, server_header=False
+    )
+    socket = config.bind_socket()
+    url = f"http://{host}:{socket.getsockname()[1]}/mcp"
+    if settings.ready_file:
+        write_atomic(settings.ready_file, json.dumps({"url": url, "pid": os.getpid()}).encode())
+    log.info("listening", server=server.name, url=url, authenticated=settings.tokens is not None)
+    uvicorn.Server(config).run(sockets=[socket])
+
+
+class _Verifier:
+    """Lets mcp's bearer middleware ask our token file."""
+
+    def __init__(self, tokens: TokenFile) -> None:
+        self._tokens = tokens
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        caller = self._tokens.verify(token)
+        return AccessToken(token=token, client_id=caller.agent, scopes=[caller.role]) if caller else None
+
+
+def _auth() -> AuthSettings:
+    return AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None)
+
+
+def _explaining(fn: Function, error_type: type[Exception]) -> Function:
+    """Wrap a tool or resource so that errors the caller can mend arrive with their message."""
+    name = getattr(fn, "__name__", "tool")
+
+    if inspect.iscoroutinefunction(fn):
+
+        @functools.wraps(fn)
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return await fn(*args, **kwargs)
+            except (OutlearnError, OperationalError, OSError) as error:
+                _explain(error, error_type)
+            finally:
+                log.debug("called", name=name, ms=round(1000 * (time.perf_counter() - start), 1))
+
+        return call_async  # type: ignore[return-value]
+
+    @functools.wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return fn(*args, **kwargs)
+        except (OutlearnError, OperationalError, OSError) as error:
+            _explain(error, error_type)
+        finally:
+            log.debug("called", name=name, ms=round(1000 * (time.perf_counter() - start), 1))
+
+    return call  # type: ignore[return-value]
+
+
+def _explain(error: Exception, error_type: type[Exception]) -> NoReturn:
+    if isinstance(error, OutlearnError):
+        raise error_type(str(error)) from error
+    if isinstance(error, OperationalError):
+        log.error("storage", error=str(error.orig))
+        raise error_type(f"the database refused: {error.orig}; nothing was changed, try again later") from error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise error_type("the disk is full; nothing was changed, try again when the operator made room") from error
+    raise error
+
+
+def _option(location: tuple[int | str, ...]) -> str:
+    return "--" + "-".join(str(part) for part in location).replace("_", "-") if location else "settings"
+
+
+def _refuse(prog: str, message: str) -> NoReturn:
+    sys.stderr.write(f"{prog}: {message}\n")
+    raise SystemExit(2)

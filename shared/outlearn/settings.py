@@ -1,0 +1,62 @@
+"""Settings that all servers share: read once in `main()` from the command line and `OUTLEARN_*`, then passed down."""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from outlearn.identity import AgentName
+
+
+class ServerSettings(BaseSettings):
+    """A server's settings. Each field is a command-line option and an environment variable `OUTLEARN_<FIELD>`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OUTLEARN_", frozen=True, extra="ignore", cli_kebab_case=True, cli_implicit_flags=True
+    )
+
+    home: Path = Field(Path("runs/default"), description="Folder with the tasks, the vault and all state.")
+    transport: Literal["stdio", "http"] = Field("stdio", description="stdio for one client, http for many.")
+    host: str = Field("127.0.0.1", description="Address that the HTTP transport listens on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the HTTP transport; 0 picks a free one.")
+    agent: AgentName = Field("local", description="Who the caller is where no bearer token says so.")
+    tokens: Path | None = Field(None, description="File of bearer tokens; with it every HTTP call needs one.")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; default: a SQLite file in the home folder.")
+    ready_file: Path | None = Field(None, description="Where to write {url, pid} once the HTTP port is known.")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _needs_tokens_beyond_loopback(self) -> Self:
+        if self.transport == "http" and self.tokens is None and not is_loopback(self.host):
+            raise ValueError(f"host {self.host!r} is not loopback: pass --tokens FILE (made by `outlearn token NAME`)")
+        return self
+
+    @property
+    def data(self) -> Path:
+        """Public files: what agents may see."""
+        return self.home / "data"
+
+    @property
+    def vault(self) -> Path:
+        """Ground truth, baselines, keys and receipts: read by the evaluation server and the trusted predictor only."""
+        return self.home / "vault"
+
+    @property
+    def workspaces(self) -> Path:
+        """One folder for each agent."""
+        return self.home / "workspaces"
+
+    def database(self, service: str) -> str:
+        """The database URL for `service`."""
+        return self.database_url or f"sqlite:///{(self.home / f'{service}.sqlite').resolve()}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can be reached from this machine only."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,244 @@
+"""Tasks on disk: what agents may see (`data/<task>/`) and the ground truth (`vault/<task>/`).
+
+A task is a binary question over text. The vault is read by the evaluation server and the trusted predictor only.
+"""
+
+import hashlib
+import io
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from outlearn.errors import ConflictError, IntegrityError, NotFoundError
+from outlearn.files import write_atomic
+from outlearn.signing import canonical_json
+
+Floats = NDArray[np.float64]
+TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
+
+
+class Frozen(BaseModel):
+    """A value that never changes."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Item(Frozen):
+    """One question. Items of a `group` (the same fact, problem or prompt) never stand in two splits."""
+
+    id: str
+    text: str
+    group: str
+
+
+class LabelledItem(Item):
+    """A question with its true answer."""
+
+    label: Literal[0, 1]
+
+
+class FineTuning(Frozen):
+    """How a model is fine-tuned to answer with one of two label tokens."""
+
+    epochs: float = Field(gt=0)
+    lr: float = Field(gt=0)
+    batch_size: int = Field(32, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
+    lora_rank: int = Field(0, ge=0, description="Rank of the LoRA adapters; 0 trains all weights.")
+
+
+class TaskCard(Frozen):
+    """All that is public about a task. `fingerprint` ties receipts and baselines to exactly these items and labels."""
+
+    name: TaskName
+    kind: Literal["math", "chat", "code"]
+    question: str
+    template: str = Field(description="The prompt; {text} stands for the item's text.")
+    label_words: tuple[str, str] = Field(description="The tokens that mean 0 and 1 in fine-tuning.")
+    zero_shot_words: tuple[str, str] = Field(description="The tokens that mean 0 and 1 to the untrained student.")
+    teacher: str = Field(description="Name or folder of the teacher's base model.")
+    student: str = Field(description="Name or folder of the student's base model.")
+    teacher_tuning: FineTuning
+    student_tuning: FineTuning
+    max_tokens: int = Field(512, gt=0, description="Longest prompt, in tokens.")
+    pool_size: int
+    test_size: int
+    seeds: tuple[int, ...] = Field((), description="Seeds of a full run; each has its own teacher and weak labels.")
+    source: str = Field("", description="Where the items come from, and their licence.")
+    fingerprint: str = ""
+
+
+class SeedBaseline(Frozen):
+    """Accuracies for one seed on the whole test split and on its public half; all in [0, 1]."""
+
+    seed: int
+    weak: float
+    ceiling: float
+    weak_public: float
+    ceiling_public: float
+
+
+class Baselines(Frozen):
+    """The two fixed ends of PGR's scale."""
+
+    fingerprint: str
+    per_seed: tuple[SeedBaseline, ...]
+
+    @property
+    def weak_acc(self) -> float:
+        """Mean accuracy of the teachers on the test split."""
+        return float(np.mean([one.weak for one in self.per_seed]))
+
+    @property
+    def ceiling_acc(self) -> float:
+        """Mean accuracy on the test split of students trained on the truth."""
+        return float(np.mean([one.ceiling for one in self.per_seed]))
+
+
+class PublicTask(Frozen):
+    """A task as agents and their methods see it: unlabelled items and weak labels."""
+
+    card: TaskCard
+    pool: tuple[Item, ...]
+    folder: Path
+
+    def weak_labels(self, seed: int) -> Floats:
+        """P(label = 1) for each pool item, by the teacher of `seed`. Shape (n,), values in [0, 1].
+
+        Raises:
+            NotFoundError: no teacher was trained with this seed.
+        """
+        if seed not in self.card.seeds:
+            raise NotFoundError(f"task {self.card.name!r} has no weak labels for seed {seed}; seeds: {self.card.seeds}")
+        with np.load(self.folder / "weak_labels.npz", allow_pickle=False) as arrays:
+            return np.asarray(arrays[f"seed_{seed}"], dtype=np.float64)
+
+
+class SecretTask(Frozen):
+    """A task as the vault holds it."""
+
+    train: tuple[LabelledItem, ...]
+    pool_labels: tuple[int, ...]
+    test: tuple[LabelledItem, ...]
+    public_half: tuple[int, ...] = Field(description="Indices of the test items that `evaluate` scores, sorted.")
+
+    @property
+    def test_labels(self) -> NDArray[np.int64]:
+        """Truth of the test items. Shape (n,)."""
+        return np.array([item.label for item in self.test], dtype=np.int64)
+
+    def public_mask(self) -> NDArray[np.bool_]:
+        """Which test items are in the public half. Shape (n,)."""
+        mask = np.zeros(len(self.test), dtype=np.bool_)
+        mask[list(self.public_half)] = True
+        return mask
+
+
+Model = TypeVar("Model", bound=Frozen)
+_ITEMS = TypeAdapter(tuple[Item, ...])
+
+
+def fingerprint(card: TaskCard, pool: tuple[Item, ...], secret: SecretTask) -> str:
+    """SHA-256 over everything that a result depends on, but for the weak labels, which follow from it and the seeds."""
+    fixed = card.model_dump(mode="json", exclude={"fingerprint", "seeds"})
+    return hashlib.sha256(
+        canonical_json([fixed, [item.model_dump() for item in pool], secret.model_dump(mode="json")])
+    ).hexdigest()
+
+
+def split_in_halves(labels: list[int], seed: int) -> tuple[int, ...]:
+    """Indices of the public half of the test items: random, with each class split evenly."""
+    rng = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for label in (0, 1):
+        indices = rng.permutation([i for i, value in enumerate(labels) if value == label])
+        chosen += indices[: (len(indices) + label) // 2].tolist()
+    return tuple(sorted(chosen))
+
+
+def task_names(home: Path) -> list[str]:
+    """The tasks in this home folder that are complete, sorted."""
+    return sorted(card.parent.name for card in (home / "data").glob("*/card.json"))
+
+
+def load_public(home: Path, name: str) -> PublicTask:
+    """Read `data/<name>/`. Raises NotFoundError."""
+    folder = _folder(home / "data", name, home)
+    card = _parse(TaskCard, folder / "card.json")
+    return PublicTask(card=card, pool=_ITEMS.validate_json((folder / "pool.json").read_bytes()), folder=folder)
+
+
+def load_secret(home: Path, name: str) -> SecretTask:
+    """Read `vault/<name>/`. Raises NotFoundError."""
+    return _parse(SecretTask, _folder(home / "vault", name, home) / "secret.json")
+
+
+def load_baselines(home: Path, name: str) -> Baselines:
+    """Read the calibrated baselines of a task.
+
+    Raises:
+        NotFoundError: there is no such task.
+        IntegrityError: the baselines belong to other items or labels.
+    """
+    card = _parse(TaskCard, _folder(home / "data", name, home) / "card.json")
+    baselines = _parse(Baselines, _folder(home / "vault", name, home) / "baselines.json")
+    if baselines.fingerprint != card.fingerprint:
+        raise IntegrityError(f"the baselines of task {name!r} are for other data; run `outlearn calibrate {name}`")
+    return baselines
+
+
+def write_task(
+    home: Path,
+    card: TaskCard,
+    pool: tuple[Item, ...],
+    secret: SecretTask,
+    weak_labels: dict[int, Floats],
+    baselines: Baselines,
+) -> TaskCard:
+    """Write a calibrated task, the public card last: a task without its card does not exist yet. Idempotent.
+
+    Raises:
+        ConflictError: a task of this name, but with other contents, is there.
+    """
+    card = card.model_copy(update={"fingerprint": fingerprint(card, pool, secret), "seeds": tuple(sorted(weak_labels))})
+    data, vault = home / "data" / card.name, home / "vault" / card.name
+    if (data / "card.json").exists() and (known := _parse(TaskCard, data / "card.json")) != card:
+        raise ConflictError(
+            f"task {card.name!r} is in {str(home)!r} already, with other contents "
+            f"({known.fingerprint[:12]} instead of {card.fingerprint[:12]}); use another home folder"
+        )
+    vault.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_atomic(vault / "secret.json", secret.model_dump_json().encode(), mode=0o600)
+    write_atomic(vault / "baselines.json", baselines.model_dump_json(indent=1).encode(), mode=0o600)
+    write_atomic(data / "pool.json", _ITEMS.dump_json(pool))
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, allow_pickle=False, **{f"seed_{seed}": p for seed, p in weak_labels.items()})
+    write_atomic(data / "weak_labels.npz", arrays.getvalue())
+    write_atomic(data / "card.json", card.model_dump_json(indent=1).encode())
+    return card
+
+
+def remove_task(home: Path, name: str) -> None:
+    """Delete a task's public data and its part of the vault. Runs and receipts stay."""
+    (home / "data" / name / "card.json").unlink(missing_ok=True)
+    for part in ("data", "vault"):
+        shutil.rmtree(home / part / name, ignore_errors=True)
+
+
+def _folder(parent: Path, name: str, home: Path) -> Path:
+    if name not in task_names(home):
+        raise NotFoundError(f"no task {name!r}; there are: {', '.join(task_names(home)) or 'none yet'}")
+    return parent / name
+
+
+def _parse(model: type[Model], path: Path) -> Model:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise NotFoundError(f"{str(path)!r} is missing; run `outlearn calibrate`") from None
+    except ValidationError as error:
+        raise IntegrityError(f"{str(path)!r} is damaged: {error}") from error

@@ -1,0 +1,304 @@
+"""What the four servers' tools answer: the contract between servers and researchers, whoever wrote them."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from outlearn.identity import AgentName
+from outlearn.receipts import RunId
+from outlearn.results import VerifiedResult
+from outlearn.tasks import Item, TaskCard
+
+RunKind = Literal["pilot", "full"]
+RunStatus = Literal["queued", "running", "done", "failed", "cancelled"]
+FINISHED: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled"})
+FindingKind = Literal["result", "hypothesis", "insight", "error"]
+Verdict = Literal["better", "no clear difference", "worse"]
+Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+
+
+class Answer(BaseModel):
+    """Base of all answers: frozen, and nothing undeclared."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+# training
+
+
+class TaskDescription(Answer):
+    """`describe_task`: the card, and what a pool of weak labels looks like."""
+
+    card: TaskCard
+    other_tasks: tuple[str, ...]
+    weak_label_mean: float = Field(description="Mean P(label = 1) that the teachers give to the pool.")
+    weak_label_sharpness: float = Field(description="Mean |2p - 1| of the weak labels: 0 is unsure, 1 is certain.")
+
+
+class SampledItem(Item):
+    """A pool item with its weak labels, one for each seed's teacher."""
+
+    weak_labels: tuple[float, ...]
+
+
+class ItemPage(Answer):
+    """`sample_items`: random pool items."""
+
+    items: tuple[SampledItem, ...]
+
+
+class MethodInfo(Answer):
+    """A built-in or plugin method."""
+
+    name: str
+    summary: str
+    params: dict[str, Any] = Field(description="JSON schema of the parameters, with defaults and bounds.")
+    source: str = Field(description="Its source, to learn from.")
+
+
+class MethodList(Answer):
+    """`list_methods`."""
+
+    methods: tuple[MethodInfo, ...]
+
+
+class RunView(Answer):
+    """A run, as its owner sees it. It has no score: `evaluate` gives that."""
+
+    run_id: RunId
+    agent: AgentName
+    task: str
+    method: str
+    params: dict[str, Any]
+    kind: RunKind
+    status: RunStatus
+    seeds_done: int
+    seeds_total: int
+    progress: float = Field(description="Share of the run that is done, in [0, 1].")
+    message: str = Field(description="What it is doing, or why it failed and what to do about it.")
+    metrics: dict[str, float] = Field(default_factory=dict, description="Last values that the method logged.")
+    queue_position: int | None = Field(None, description="Runs ahead of this one in the queue; None once it started.")
+    submitted_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    device_seconds: float = 0.0
+
+
+class RunList(Answer):
+    """`list_runs`: newest first."""
+
+    runs: tuple[RunView, ...]
+    next_cursor: str | None = None
+
+
+class LogPage(Answer):
+    """`read_run_log`: part of what a method printed and logged."""
+
+    text: str
+    offset: int = Field(description="Byte offset of this part.")
+    next_offset: int | None = Field(description="Where to read on; None at the present end.")
+    size: int = Field(description="Bytes so far.")
+
+
+# evaluation
+
+
+class BudgetView(Answer):
+    """`get_budget`: evaluations that are left."""
+
+    agent_left: int
+    agent_today_left: int
+    team_left: int
+    nominations_left: int
+
+
+class Evaluation(Answer):
+    """`evaluate`: the server's number for a run, from its receipts on the public half of the test items."""
+
+    run_id: RunId
+    task: str
+    method: str
+    pgr: float = Field(description="Performance gap recovered: 0 is the teacher's level, 1 the ceiling's.")
+    pgr_se: float = Field(description="Standard error of pgr, over items and seeds.")
+    seeds: int
+    against: RunId | None = None
+    verdict: Verdict | None = Field(None, description="This run compared with `against`.")
+    charged: bool = Field(description="False where this exact question was answered before.")
+    budget: BudgetView
+
+
+class LeaderboardRow(Answer):
+    """One evaluated run."""
+
+    rank: int
+    run_id: RunId
+    agent: AgentName
+    method: str
+    pgr: float
+    pgr_se: float
+    seeds: int
+    evaluated_at: datetime
+    nominated: bool
+
+
+class Leaderboard(Answer):
+    """`leaderboard`: best first."""
+
+    task: str
+    rows: tuple[LeaderboardRow, ...]
+
+
+class Nominations(Answer):
+    """`nominate`: the runs that the agent enters for the final."""
+
+    run_ids: tuple[RunId, ...]
+    nominations_left: int
+
+
+# forum
+
+
+class Reply(Answer):
+    """A reply in a finding's thread."""
+
+    reply_id: str
+    author: AgentName
+    text: str
+    score: int
+    posted_at: datetime
+
+
+class Finding(Answer):
+    """A finding as the forum shows it. `verified` is the evaluation server's number, never the author's."""
+
+    finding_id: str
+    kind: FindingKind
+    title: str
+    text: str
+    author: AgentName
+    run_id: RunId | None = None
+    verified: VerifiedResult | None = None
+    tags: tuple[Tag, ...] = ()
+    score: int
+    replies: int
+    posted_at: datetime
+
+
+class Posted(Answer):
+    """`post_finding`, `reply`: where the text now stands."""
+
+    post_id: str
+    thread_id: str
+    verified: VerifiedResult | None = None
+
+
+class Voted(Answer):
+    """`vote`: the post's score now."""
+
+    post_id: str
+    score: int
+    your_vote: int
+
+
+class FindingList(Answer):
+    """`list_threads`, `search`: findings, and the cursor to ask with next time."""
+
+    findings: tuple[Finding, ...]
+    next_cursor: str | None = None
+
+
+class Thread(Answer):
+    """`read_thread`: a finding and its replies, oldest first."""
+
+    finding: Finding
+    replies: tuple[Reply, ...]
+    next_cursor: str | None = None
+
+
+# filesystem
+
+
+class FileText(Answer):
+    """`read_file`: lines of a text file."""
+
+    path: str
+    text: str
+    first_line: int
+    next_line: int | None = Field(description="Where to read on; None at the end.")
+    lines: int
+    sha256: str
+
+
+class FileWritten(Answer):
+    """`write_file`, `edit_file`, `move`: the file as it is now."""
+
+    path: str
+    bytes: int
+    sha256: str
+    diff: str = Field("", description="Unified diff of an edit.")
+
+
+class FileEntry(Answer):
+    """A file or folder."""
+
+    path: str
+    kind: Literal["file", "folder", "symlink", "other"]
+    bytes: int
+    modified_at: datetime
+
+
+class FileList(Answer):
+    """`list_directory`, `find_files`."""
+
+    entries: tuple[FileEntry, ...]
+    truncated: bool = Field(False, description="There is more: narrow the request.")
+
+
+class Match(Answer):
+    """A line that matches."""
+
+    path: str
+    line: int
+    text: str
+
+
+class MatchList(Answer):
+    """`grep`."""
+
+    matches: tuple[Match, ...]
+    truncated: bool = False
+
+
+class Deleted(Answer):
+    """`delete`: what is gone."""
+
+    path: str
+    files: int
+
+
+class Snapshot(Answer):
+    """A saved state of a workspace."""
+
+    snapshot_id: str
+    agent: AgentName
+    message: str
+    parent: str | None
+    files: int
+    bytes: int
+    shared: bool
+    saved_at: datetime
+
+
+class SnapshotList(Answer):
+    """`list_snapshots`: newest first."""
+
+    snapshots: tuple[Snapshot, ...]
+
+
+class Loaded(Answer):
+    """`load_snapshot`: where its files now are."""
+
+    snapshot_id: str
+    folder: str
+    files: int
