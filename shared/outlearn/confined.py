@@ -5,25 +5,54 @@ Checking a path and opening it later can be raced; walking it with `O_NOFOLLOW` 
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from outlearn.errors import InvalidInputError, NotFoundError, PermissionDeniedError
+from outlearn.errors import ConflictError, InvalidInputError, NotFoundError, PermissionDeniedError
 
 MAX_NAME_BYTES = 255
+MAX_DEPTH = 64
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name in a confined folder, with its path relative to the root. Symlinks are reported, never followed."""
+
+    parts: tuple[str, ...]
+    status: os.stat_result
+
+    @property
+    def path(self) -> str:
+        """Relative path. Bytes that are not UTF-8 are shown escaped."""
+        return os.fsencode("/".join(self.parts)).decode(errors="backslashreplace")
+
+    @property
+    def kind(self) -> Literal["file", "folder", "symlink", "other"]:
+        """What it is; pipes, sockets and devices are "other"."""
+        mode = self.status.st_mode
+        if stat.S_ISREG(mode):
+            return "file"
+        if stat.S_ISDIR(mode):
+            return "folder"
+        return "symlink" if stat.S_ISLNK(mode) else "other"
 
 
 def split_path(path: str) -> tuple[str, ...]:
     """The components of a relative path; `""`, `"."` and `"/"` are the root itself.
 
     Raises:
-        InvalidInputError: NUL bytes, a name that is too long or not encodable.
+        InvalidInputError: NUL bytes, a name that is too long or not encodable, more than `MAX_DEPTH` names.
         PermissionDeniedError: a `..` component.
     """
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
+    if len(parts) > MAX_DEPTH:
+        raise InvalidInputError(f"path {path[:200]!r} is {len(parts)} names deep; the limit is {MAX_DEPTH}")
     for part in parts:
         if part == "..":
             raise PermissionDeniedError(f"path {path[:200]!r} has a '..'; name files relative to the root")
@@ -88,6 +117,98 @@ def read_confined(root: Path, path: str, *, max_bytes: int) -> bytes:
     return data
 
 
+def look_up(root: Path, path: str) -> Entry | None:
+    """What stands at `root/path`, or None where nothing does.
+
+    Raises:
+        PermissionDeniedError: a folder on the way is a symlink.
+    """
+    parts = split_path(path)
+    try:
+        with open_folder(root, parts[:-1]) as folder:
+            status = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False) if parts else os.fstat(folder)
+    except (FileNotFoundError, NotFoundError):
+        return None
+    return Entry(parts, status)
+
+
+def list_confined(root: Path, path: str = "") -> list[Entry]:
+    """The entries of the folder `root/path`, sorted by name. Raises as `open_folder` does."""
+    return _list(root, split_path(path))
+
+
+def walk_confined(root: Path, path: str = "") -> Iterator[Entry]:
+    """Everything below the folder `root/path`, each folder before its contents. Folders that vanish are skipped.
+
+    Raises:
+        NotFoundError, PermissionDeniedError: as in `open_folder`, for `path` itself.
+    """
+    pending = list_confined(root, path)[::-1]
+    while pending:
+        entry = pending.pop()
+        yield entry
+        if entry.kind == "folder":
+            with suppress(NotFoundError, PermissionDeniedError):
+                pending += _list(root, entry.parts)[::-1]
+
+
+def place_confined(staged: Path, root: Path, path: str) -> None:
+    """Move a file or folder that was prepared outside `root` (on its file system) to `root/path`, in one step.
+
+    A regular file there is replaced. A folder that is not empty never is. Missing parents are made.
+
+    Raises:
+        ConflictError: something stands there that may not be replaced.
+    """
+    parts = split_path(path)
+    if not parts:
+        raise InvalidInputError("the path names the root folder; name something in it")
+    with open_folder(root, parts[:-1], create=True) as folder:
+        try:
+            os.rename(staged, parts[-1], dst_dir_fd=folder)
+        except OSError as error:
+            raise _explain_rename(error, path, path) from None
+
+
+def rename_confined(root: Path, source: str, target: str) -> None:
+    """Move `root/source` to `root/target`. Missing parents are made; symlinks are moved, not followed.
+
+    Raises:
+        NotFoundError: there is no source.
+        ConflictError: the target is a folder that is not empty, or a file where the source is a folder.
+        InvalidInputError: a folder would move into itself.
+    """
+    old, new = split_path(source), split_path(target)
+    if not old or not new:
+        raise InvalidInputError("the root folder itself cannot be moved or replaced; name something in it")
+    with open_folder(root, old[:-1]) as old_folder, open_folder(root, new[:-1], create=True) as new_folder:
+        try:
+            os.rename(old[-1], new[-1], src_dir_fd=old_folder, dst_dir_fd=new_folder)
+        except OSError as error:
+            raise _explain_rename(error, source, target) from None
+
+
+def remove_confined(root: Path, path: str) -> None:
+    """Delete `root/path`: a folder with all that it holds, anything else by its name alone (links are not followed).
+
+    Raises:
+        NotFoundError: there is nothing of this name.
+    """
+    entry = look_up(root, path)
+    if entry is None:
+        raise NotFoundError(f"no {path!r} here; `list_directory` shows what there is")
+    if not entry.parts:
+        raise InvalidInputError("the root folder itself cannot be deleted; name something in it")
+    with open_folder(root, entry.parts[:-1]) as folder:
+        try:
+            if entry.kind == "folder":
+                shutil.rmtree(entry.parts[-1], dir_fd=folder)
+            else:
+                os.unlink(entry.parts[-1], dir_fd=folder)
+        except OSError as error:
+            raise _explain(error, path, folder, entry.parts[-1]) from None
+
+
 def check_regular(status: os.stat_result, path: str) -> None:
     """Raises unless `status` is of a regular file with one name (a hard link may lead to a file outside)."""
     if stat.S_ISDIR(status.st_mode):
@@ -96,6 +217,15 @@ def check_regular(status: os.stat_result, path: str) -> None:
         raise PermissionDeniedError(f"{path!r} is not a regular file")
     if status.st_nlink > 1:
         raise PermissionDeniedError(f"{path!r} has other hard links; copy it to a new file")
+
+
+def _list(root: Path, parts: tuple[str, ...]) -> list[Entry]:
+    entries = []
+    with open_folder(root, parts) as folder:
+        for name in sorted(os.listdir(folder)):
+            with suppress(FileNotFoundError):
+                entries.append(Entry((*parts, name), os.stat(name, dir_fd=folder, follow_symlinks=False)))
+    return entries
 
 
 def _make_folder(parent: int, name: str) -> None:
@@ -111,6 +241,16 @@ def _explain(error: OSError, shown: str, folder: int, name: str) -> Exception:
     if error.errno == errno.ENXIO:
         return PermissionDeniedError(f"{shown!r} is not a regular file")
     return InvalidInputError(f"cannot open {shown!r}: {error.strerror}")
+
+
+def _explain_rename(error: OSError, source: str, target: str) -> Exception:
+    if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR):
+        return ConflictError(f"{target!r} exists; delete it first, or use another name")
+    if error.errno == errno.EINVAL:
+        return InvalidInputError(f"{source!r} cannot move into itself, to {target!r}")
+    if error.errno == errno.ENOENT:
+        return NotFoundError(f"no {source!r} here; `list_directory` shows what there is")
+    return error
 
 
 def _is_symlink(folder: int, name: str) -> bool:

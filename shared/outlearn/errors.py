@@ -33,5 +33,17 @@ class BudgetError(OutlearnError):
     """A budget is used up; nothing was charged."""
 
 
+class MethodError(OutlearnError):
+    """A method raised, ran too long, or returned no usable student."""
+
+
 class IntegrityError(OutlearnError):
     """A signature, a hash or a fingerprint does not match: the artifact was changed or belongs elsewhere."""
+
+
+class ToolRefusedError(OutlearnError):
+    """A tool answered with an error that the researcher can act on; the message is the tool's."""
+
+
+class ServerUnreachableError(OutlearnError):
+    """A tool server does not answer. The call may or may not have taken effect."""

@@ -1,6 +1,5 @@
 """Verified results: the evaluation server publishes them, signed; everybody else can only read them."""
 
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from outlearn.errors import IntegrityError
 from outlearn.files import write_atomic
 from outlearn.identity import AgentName
-from outlearn.receipts import RunId
+from outlearn.receipts import RUN_ID, RunId
 from outlearn.signing import Signer
 
 
@@ -51,7 +50,7 @@ class ResultBook:
         Raises:
             IntegrityError: the file was tampered with.
         """
-        if not re.fullmatch(r"run-[a-z0-9]{6,32}", run_id):
+        if not RUN_ID.fullmatch(run_id):
             return None
         try:
             result = VerifiedResult.model_validate_json((self._folder / f"{run_id}.json").read_bytes())

@@ -178,11 +178,15 @@ class Finding(Answer):
     text: str
     author: AgentName
     run_id: RunId | None = None
-    verified: VerifiedResult | None = None
+    verified: VerifiedResult | None = Field(
+        None, description="The evaluation server's number for `run_id`; None where it has none."
+    )
     tags: tuple[Tag, ...] = ()
     score: int
     replies: int
     posted_at: datetime
+    text_cut: bool = Field(False, description="`text` is only the beginning; `read_thread` gives all of it.")
+    snippet: str = Field("", description="`search` only: where a post of the thread matches, the words in **.")
 
 
 class Posted(Answer):
@@ -205,7 +209,13 @@ class FindingList(Answer):
     """`list_threads`, `search`: findings, and the cursor to ask with next time."""
 
     findings: tuple[Finding, ...]
-    next_cursor: str | None = None
+    next_cursor: str | None = Field(
+        None,
+        description="Pass it as `cursor` to go on. With order new: later, to see only what is new since. None: the end.",
+    )
+    older_cursor: str | None = Field(
+        None, description="Order new only: pass it as `cursor` to see what came before. None where there is no more."
+    )
 
 
 class Thread(Answer):
@@ -228,6 +238,7 @@ class FileText(Answer):
     next_line: int | None = Field(description="Where to read on; None at the end.")
     lines: int
     sha256: str
+    line_cut: bool = Field(False, description="The last line shown is too long to show whole.")
 
 
 class FileWritten(Answer):
@@ -235,7 +246,7 @@ class FileWritten(Answer):
 
     path: str
     bytes: int
-    sha256: str
+    sha256: str = Field(description="Of the whole file; empty where a folder was moved.")
     diff: str = Field("", description="Unified diff of an edit.")
 
 
@@ -267,7 +278,8 @@ class MatchList(Answer):
     """`grep`."""
 
     matches: tuple[Match, ...]
-    truncated: bool = False
+    truncated: bool = Field(False, description="There is more: narrow the request.")
+    skipped: int = Field(0, description="Files that are no UTF-8 text, or not regular files; they were not searched.")
 
 
 class Deleted(Answer):
@@ -294,6 +306,7 @@ class SnapshotList(Answer):
     """`list_snapshots`: newest first."""
 
     snapshots: tuple[Snapshot, ...]
+    next_cursor: str | None = None
 
 
 class Loaded(Answer):

@@ -1,1 +1,1 @@
-
+"""The evaluation server: scores receipts, keeps budgets and the leaderboard."""

@@ -66,9 +66,7 @@ def generate(seed: int = 0) -> Splits:
     groups = [list(group) for _, group in groupby(facts, key=lambda fact: fact.group)]
     rng.shuffle(groups)
     parts = _deal(groups, list(SIZES.values()))
-    train, pool, test = (
-        _examples(part, size, rng, seed) for part, size in zip(parts, SIZES.values(), strict=True)
-    )
+    train, pool, test = (_examples(part, size, rng, seed) for part, size in zip(parts, SIZES.values(), strict=True))
     return Splits(train, pool, test)
 
 
@@ -134,7 +132,14 @@ def _products() -> Iterator[Fact]:
             if right > 12:
                 break
             product = left * right
-            slips = [product - left, product + left, product - right, product + right, _swapped_digits(product), left + right]
+            slips = [
+                product - left,
+                product + left,
+                product - right,
+                product + right,
+                _swapped_digits(product),
+                left + right,
+            ]
             yield _fact(f"{min(left, right)}*{max(left, right)}", f"{left}*{right}=", product, slips)
 
 

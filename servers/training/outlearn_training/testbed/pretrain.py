@@ -166,7 +166,9 @@ def make_checkpoint(task: str, role: str, folder: Path) -> None:
     """Pretrain one model and save it in bfloat16 with its tokenizer."""
     recipe = RECIPES[task][role]
     tokenizer = build_tokenizer(WORDS[task], CONTEXT_TOKENS)
-    print(f"{task} {role}: {sum(p.numel() for p in new_model(recipe, tokenizer).parameters()):,} parameters", flush=True)
+    print(
+        f"{task} {role}: {sum(p.numel() for p in new_model(recipe, tokenizer).parameters()):,} parameters", flush=True
+    )
     model = pretrain(task, recipe, tokenizer)
     level_label_words(model, tokenizer, TESTBEDS[task].label_words)
     model.to(torch.bfloat16).save_pretrained(folder)

@@ -1,0 +1,107 @@
+"""Compositions as Python: readable method files on the public contract, for people and other agents to learn from."""
+
+import jinja2
+
+from outlearn_agents.offline.recipes import Composition
+
+TARGETS = {
+    "hard": "the teacher's answers",
+    "soft": "the teacher's probabilities",
+    "prior": "the teacher's answers combined with the untrained student's",
+}
+SELECTS = {
+    "all": "all items",
+    "confident": "the items of which the teacher is surest",
+    "zsagree": "the items on which the untrained student agrees",
+    "early": "the items on which a briefly trained student agrees",
+}
+LOSSES = {"xent": "cross-entropy", "logconf": "the confidence loss"}
+THENS = {
+    "stop": "one round",
+    "distil": "then a fresh student learns the first one's answers",
+    "recheck": "then a fresh student learns where the first one and the teacher agree",
+    "pair": "then a second student learns where the first one and the teacher agree, and both vote",
+}
+
+TEMPLATE = '''"""{{ first }}.
+{%- if c.then != "stop" %}
+
+{{ then }}.
+{%- endif %}
+{{- '"""' if c.then == "stop" else '\n"""' }}
+
+import numpy as np
+{%- if c.loss == "logconf" %}
+
+from outlearn_training.losses import logconf
+{%- endif %}
+
+
+def method(lab, seed):
+    weak = lab.weak_labels()
+{%- if c.target == "hard" %}
+    targets = (weak > 0.5).astype(float)
+{%- elif c.target == "soft" %}
+    targets = weak
+{%- else %}
+    # the untrained student is a second witness: add its log-odds, centred to take its bias out
+    own = log_odds(lab.zero_shot())
+    targets = (log_odds(weak) + {{ c.share("prior") }} * (own - np.median(own)) > 0).astype(float)
+{%- endif %}
+{%- if c.select == "all" %}
+    weights = np.ones(len(targets))
+{%- elif c.select == "confident" %}
+    # the teacher errs most where it hesitates
+    sure = np.abs(weak - 0.5)
+    weights = (sure >= np.quantile(sure, 1 - {{ c.share("confident") }})).astype(float)
+{%- elif c.select == "zsagree" %}
+    # the untrained student errs elsewhere than the teacher: keep what both say
+    own_scores = lab.zero_shot()
+    weights = ((own_scores > np.median(own_scores)) == (targets > 0.5)).astype(float)
+{%- else %}
+    # a student that has trained for a moment knows what is simple, not yet the teacher's mistakes
+    early = lab.fit(targets, epochs={{ c.share("early") }}).predict()
+    weights = ((early > 0.5) == (targets > 0.5)).astype(float)
+{%- endif %}
+    lab.log(kept=weights.mean())
+{%- set loss = ', loss=logconf(' ~ c.share("logconf") ~ ')' if c.loss == "logconf" else '' %}
+{%- if c.then == "stop" %}
+    return lab.fit(targets, weights{{ loss }})
+{%- else %}
+    student = lab.fit(targets, weights{{ loss }})
+    answers = student.predict() > 0.5
+{%- if c.then == "distil" %}
+    # what the first student did not pick up from the teacher's mistakes, the second will not see
+    return lab.fit(answers.astype(float))
+{%- else %}
+    agreed = (answers == (weak > 0.5)).astype(float)
+    lab.log(agreed=agreed.mean())
+    second = lab.fit(answers.astype(float), agreed{{ loss }})
+    return {{ "[student, second]" if c.then == "pair" else "second" }}
+{%- endif %}
+{%- endif %}
+{%- if c.target == "prior" %}
+
+
+def log_odds(p):
+    p = np.clip(p, 1e-4, 1 - 1e-4)
+    return np.log(p / (1 - p))
+{%- endif %}
+'''
+
+_ENVIRONMENT = jinja2.Environment(keep_trailing_newline=True, autoescape=False, undefined=jinja2.StrictUndefined)  # noqa: S701
+
+
+def summarize(composition: Composition) -> str:
+    """A composition in one sentence."""
+    return f"{_first(composition)}; {THENS[composition.then]}."
+
+
+def render(composition: Composition) -> str:
+    """The method file of a composition."""
+    then = THENS[composition.then].capitalize()
+    return _ENVIRONMENT.from_string(TEMPLATE).render(c=composition, first=_first(composition), then=then)
+
+
+def _first(composition: Composition) -> str:
+    return f"Learn {TARGETS[composition.target]} on {SELECTS[composition.select]} with {LOSSES[composition.loss]}"

@@ -1,0 +1,119 @@
+"""What the evaluation server does, without MCP: score receipts, charge for it, rank."""
+
+from functools import cached_property, lru_cache
+
+from outlearn.errors import NotFoundError, PermissionDeniedError
+from outlearn.identity import Caller
+from outlearn.receipts import Receipt, ReceiptBook
+from outlearn.results import ResultBook, VerifiedResult
+from outlearn.tasks import load_baselines, load_public, load_secret, task_names
+from outlearn.types import BudgetView, Evaluation, Leaderboard, Nominations
+from outlearn_evaluation.commitment import commitment
+from outlearn_evaluation.ledger import Answered, Ledger
+from outlearn_evaluation.scoring import Score, compare, score
+from outlearn_evaluation.settings import EvaluationSettings
+
+
+class EvaluationService:
+    """Evaluations of one home folder."""
+
+    def __init__(self, settings: EvaluationSettings) -> None:
+        self._settings = settings
+        self._ledger = Ledger(settings)
+        self._score = lru_cache(maxsize=64)(self._score_run)
+
+    @cached_property
+    def _receipts(self) -> ReceiptBook:
+        return ReceiptBook(self._settings.vault)
+
+    @cached_property
+    def _results(self) -> ResultBook:
+        return ResultBook(self._settings.home)
+
+    def evaluate(self, caller: Caller, run_id: str, against: str | None) -> Evaluation:
+        """Score a full run of the caller's, once charged; the same question again is free and gets the same answer.
+
+        Raises:
+            NotFoundError: the run has no receipts yet, or `against` was never evaluated.
+            PermissionDeniedError: it is another agent's run.
+            BudgetError: no evaluations are left.
+        """
+        receipts = self._owned(caller, run_id)
+        answer, charged = self._ledger.find(run_id, against or ""), False
+        if answer is None:
+            answer, charged = self._ledger.charge(self._answer(receipts, against), caller)
+        self._publish(answer)
+        return Evaluation(
+            run_id=answer.run_id,
+            task=answer.task,
+            method=answer.method,
+            pgr=answer.pgr,
+            pgr_se=answer.pgr_se,
+            seeds=answer.seeds,
+            against=answer.against or None,
+            verdict=answer.verdict,
+            charged=charged,
+            budget=self._ledger.budget(caller.agent),
+        )
+
+    def leaderboard(self, task: str, limit: int) -> Leaderboard:
+        """The evaluated runs of a task, best first. Raises NotFoundError."""
+        names = task_names(self._settings.home)
+        if not names:
+            raise NotFoundError("there is no task yet; the operator makes one with `outlearn prepare` or `calibrate`")
+        card = load_public(self._settings.home, task or names[0]).card
+        return Leaderboard(task=card.name, rows=tuple(self._ledger.board(card.name, limit)))
+
+    def budget(self, caller: Caller) -> BudgetView:
+        """What the caller has left."""
+        return self._ledger.budget(caller.agent)
+
+    def nominate(self, caller: Caller, run_ids: tuple[str, ...]) -> Nominations:
+        """Set the caller's nominations."""
+        self._ledger.nominate(caller.agent, run_ids)
+        return Nominations(run_ids=run_ids, nominations_left=self._ledger.budget(caller.agent).nominations_left)
+
+    def commitments(self) -> dict[str, str]:
+        """The commitment of each task."""
+        return {name: commitment(self._settings.home, name) for name in task_names(self._settings.home)}
+
+    def _owned(self, caller: Caller, run_id: str) -> tuple[Receipt, ...]:
+        receipts = self._receipts.read(run_id)
+        if not receipts:
+            raise NotFoundError(
+                f"run {run_id!r} has no receipts: pilots get none, a full run gets them when it is done, "
+                "and `list_runs` shows your runs"
+            )
+        if receipts[0].agent != caller.agent and not caller.is_operator:
+            raise PermissionDeniedError(f"run {run_id!r} is another agent's; evaluate your own")
+        return receipts
+
+    def _answer(self, receipts: tuple[Receipt, ...], against: str | None) -> Answered:
+        first, verdict = receipts[0], None
+        mine = self._score(first.run_id)
+        if against is not None:
+            if not self._ledger.was_evaluated(against):
+                raise NotFoundError(f"{against[:80]!r} was never evaluated; compare with a run on the leaderboard")
+            verdict = compare(mine, self._score(against))
+        return Answered(
+            run_id=first.run_id,
+            against=against or "",
+            agent=first.agent,
+            task=first.task,
+            method=first.method,
+            seeds=len(receipts),
+            pgr=round(mine.pgr, 4),
+            pgr_se=round(mine.pgr_se, 4),
+            verdict=verdict,
+        )
+
+    def _score_run(self, run_id: str) -> Score:
+        receipts, home = self._receipts.read(run_id), self._settings.home
+        task = receipts[0].task
+        return score(receipts, load_public(home, task).card, load_secret(home, task), load_baselines(home, task))
+
+    def _publish(self, answer: Answered) -> None:
+        """Publish the verified result, if a crash did not let it be published before."""
+        if self._results.lookup(answer.run_id) is None:
+            fields = answer.model_dump(include={"run_id", "agent", "method", "task", "seeds", "pgr", "pgr_se"})
+            self._results.publish(VerifiedResult(**fields))

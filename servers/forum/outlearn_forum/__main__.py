@@ -1,0 +1,5 @@
+"""`python -m outlearn_forum`."""
+
+from outlearn_forum.server import main
+
+main()

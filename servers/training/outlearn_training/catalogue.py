@@ -1,0 +1,67 @@
+"""The methods on offer, built-in and from plugins: their source, and a JSON schema of their parameters."""
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from outlearn.errors import InvalidInputError, NotFoundError, PluginError
+from outlearn.registry import METHODS, Registry
+from outlearn.types import MethodInfo
+
+
+class Method(BaseModel):
+    """A method from an entry point: one Python file with a function `method(lab, seed, **params)`."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    info: MethodInfo
+    params_model: type[BaseModel]
+
+    def check_params(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The parameters, converted and with defaults filled in.
+
+        Raises:
+            InvalidInputError: an unknown parameter, a wrong type, or a value out of bounds.
+        """
+        try:
+            return self.params_model.model_validate(params).model_dump()
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            known = ", ".join(self.params_model.model_fields) or "none"
+            raise InvalidInputError(f"params of {self.info.name!r}: {problems}. It has: {known}") from error
+
+
+@cache
+def methods() -> dict[str, Method]:
+    """All registered methods by name. Raises PluginError for one that fails to load."""
+    registry = Registry(METHODS)
+    return {name: _describe(name, registry.load(name)) for name in registry.names()}
+
+
+def find_method(name: str) -> Method:
+    """The method with this name. Raises NotFoundError."""
+    if name not in methods():
+        raise NotFoundError(f"no method {name!r}; `list_methods` has: {', '.join(methods())}")
+    return methods()[name]
+
+
+def _describe(name: str, function: Callable[..., Any]) -> Method:
+    module = inspect.getmodule(function)
+    if not isinstance(module, ModuleType) or getattr(module, "method", None) is not function:
+        raise PluginError(f"the method plugin {name!r} must point at a function named 'method' in a file of its own")
+    params = list(inspect.signature(function, eval_str=True).parameters.values())
+    if [one.name for one in params[:2]] != ["lab", "seed"]:
+        raise PluginError(f"the method plugin {name!r} must begin with the parameters (lab, seed)")
+    fields: dict[str, Any] = {one.name: (one.annotation, one.default) for one in params[2:]}
+    model = create_model(f"{name}_params", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
+    info = MethodInfo(
+        name=name,
+        summary=inspect.getdoc(module) or inspect.getdoc(function) or name,
+        params=model.model_json_schema(),
+        source=inspect.getsource(module),
+    )
+    return Method(info=info, params_model=model)

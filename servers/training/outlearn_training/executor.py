@@ -1,0 +1,128 @@
+"""Who runs the queued runs. The local executor keeps one warm worker process a slot; workers outlive the server."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Protocol
+
+from outlearn_training.settings import TrainingSettings
+
+
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+
+
+class Executor(Protocol):
+    """Makes sure that queued runs get run."""
+
+    def ensure(self) -> None:
+        """Have workers at work. Cheap; called on every submission and from time to time."""
+        ...
+
+    def stop(self) -> None:
+        """End the workers now. What they were running is queued again."""
+        ...
+
+
+class LocalExecutor:
+    """Worker processes on this machine. A worker holds the lock on its slot's file while it lives, however it dies."""
+
+    def __init__(self, settings: TrainingSettings) -> None:
+        self._settings = settings
+        self._slots = settings.workers or count_devices()
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def ensure(self) -> None:
+        self._started = [process for process in self._started if process.poll() is None]
+        for slot in range(self._slots):
+            if not slot_is_alive(self._settings.home, slot) and not self._is_starting(slot):
+                self._started.append(self._start(slot))
+
+    def stop(self) -> None:
+        for slot in range(self._slots):
+            if slot_is_alive(self._settings.home, slot) and (pid := slot_pid(self._settings.home, slot)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+        for process in self._started:
+            process.terminate()
+        for process in self._started:
+            process.wait()
+
+    def _is_starting(self, slot: int) -> bool:
+        return any(str(slot) == process.args[-1] for process in self._started)  # type: ignore[index]
+
+    def _start(self, slot: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "outlearn_training.worker", str(slot)]
+        log = self._settings.home / "logs" / f"worker-{slot}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True, env=os.environ | QUIET
+            )
+        # through a pipe, because a command line, with the database's password, is everybody's to read
+        with process.stdin as pipe:  # type: ignore[union-attr]
+            pipe.write(self._settings.model_dump_json().encode())
+        return process
+
+
+def count_devices() -> int:
+    """GPUs, else CPU cores."""
+    with suppress(OSError, subprocess.SubprocessError):
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S607
+        if listing.stdout.strip():
+            return len(listing.stdout.strip().splitlines())
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def hold_slot(home: Path, slot: int) -> Iterator[bool]:
+    """Hold the slot's lock; yields False where a worker has it. The file names the process that holds it."""
+    with _slot_file(home, slot) as file:
+        if not _lock(file):
+            yield False
+            return
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield True
+
+
+def slot_is_alive(home: Path, slot: int) -> bool:
+    """Whether a worker holds this slot."""
+    with _slot_file(home, slot) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def slot_pid(home: Path, slot: int) -> int | None:
+    """The process id of the worker in this slot."""
+    with suppress(ValueError, OSError):
+        return int(_slot_path(home, slot).read_text(encoding="ascii"))
+    return None
+
+
+def _lock(file: IO[str]) -> bool:
+    for _ in range(10):  # somebody may hold a shared lock for a moment, to see whether the slot is free
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _slot_file(home: Path, slot: int) -> IO[str]:
+    path = _slot_path(home, slot)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", encoding="ascii")
+
+
+def _slot_path(home: Path, slot: int) -> Path:
+    return home / "workers" / f"slot-{slot}.lock"

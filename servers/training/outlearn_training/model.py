@@ -1,0 +1,174 @@
+"""A causal LM that answers with one of two label tokens. Any Hugging Face causal LM works."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from outlearn.errors import ConfigError, InvalidInputError
+from outlearn.tasks import FineTuning
+from outlearn_training.testbed import CHECKPOINTS
+
+Weights = dict[str, Tensor]
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Left-padded prompts: the label position is the last one in every row."""
+
+    input_ids: Tensor  # (B, T)
+    attention_mask: Tensor  # (B, T)
+    position_ids: Tensor  # (B, T)
+
+
+class LabelModel:
+    """A base model, with the weights that fine-tuning changes: all of them, or LoRA adapters."""
+
+    def __init__(self, name: str, tuning: FineTuning) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        lora = tuning.lora_rank > 0
+        half = lora and torch.cuda.is_available()
+        try:
+            place = resolve(name)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(place)
+            model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=torch.bfloat16 if half else torch.float32)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot load the model {name!r}: {error}") from error
+        self.model: Any = (_with_adapters(model, tuning.lora_rank) if lora else model).eval()
+        self.device = torch.device("cpu")
+        self._base = {key: value.detach().clone() for key, value in self._trained_state().items()}
+        self._loaded: Weights | None = self._base
+        self._token_cache: dict[str, list[int]] = {}
+
+    def to_device(self) -> "LabelModel":
+        """Move to the GPU, where there is one. Separate from loading: a process that has used CUDA cannot fork."""
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(self.device)
+        return self
+
+    def load(self, weights: Weights | None) -> None:
+        """Put fine-tuned weights in place; None restores the base model."""
+        wanted = self._base if weights is None else weights
+        if wanted is self._loaded:
+            return
+        state = self._trained_state()
+        check_weights(wanted, state)
+        with torch.no_grad():
+            for key, target in state.items():
+                target.copy_(wanted[key])
+        self._loaded = wanted
+
+    def weights(self) -> Weights:
+        """Copies of the weights that fine-tuning changes, on the CPU."""
+        return {key: value.detach().to("cpu", copy=True) for key, value in self._trained_state().items()}
+
+    def size_bytes(self) -> int:
+        """Size of the weights that fine-tuning changes, in fp32."""
+        return 4 * sum(tensor.numel() for tensor in self._base.values())
+
+    @contextmanager
+    def training(self) -> Iterator[list[torch.nn.Parameter]]:
+        """The parameters to train; leaving forgets which weights are loaded, as they were changed in place."""
+        self._loaded = None
+        self.model.train()
+        try:
+            yield [p for p in self.model.parameters() if p.requires_grad]
+        finally:
+            self.model.eval()
+
+    def word_ids(self, words: tuple[str, str]) -> list[int]:
+        """Token ids of two label words.
+
+        Raises:
+            InvalidInputError: a word is not exactly one token, or both are the same.
+        """
+        ids = [self.tokenizer.encode(word, add_special_tokens=False) for word in words]
+        if any(len(one) != 1 for one in ids) or ids[0] == ids[1]:
+            raise InvalidInputError(f"the label words {words!r} must be two different tokens; they are {ids}")
+        return [one[0] for one in ids]
+
+    def encode(self, prompt: str) -> list[int]:
+        """Token ids of a prompt, remembered."""
+        if prompt not in self._token_cache:
+            self._token_cache[prompt] = self.tokenizer.encode(prompt)
+        return self._token_cache[prompt]
+
+    def batch(self, prompts: Sequence[list[int]]) -> Batch:
+        """Pad token lists on the left, so that the last position is the label's in every row."""
+        width = max(len(ids) for ids in prompts)
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([[pad] * (width - len(one)) + one for one in prompts])
+        mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts])
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        return Batch(ids.to(self.device), mask.to(self.device), positions.to(self.device))
+
+    def label_log_probs(self, batch: Batch, word_ids: list[int]) -> Tensor:
+        """Log-probabilities of two words at the label position, under the full-vocabulary softmax. Returns (B, 2)."""
+        output = self.model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            logits_to_keep=1,
+            use_cache=False,
+        )
+        log_probs: Tensor = output.logits[:, -1].float().log_softmax(-1)
+        return log_probs[:, word_ids]
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The last layer's hidden state at the label position. Returns (B, D)."""
+        output = self.model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            logits_to_keep=1,
+            use_cache=False,
+            output_hidden_states=True,
+        )
+        states: Tensor = output.hidden_states[-1]
+        return states[:, -1].float()
+
+    def generate(self, batch: Batch, max_new_tokens: int, temperature: float) -> list[str]:
+        """Continue each prompt; `temperature` 0 is greedy. Returns the new text of each row."""
+        sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+        tokens = self.model.generate(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            max_new_tokens=max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id or 0,
+            **sampling,
+        )
+        return list(self.tokenizer.batch_decode(tokens[:, batch.input_ids.shape[1] :], skip_special_tokens=True))
+
+    def _trained_state(self) -> Weights:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+
+def resolve(name: str) -> str:
+    """The folder of a `tiny/...` checkpoint that ships with outlearn; other names are Hugging Face's or folders."""
+    return str(CHECKPOINTS / name.removeprefix("tiny/")) if name.startswith("tiny/") else name
+
+
+def check_weights(weights: Weights, like: Weights) -> None:
+    """Raises InvalidInputError unless `weights` has the names and shapes of `like` and only finite numbers."""
+    if weights.keys() != like.keys():
+        odd = sorted(weights.keys() ^ like.keys())[:3]
+        raise InvalidInputError(f"the student's weights are not of this base model: {odd}")
+    for name, tensor in weights.items():
+        if tensor.shape != like[name].shape:
+            raise InvalidInputError(f"weight {name!r} has shape {tuple(tensor.shape)}, not {tuple(like[name].shape)}")
+        if not torch.isfinite(tensor).all():
+            raise InvalidInputError(f"weight {name!r} has NaN or infinite values; lower the learning rate")
+
+
+def _with_adapters(model: Any, rank: int) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, use_rslora=True, target_modules=list(LORA_TARGETS), task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, config)

@@ -1,0 +1,65 @@
+"""The trusted predictor: outside the sandbox, it runs students on the test inputs and signs receipts."""
+
+from pathlib import Path
+
+import numpy as np
+
+from outlearn.artifacts import ArtifactStore
+from outlearn.receipts import Receipt, ReceiptBook
+from outlearn.tasks import Floats, TaskCard, load_public, load_secret
+from outlearn_training.lab import prompts_for
+from outlearn_training.model import LabelModel
+from outlearn_training.queue import Run
+from outlearn_training.students import parse_student, read_students
+from outlearn_training.trainer import PlainTrainer
+
+
+class Predictor:
+    """Keeps the student's base model loaded, and the test inputs at hand."""
+
+    def __init__(self, home: Path, artifacts: ArtifactStore) -> None:
+        self._home = home
+        self._artifacts = artifacts
+        self._receipts = ReceiptBook(home / "vault")
+        self._loaded: tuple[str, TaskCard, PlainTrainer, list[str]] | None = None
+
+    def sign(self, run: Run, seed: int, folder: Path) -> None:
+        """Predict with the students in `folder` and file the receipt. Weights go to the artifact store first.
+
+        Raises:
+            InvalidInputError, NotFoundError: the students cannot be used; the message says why.
+        """
+        card, trainer, prompts = self._load(run.task)
+        limit = trainer.model.size_bytes() + 2**20
+        predictions: list[Floats] = []
+        digests: list[str] = []
+        for data in read_students(folder, limit):
+            weights, digest = parse_student(data)
+            predictions.append(trainer.predict(weights, prompts, card.label_words))
+            digests.append(digest)
+            self._artifacts.put(data)
+        self._receipts.issue(
+            Receipt(
+                run_id=run.run_id,
+                agent=run.agent,
+                method=run.method,
+                method_sha256=run.source_sha256,
+                task=run.task,
+                task_fingerprint=card.fingerprint,
+                seed=seed,
+                weights_sha256=tuple(digests),
+                predictions=tuple(np.mean(predictions, axis=0).round(6).tolist()),
+            )
+        )
+
+    def signed_seeds(self, run_id: str) -> list[int]:
+        """The seeds of this run that have a receipt."""
+        return [receipt.seed for receipt in self._receipts.read(run_id)]
+
+    def _load(self, task: str) -> tuple[TaskCard, PlainTrainer, list[str]]:
+        card = load_public(self._home, task).card
+        if self._loaded is None or self._loaded[0] != card.fingerprint:
+            model = LabelModel(card.student, card.student_tuning).to_device()
+            prompts = prompts_for(card, load_secret(self._home, task).test)
+            self._loaded = (card.fingerprint, card, PlainTrainer(model, card.max_tokens), prompts)
+        return self._loaded[1:]

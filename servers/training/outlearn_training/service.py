@@ -1,0 +1,171 @@
+"""What the training server does, without MCP: tasks, methods and runs, for a caller."""
+
+import ast
+import json
+from typing import Any
+
+import numpy as np
+
+from outlearn.artifacts import LocalArtifactStore
+from outlearn.confined import read_confined
+from outlearn.errors import InvalidInputError, NotFoundError
+from outlearn.identity import Caller
+from outlearn.tasks import PublicTask, load_public, task_names
+from outlearn.types import (
+    ItemPage,
+    LogPage,
+    MethodList,
+    RunKind,
+    RunList,
+    RunStatus,
+    RunView,
+    SampledItem,
+    TaskDescription,
+)
+from outlearn_training.catalogue import find_method, methods
+from outlearn_training.executor import Executor
+from outlearn_training.queue import RunQueue, Submission
+from outlearn_training.settings import TrainingSettings
+
+MAX_SOURCE_BYTES = 200_000
+MAX_PARAMS_BYTES = 10_000
+
+
+class TrainingService:
+    """Tasks, methods and runs of one home folder."""
+
+    def __init__(self, settings: TrainingSettings, executor: Executor) -> None:
+        self._settings = settings
+        self._executor = executor
+        self._queue = RunQueue(settings.database("training"))
+        self._artifacts = LocalArtifactStore(settings.home / "artifacts")
+
+    def describe_task(self, task: str) -> TaskDescription:
+        """The task's card, and statistics of its weak labels."""
+        public = self._task(task)
+        weak = np.stack([public.weak_labels(seed) for seed in public.card.seeds])
+        return TaskDescription(
+            card=public.card,
+            other_tasks=tuple(name for name in task_names(self._settings.home) if name != public.card.name),
+            weak_label_mean=round(float(weak.mean()), 4),
+            weak_label_sharpness=round(float(np.abs(2 * weak - 1).mean()), 4),
+        )
+
+    def sample_items(self, task: str, count: int, seed: int) -> ItemPage:
+        """Random pool items with the weak labels that each teacher gave them."""
+        public = self._task(task)
+        weak = [public.weak_labels(one) for one in public.card.seeds]
+        rows = np.random.default_rng(seed).permutation(len(public.pool))[:count]
+        return ItemPage(
+            items=tuple(
+                SampledItem(
+                    **public.pool[row].model_dump(), weak_labels=tuple(round(float(labels[row]), 3) for labels in weak)
+                )
+                for row in rows
+            )
+        )
+
+    def list_methods(self) -> MethodList:
+        """All registered methods."""
+        return MethodList(methods=tuple(method.info for method in methods().values()))
+
+    def submit(
+        self,
+        caller: Caller,
+        *,
+        method: str | None,
+        file: str | None,
+        params: dict[str, Any],
+        kind: RunKind,
+        task: str,
+        request_id: str | None,
+    ) -> RunView:
+        """Queue a run of a registered method, or of a file in the caller's workspace as it is now."""
+        card = self._task(task).card
+        if (method is None) == (file is None):
+            raise InvalidInputError(
+                "give `method` (a name from `list_methods`) or `file` (in your workspace), not both"
+            )
+        if method is not None:
+            found = find_method(method)
+            name, source, checked = method, found.info.source, found.check_params(params)
+        else:
+            name, source, checked = str(file), self._read_source(caller, str(file)), _check_json(params)
+        submission = Submission(
+            agent=caller.agent,
+            task=card.name,
+            method=name[:300],
+            source_sha256=self._artifacts.put(source.encode()),
+            params=checked,
+            kind=kind,
+            seeds=card.seeds if kind == "full" else card.seeds[:1],
+            request_id=request_id,
+        )
+        view = self._queue.submit(submission, max_waiting=self._settings.max_waiting)
+        self._executor.ensure()
+        return view
+
+    def view(self, caller: Caller, run_id: str) -> RunView:
+        """One run. Raises NotFoundError."""
+        return self._queue.view(run_id, caller)
+
+    def list_runs(self, caller: Caller, status: RunStatus | None, limit: int, cursor: str | None) -> RunList:
+        """Runs, newest first."""
+        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+            raise InvalidInputError(f"cursor {cursor[:80]!r} is not one that `list_runs` gave")
+        before = int(cursor) if cursor else None
+        views, following = self._queue.page(caller, status=status, limit=limit, before=before)
+        return RunList(runs=tuple(views), next_cursor=str(following) if following else None)
+
+    def read_log(self, caller: Caller, run_id: str, offset: int, max_bytes: int) -> LogPage:
+        """A part of a run's output, cut at a character."""
+        view = self._queue.view(run_id, caller)
+        path = self._settings.run_log(view.run_id)
+        if not path.exists():
+            return LogPage(text="", offset=0, next_offset=None, size=0)
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            file.seek(min(offset, size))
+            data = file.read(max_bytes)
+        end = min(offset, size) + len(data)
+        text = data.decode("utf-8", errors="replace")
+        return LogPage(text=text, offset=min(offset, size), next_offset=end if end < size else None, size=size)
+
+    def cancel(self, caller: Caller, run_id: str) -> RunView:
+        """Cancel a run that is not finished."""
+        return self._queue.cancel(run_id, caller)
+
+    def keep_working(self) -> None:
+        """Have workers for what is in the queue; called from time to time, because workers can die."""
+        if self._queue.waiting():
+            self._executor.ensure()
+
+    def _task(self, name: str) -> PublicTask:
+        names = task_names(self._settings.home)
+        if not names:
+            raise NotFoundError("there is no task yet; the operator makes one with `outlearn prepare` or `calibrate`")
+        return load_public(self._settings.home, name or names[0])
+
+    def _read_source(self, caller: Caller, file: str) -> str:
+        workspace = self._settings.workspaces / caller.agent
+        if not workspace.is_dir():
+            raise NotFoundError(f"your workspace is empty: write {file!r} with the filesystem server first")
+        data = read_confined(workspace, file, max_bytes=MAX_SOURCE_BYTES)
+        try:
+            source = data.decode()
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise InvalidInputError(f"{file!r} is not Python that parses: {error}") from error
+        if not any(isinstance(node, ast.FunctionDef) and node.name == "method" for node in tree.body):
+            raise InvalidInputError(f"{file!r} has no function `method(lab, seed)` at its top level")
+        return source
+
+
+def _check_json(params: dict[str, Any]) -> dict[str, Any]:
+    try:
+        text = json.dumps(params, allow_nan=False)
+    except ValueError as error:
+        raise InvalidInputError(f"params must be plain JSON: {error}") from error
+    if len(text) > MAX_PARAMS_BYTES:
+        raise InvalidInputError(f"params are {len(text)} characters of JSON; the limit is {MAX_PARAMS_BYTES}")
+    return params

@@ -1,0 +1,175 @@
+"""The trainer behind one small interface: fit, predict, embed, generate. This one is plain transformers."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from outlearn.errors import InvalidInputError
+from outlearn.tasks import FineTuning, Floats
+from outlearn_training.losses import Loss
+from outlearn_training.model import LabelModel, Weights
+
+PREDICT_BATCH_TOKENS = 4096
+WEIGHT_DECAY = 0.01
+CLIP_NORM = 1.0
+OnStep = Callable[[int, int, float], None]
+
+
+class Trainer(Protocol):
+    """Fine-tunes and runs label models. Swappable: a faster trainer implements the same four methods."""
+
+    def fit(
+        self,
+        prompts: Sequence[str],
+        targets: Floats,
+        weights: Floats,
+        *,
+        loss: Loss,
+        tuning: FineTuning,
+        words: tuple[str, str],
+        seed: int,
+        init: Weights | None = None,
+        on_step: OnStep | None = None,
+    ) -> Weights:
+        """Fine-tune from `init` (None: the base model) on `targets` (n,) with item `weights` (n,)."""
+        ...
+
+    def predict(self, student: Weights | None, prompts: Sequence[str], words: tuple[str, str]) -> Floats:
+        """P(label = 1) for each prompt: P(words[1]) / (P(words[0]) + P(words[1])). Returns (n,) in [0, 1]."""
+        ...
+
+    def embed(self, student: Weights | None, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Last hidden states at the label position. Returns (n, D)."""
+        ...
+
+    def generate(
+        self, student: Weights | None, prompts: Sequence[str], *, max_tokens: int, temperature: float, seed: int
+    ) -> list[str]:
+        """Continue each prompt."""
+        ...
+
+
+class PlainTrainer:
+    """The trainer on a transformers model as it is, one batch after another."""
+
+    def __init__(self, model: LabelModel, max_tokens: int) -> None:
+        self.model = model
+        self._max_tokens = max_tokens
+
+    def fit(
+        self,
+        prompts: Sequence[str],
+        targets: Floats,
+        weights: Floats,
+        *,
+        loss: Loss,
+        tuning: FineTuning,
+        words: tuple[str, str],
+        seed: int,
+        init: Weights | None = None,
+        on_step: OnStep | None = None,
+    ) -> Weights:
+        model, tokens, word_ids = self.model, self._encode(prompts), self.model.word_ids(words)
+        goal = torch.tensor(targets, dtype=torch.float32, device=model.device)
+        scale = torch.tensor(weights, dtype=torch.float32, device=model.device)
+        steps = max(1, math.ceil(len(tokens) * tuning.epochs / tuning.batch_size))
+        torch.manual_seed(seed)
+        model.load(init)
+        with model.training() as parameters:
+            optimizer = _optimizer(parameters, tuning.lr)
+            for step, rows in enumerate(_batches(len(tokens), tuning.batch_size, steps, seed)):
+                _set_lr(optimizer, tuning, step, steps)
+                log_probs = model.label_log_probs(model.batch([tokens[i] for i in rows]), word_ids)
+                value = (loss(log_probs, goal[rows], step / steps) * scale[rows]).mean()
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+                optimizer.step()
+                if on_step:
+                    on_step(step + 1, steps, float(value.detach()))
+        return model.weights()
+
+    @torch.inference_mode()
+    def predict(self, student: Weights | None, prompts: Sequence[str], words: tuple[str, str]) -> Floats:
+        self.model.load(student)
+        tokens, word_ids = self._encode(prompts), self.model.word_ids(words)
+        result = np.empty(len(tokens), dtype=np.float64)
+        for rows in _by_length(tokens):
+            log_probs = self.model.label_log_probs(self.model.batch([tokens[i] for i in rows]), word_ids)
+            result[rows] = log_probs.softmax(-1)[:, 1].double().cpu().numpy()
+        return result
+
+    @torch.inference_mode()
+    def embed(self, student: Weights | None, prompts: Sequence[str]) -> NDArray[np.float32]:
+        self.model.load(student)
+        tokens = self._encode(prompts)
+        states: dict[int, NDArray[np.float32]] = {}
+        for rows in _by_length(tokens):
+            hidden = self.model.hidden(self.model.batch([tokens[i] for i in rows])).cpu().numpy()
+            states.update(zip(rows, hidden, strict=True))
+        return np.stack([states[i] for i in range(len(tokens))])
+
+    @torch.inference_mode()
+    def generate(
+        self, student: Weights | None, prompts: Sequence[str], *, max_tokens: int, temperature: float, seed: int
+    ) -> list[str]:
+        self.model.load(student)
+        torch.manual_seed(seed)
+        tokens, texts = self._encode(prompts), [""] * len(prompts)
+        for rows in _by_length(tokens):
+            batch = self.model.batch([tokens[i] for i in rows])
+            for row, text in zip(rows, self.model.generate(batch, max_tokens, temperature), strict=True):
+                texts[row] = text
+        return texts
+
+    def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        tokens = [self.model.encode(prompt) for prompt in prompts]
+        long = [i for i, ids in enumerate(tokens) if len(ids) > self._max_tokens]
+        if long:
+            raise InvalidInputError(
+                f"{len(long)} of {len(tokens)} prompts are longer than the task's {self._max_tokens} tokens "
+                f"(the first is number {long[0]}); leave them out"
+            )
+        return tokens
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """AdamW without weight decay on norms and biases."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, tuning: FineTuning, step: int, steps: int) -> None:
+    """Linear warm-up, then linear decay to zero."""
+    warm = max(1, round(steps * tuning.warmup))
+    factor = (step + 1) / warm if step < warm else (steps - step) / max(1, steps - warm)
+    for group in optimizer.param_groups:
+        group["lr"] = tuning.lr * factor
+
+
+def _batches(n: int, size: int, steps: int, seed: int) -> list[list[int]]:
+    """Index batches over as many shuffled epochs as `steps` need."""
+    rng = np.random.default_rng(seed)
+    batches: list[list[int]] = []
+    while len(batches) < steps:
+        order = rng.permutation(n).tolist()
+        batches += [order[i : i + size] for i in range(0, n, size)]
+    return batches[:steps]
+
+
+def _by_length(tokens: list[list[int]]) -> list[list[int]]:
+    """Index batches of similar length, each of at most about PREDICT_BATCH_TOKENS padded tokens."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(tokens)), key=lambda i: -len(tokens[i])):
+        if batches and (len(batches[-1]) + 1) * len(tokens[batches[-1][0]]) <= PREDICT_BATCH_TOKENS:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches

@@ -1,0 +1,90 @@
+"""Fixtures for all tests: a toy task whose files are real and whose numbers are known."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from outlearn.tasks import (
+    Baselines,
+    FineTuning,
+    Item,
+    LabelledItem,
+    SecretTask,
+    SeedBaseline,
+    TaskCard,
+    fingerprint,
+    split_in_halves,
+    write_task,
+)
+
+SEEDS = (0, 1, 2, 3, 4)
+POOL, TEST = 48, 200
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Settings in the environment of whoever runs the tests must not change them."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("OUTLEARN_")]:
+        monkeypatch.delenv(name)
+    yield
+
+
+def write_toy_task(home: Path, student: str = "toy/student", name: str = "toy") -> TaskCard:
+    """A calibrated task: weak accuracy 0.6, ceiling 0.9 on each half of the test items."""
+    pool = tuple(Item(id=f"p{i}", text=f"{i} is odd", group=f"g{i}") for i in range(POOL))
+    labels = [i % 2 for i in range(TEST)]
+    test = tuple(
+        LabelledItem(id=f"t{i}", text=f"{i} is odd!", group=f"t{i}", label=1 if label else 0)
+        for i, label in enumerate(labels)
+    )
+    secret = SecretTask(
+        train=tuple(LabelledItem(id="a", text="1 is odd", group="a", label=1) for _ in range(1)),
+        pool_labels=tuple(i % 2 for i in range(POOL)),
+        test=test,
+        public_half=split_in_halves(labels, 0),
+    )
+    tuning = FineTuning(epochs=1, lr=1e-3, batch_size=16)
+    card = TaskCard(
+        name=name,
+        kind="math",
+        question="Is the number odd?",
+        template="{text}",
+        label_words=(" no", " yes"),
+        zero_shot_words=(" False", " True"),
+        teacher=student,
+        student=student,
+        teacher_tuning=tuning,
+        student_tuning=tuning,
+        max_tokens=16,
+        pool_size=POOL,
+        test_size=TEST,
+    )
+    rng = np.random.default_rng(0)
+    weak = {seed: rng.uniform(size=POOL).round(3) for seed in SEEDS}
+    per_seed = tuple(
+        SeedBaseline(seed=seed, weak=0.6, ceiling=0.9, weak_public=0.6, ceiling_public=0.9) for seed in SEEDS
+    )
+    baselines = Baselines(fingerprint=fingerprint(card, pool, secret), per_seed=per_seed)
+    return write_task(home, card, pool, secret, weak, baselines)
+
+
+@pytest.fixture
+def toy_home(tmp_path: Path) -> Path:
+    """A home folder with the toy task, for servers that need no model."""
+    write_toy_task(tmp_path / "home")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def write_task_for() -> Callable[[Path, str], TaskCard]:
+    """Writes the toy task with another student model."""
+    return write_toy_task
