@@ -222,7 +222,7 @@ def check_regular(status: os.stat_result, path: str) -> None:
 def _list(root: Path, parts: tuple[str, ...]) -> list[Entry]:
     entries = []
     with open_folder(root, parts) as folder:
-        for name in sorted(os.listdir(folder)):
+        for name in sorted(os.listdir(folder)):  # noqa: PTH208  (a Path cannot list a descriptor)
             with suppress(FileNotFoundError):
                 entries.append(Entry((*parts, name), os.stat(name, dir_fd=folder, follow_symlinks=False)))
     return entries
@@ -236,7 +236,9 @@ def _make_folder(parent: int, name: str) -> None:
 def _explain(error: OSError, shown: str, folder: int, name: str) -> Exception:
     if error.errno in (errno.ELOOP, errno.EMLINK) or (error.errno == errno.ENOTDIR and _is_symlink(folder, name)):
         return PermissionDeniedError(f"{shown!r} is a symlink; symlinks are not followed")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+    if error.errno == errno.ENOTDIR:
+        return NotFoundError(f"{shown!r} is a file, not a folder")
+    if error.errno == errno.ENOENT:
         return NotFoundError(f"no {shown!r} here; `list_directory` shows what there is")
     if error.errno == errno.ENXIO:
         return PermissionDeniedError(f"{shown!r} is not a regular file")

@@ -1,4 +1,4 @@
-"""Pages that fit an agent's context: bounded in bytes, and continued by short cursors that are checked when they return."""
+"""Pages that fit an agent's context: bounded in bytes, continued by short cursors that are checked on return."""
 
 import re
 from collections.abc import Iterable

@@ -116,16 +116,21 @@ class Session:
         self.on_status(doing)
 
     async def ask(self, answer: type[Model], server: str, tool: str, /, **arguments: Any) -> Model:
-        """Call a tool and parse its structured content as `answer`, one of `outlearn.types`.
+        """Call a tool and parse its answer, as the function `ask` does."""
+        return await ask(self.tools, answer, server, tool, **arguments)
 
-        Raises:
-            ToolRefusedError: the tool answered with an error.
-            ServerUnreachableError: the server did not answer.
-        """
-        result = await self.tools.call(server, tool, arguments)
-        if result.is_error:
-            raise ToolRefusedError(f"{server}.{tool}: {result.text}")
-        return answer.model_validate(result.content)
+
+async def ask(tools: Tools, answer: type[Model], server: str, tool: str, /, **arguments: Any) -> Model:
+    """Call a tool and parse its structured content as `answer`, one of `outlearn.types`.
+
+    Raises:
+        ToolRefusedError: the tool answered with an error.
+        ServerUnreachableError: the server did not answer.
+    """
+    result = await tools.call(server, tool, arguments)
+    if result.is_error:
+        raise ToolRefusedError(f"{server}.{tool}: {result.text}")
+    return answer.model_validate(result.content)
 
 
 class Researcher(Protocol):

@@ -211,7 +211,7 @@ class FindingList(Answer):
     findings: tuple[Finding, ...]
     next_cursor: str | None = Field(
         None,
-        description="Pass it as `cursor` to go on. With order new: later, to see only what is new since. None: the end.",
+        description="Pass it as `cursor` to go on. With order new: later, to see what is new since. None: the end.",
     )
     older_cursor: str | None = Field(
         None, description="Order new only: pass it as `cursor` to see what came before. None where there is no more."

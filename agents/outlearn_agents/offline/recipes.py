@@ -50,9 +50,7 @@ class Composition(BaseModel):
     def of(cls, choices: dict[str, Any], percents: dict[str, int]) -> "Composition":
         """A composition from slot choices; numbers of options not in use are dropped, missing ones are the middle."""
         slots = {slot: choices.get(slot, DEFAULTS[slot]) for slot in SLOTS}
-        used = {
-            option: percents.get(option, PERCENTS[option][1]) for option in slots.values() if option in PERCENTS
-        }
+        used = {option: percents.get(option, PERCENTS[option][1]) for option in slots.values() if option in PERCENTS}
         return cls(**slots, percents=tuple(sorted(used.items())))
 
     @property
@@ -109,11 +107,18 @@ class Recipe(BaseModel):
     @classmethod
     def of_run(cls, run: RunView) -> "Recipe | None":
         """The recipe of a run, or None where it ran a file that is no composition."""
-        name = run.method.removesuffix(".py")
-        if run.method == name:
-            return cls(family=name, params=run.params)
-        slug = name.removeprefix(f"{FOLDER}/")
-        return cls(family=COMPOSED, slug=slug) if Composition.parse(slug) else None
+        if run.method.endswith(".py"):
+            return cls.of_file(run.method)
+        try:
+            return cls(family=run.method, params=run.params)
+        except ValidationError:
+            return None
+
+    @classmethod
+    def of_file(cls, method: str) -> "Recipe | None":
+        """The recipe of a composition's file, or None."""
+        slug = method.removeprefix(f"{FOLDER}/").removesuffix(".py")
+        return cls(family=COMPOSED, slug=slug) if slug != method and Composition.parse(slug) else None
 
     @classmethod
     def from_text(cls, text: str) -> "Recipe | None":
@@ -145,8 +150,10 @@ class Recipe(BaseModel):
         """How to call it in a sentence."""
         if self.family == COMPOSED:
             return self.slug
-        params = ", ".join(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-                           for name, value in self.params.items())
+        params = ", ".join(
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in self.params.items()
+        )
         return f"{self.family}({params})" if params else self.family
 
     def as_composition(self) -> Composition | None:

@@ -23,12 +23,13 @@ THENS = {
     "pair": "then a second student learns where the first one and the teacher agree, and both vote",
 }
 
-TEMPLATE = '''"""{{ first }}.
-{%- if c.then != "stop" %}
+TEMPLATE = '''"""A composed method.
 
-{{ then }}.
-{%- endif %}
-{{- '"""' if c.then == "stop" else '\n"""' }}
+Targets: {{ target }}.
+Items: {{ select }}.
+Loss: {{ loss_name }}.
+Rounds: {{ then }}.
+"""
 
 import numpy as np
 {%- if c.loss == "logconf" %}
@@ -94,14 +95,17 @@ _ENVIRONMENT = jinja2.Environment(keep_trailing_newline=True, autoescape=False, 
 
 def summarize(composition: Composition) -> str:
     """A composition in one sentence."""
-    return f"{_first(composition)}; {THENS[composition.then]}."
+    c = composition
+    return f"Learn {TARGETS[c.target]} on {SELECTS[c.select]} with {LOSSES[c.loss]}; {THENS[c.then]}."
 
 
 def render(composition: Composition) -> str:
     """The method file of a composition."""
-    then = THENS[composition.then].capitalize()
-    return _ENVIRONMENT.from_string(TEMPLATE).render(c=composition, first=_first(composition), then=then)
-
-
-def _first(composition: Composition) -> str:
-    return f"Learn {TARGETS[composition.target]} on {SELECTS[composition.select]} with {LOSSES[composition.loss]}"
+    c = composition
+    words = {
+        "target": TARGETS[c.target],
+        "select": SELECTS[c.select],
+        "loss_name": LOSSES[c.loss],
+        "then": THENS[c.then],
+    }
+    return _ENVIRONMENT.from_string(TEMPLATE).render(c=c, **words)

@@ -1,1 +1,1 @@
-
+"""The filesystem server: a confined workspace for each agent, with snapshots that can be shared."""

@@ -14,8 +14,12 @@ from outlearn_forum.tables import posts
 
 MAX_QUERY = 500
 SNIPPET_WORDS = 24
+# bound the time for words that nearly every post has
+NEWEST = 20_000
+BEST = 1_000
 _INDEX = table("post_words", column("rowid"))
 _INDEX_NAME: ColumnElement[str] = literal_column("post_words")
+_WORDS: ColumnElement[Any] = literal_column("posts.words")
 _TITLE_TEXT_TAGS = (4.0, 1.0, 2.0)
 
 
@@ -29,13 +33,18 @@ def check_query(query: str) -> str:
 
 
 def hits(dialect: str, query: str, *, any_word: bool) -> Select[Any]:
-    """Posts that have all words of the query, or any of them: columns `seq` and `rank` (lower is better)."""
+    """Posts that have all words of the query, or any of them: columns `seq` and `rank` (lower is better).
+
+    Where more than `NEWEST` posts match, the newest of them.
+    """
     if dialect == "postgresql":
         words = _tsquery(query, any_word)
-        rank = -func.ts_rank(posts.c.words, words)
-        return select(posts.c.seq, rank.label("rank")).where(posts.c.words.op("@@")(words))
+        worse = -func.ts_rank(_WORDS, words)
+        columns = select(posts.c.seq, worse.label("rank")).where(_WORDS.op("@@")(words))
+        return columns.order_by(posts.c.seq.desc()).limit(NEWEST)
     rank = func.bm25(_INDEX_NAME, *_TITLE_TEXT_TAGS)
-    return select(_INDEX.c.rowid.label("seq"), rank.label("rank")).where(_matches(query, any_word))
+    columns = select(_INDEX.c.rowid.label("seq"), rank.label("rank")).where(_matches(query, any_word))
+    return columns.order_by(_INDEX.c.rowid.desc()).limit(NEWEST)
 
 
 def snippets(dialect: str, query: str, seqs: Sequence[int], *, any_word: bool) -> Select[Any]:
@@ -55,13 +64,13 @@ def _matches(query: str, any_word: bool) -> ColumnElement[bool]:
 
 
 def _tsquery(query: str, any_word: bool) -> ColumnElement[Any]:
-    text = " or ".join(re.findall(r"\w+", query)) if any_word else query
+    # a leading "-" would mean "without"
+    text = " or ".join(re.findall(r"\w+", query)) if any_word else query.replace("-", " ")
     return func.websearch_to_tsquery("english", text)
 
 
 def fts5_query(query: str, *, any_word: bool) -> str:
     """The query as FTS5 strings: each word or phrase in quotes, so that nothing in it is syntax."""
     phrases = [phrase or word for phrase, word in re.findall(r'"([^"]+)"|(\S+)', query)]
-    if any_word:
-        phrases = re.findall(r"\w+", query)
+    phrases = re.findall(r"\w+", query) if any_word else [phrase for phrase in phrases if re.search(r"\w", phrase)]
     return (" OR " if any_word else " ").join('"' + phrase.replace('"', '""') + '"' for phrase in phrases)

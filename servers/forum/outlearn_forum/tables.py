@@ -42,6 +42,8 @@ posts = Table(
     UniqueConstraint("author", "request_id"),
     Index("posts_by_thread", "thread_id", "seq"),
     Index("posts_by_activity", "last_seq"),
+    Index("posts_by_kind", "kind", "last_seq"),
+    Index("posts_by_author", "author", "last_seq"),
     Index("posts_by_score", "score", "seq"),
     sqlite_autoincrement=True,
 )
@@ -76,4 +78,4 @@ _POSTGRESQL_INDEX = (
 
 for _dialect, _statements in (("sqlite", _SQLITE_INDEX), ("postgresql", _POSTGRESQL_INDEX)):
     for _statement in _statements:
-        event.listen(posts, "after_create", DDL(_statement).execute_if(dialect=_dialect))
+        event.listen(posts, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]

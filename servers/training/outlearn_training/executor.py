@@ -13,7 +13,6 @@ from typing import IO, Protocol
 
 from outlearn_training.settings import TrainingSettings
 
-
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 
 
@@ -35,39 +34,43 @@ class LocalExecutor:
     def __init__(self, settings: TrainingSettings) -> None:
         self._settings = settings
         self._slots = settings.workers or count_devices()
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._starting: dict[int, int] = {}  # slot to process id, until the worker holds the lock
 
     def ensure(self) -> None:
-        self._started = [process for process in self._started if process.poll() is None]
         for slot in range(self._slots):
-            if not slot_is_alive(self._settings.home, slot) and not self._is_starting(slot):
-                self._started.append(self._start(slot))
+            if slot_is_alive(self._settings.home, slot):
+                continue
+            if slot not in self._starting or _reap(self._starting[slot]):
+                self._starting[slot] = self._start(slot)
 
     def stop(self) -> None:
         for slot in range(self._slots):
+            starting = self._starting.pop(slot, None)
+            if starting is not None:
+                _end(starting)
             if slot_is_alive(self._settings.home, slot) and (pid := slot_pid(self._settings.home, slot)):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
-        for process in self._started:
-            process.terminate()
-        for process in self._started:
-            process.wait()
+                _end(pid)
 
-    def _is_starting(self, slot: int) -> bool:
-        return any(str(slot) == process.args[-1] for process in self._started)  # type: ignore[index]
-
-    def _start(self, slot: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "outlearn_training.worker", str(slot)]
+    def _start(self, slot: int) -> int:
+        """Start a worker that outlives this process: its settings come through a pipe, and it makes its own session."""
         log = self._settings.home / "logs" / f"worker-{slot}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as file:
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True, env=os.environ | QUIET
+        reader, writer = os.pipe()  # not the command line, which shows the database's password to everybody
+        try:
+            return os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-m", "outlearn_training.worker", str(slot)],
+                os.environ | QUIET,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, reader, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
             )
-        # through a pipe, because a command line, with the database's password, is everybody's to read
-        with process.stdin as pipe:  # type: ignore[union-attr]
-            pipe.write(self._settings.model_dump_json().encode())
-        return process
+        finally:
+            os.write(writer, self._settings.model_dump_json().encode())
+            os.close(writer)
+            os.close(reader)
 
 
 def count_devices() -> int:
@@ -107,6 +110,22 @@ def slot_pid(home: Path, slot: int) -> int | None:
     with suppress(ValueError, OSError):
         return int(_slot_path(home, slot).read_text(encoding="ascii"))
     return None
+
+
+def _reap(pid: int) -> bool:
+    """Whether this child of ours has ended."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
+
+
+def _end(pid: int) -> None:
+    """Ask a worker to leave and wait until it did; one that is not our child may take its time."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 def _lock(file: IO[str]) -> bool:

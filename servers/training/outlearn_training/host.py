@@ -12,36 +12,18 @@ import socket
 import sys
 import traceback
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from outlearn.errors import InvalidInputError, OutlearnError
-from outlearn.tasks import PublicTask, load_public
+from outlearn.tasks import PublicTask, load_public, task_names
+from outlearn_training.job import MAX_JOB_BYTES, Job
 from outlearn_training.lab import Lab, Student, prompts_for
 from outlearn_training.limits import die_with_parent, limit_resources
 from outlearn_training.model import LabelModel
 from outlearn_training.students import MAX_STUDENTS, save_students
 from outlearn_training.trainer import PlainTrainer
-
-MAX_JOB_BYTES = 4_000_000
-
-
-class Job(BaseModel):
-    """One seed of a run, as the worker asks for it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    task: str
-    home: Path
-    source: str
-    params: dict[str, Any]
-    seed: int
-    out: Path
-    threads: int
-    cpu_seconds: int
-    memory_bytes: int
 
 
 class Host:
@@ -50,6 +32,11 @@ class Host:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._loaded: tuple[str, PublicTask, PlainTrainer] | None = None
+
+    def warm_up(self, home: Path) -> None:
+        """Load the base model of the first task before anybody asks."""
+        for name in task_names(home)[:1]:
+            self._load(home, name)
 
     def serve(self) -> None:
         """Run jobs, one after another."""
@@ -65,7 +52,7 @@ class Host:
                 os.close(events)
 
     def _run(self, job: Job, output: int, events: int) -> None:
-        task, trainer = self._load(job)
+        task, trainer = self._load(job.home, job.task)
         pid = os.fork()
         if pid == 0:
             self._channel.close()
@@ -73,9 +60,9 @@ class Host:
         self._send({"pid": pid})
         self._send({"exit": self._wait(pid)})
 
-    def _load(self, job: Job) -> tuple[PublicTask, PlainTrainer]:
+    def _load(self, home: Path, name: str) -> tuple[PublicTask, PlainTrainer]:
         """The task and its base model, with the pool tokenised: the child inherits all of it."""
-        task = load_public(job.home, job.task)
+        task = load_public(home, name)
         if self._loaded is None or self._loaded[0] != task.card.fingerprint:
             model = LabelModel(task.card.student, task.card.student_tuning)
             for prompt in prompts_for(task.card, task.pool):
@@ -189,11 +176,14 @@ def _receive(channel: socket.socket) -> tuple[bytes, list[int]] | None:
 
 
 def main() -> None:
-    """Serve the socket that is file descriptor `argv[1]`."""
+    """Serve the socket that is file descriptor `argv[1]`, for tasks in the home folder `argv[2]`."""
     die_with_parent()
     _set_threads(1)  # a process whose thread pool has started must not fork
     with socket.socket(fileno=int(sys.argv[1])) as channel:
-        Host(channel).serve()
+        host = Host(channel)
+        with suppress(OutlearnError):  # a job that needs the model will say what is wrong with it
+            host.warm_up(Path(sys.argv[2]))
+        host.serve()
 
 
 if __name__ == "__main__":

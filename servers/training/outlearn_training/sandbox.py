@@ -16,7 +16,7 @@ from typing import Any
 
 from outlearn.errors import MethodError
 from outlearn_training.executor import QUIET
-from outlearn_training.host import Job
+from outlearn_training.job import Job
 from outlearn_training.settings import TrainingSettings
 
 POLL_SECONDS = 0.1
@@ -34,6 +34,26 @@ class MethodSandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
 
+    def start(self) -> socket.socket:
+        """Start the host, unless it runs."""
+        if self._channel and self._process and self._process.poll() is None:
+            return self._channel
+        self.close()
+        ours, theirs = socket.socketpair()
+        environment = (
+            {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+            | QUIET
+            | {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+        )
+        home = str(self._settings.home.resolve())
+        command = [sys.executable, "-m", "outlearn_training.host", str(theirs.fileno()), home]
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=[theirs.fileno()]
+        )
+        theirs.close()
+        self._channel = ours
+        return ours
+
     def run(self, job: Job, log: Path, on_event: Callable[[Event], None], should_stop: Callable[[], bool]) -> None:
         """Run a method for one seed; it leaves its students in `job.out`.
 
@@ -45,7 +65,7 @@ class MethodSandbox:
         Raises:
             MethodError: it raised, was stopped, broke a limit, or its host died.
         """
-        channel = self._start()
+        channel = self.start()
         with _pipe() as (output, output_end), _pipe() as (events, events_end):
             data = job.model_dump_json().encode()
             try:
@@ -73,24 +93,6 @@ class MethodSandbox:
             self._process.kill()
             self._process.wait()
         self._process = self._channel = None
-
-    def _start(self) -> socket.socket:
-        if self._channel and self._process and self._process.poll() is None:
-            return self._channel
-        self.close()
-        ours, theirs = socket.socketpair()
-        environment = (
-            {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-            | QUIET
-            | {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-        )
-        command = [sys.executable, "-m", "outlearn_training.host", str(theirs.fileno())]
-        self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=[theirs.fileno()]
-        )
-        theirs.close()
-        self._channel = ours
-        return ours
 
 
 class _Watch:

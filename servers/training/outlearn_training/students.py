@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -17,8 +18,8 @@ WEIGHTS_FILE = "student-{index}.safetensors"
 def save_students(folder: Path, students: list[Weights]) -> None:
     """Write each student's weights to `folder`."""
     for index, weights in enumerate(students):
-        contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
-        write_atomic(folder / WEIGHTS_FILE.format(index=index), save(contiguous))
+        copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+        write_atomic(folder / WEIGHTS_FILE.format(index=index), save(copies))
 
 
 def read_students(folder: Path, max_bytes: int) -> list[bytes]:

@@ -1,9 +1,11 @@
 """A worker process: takes runs from the queue, runs each seed in the sandbox and has the predictor sign for it."""
 
+import os
 import shutil
 import signal
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,8 +17,7 @@ from outlearn.artifacts import LocalArtifactStore
 from outlearn.errors import MethodError, OutlearnError
 from outlearn.logs import configure_logging
 from outlearn_training.executor import hold_slot, slot_is_alive
-from outlearn_training.host import Job
-from outlearn_training.predictor import Predictor
+from outlearn_training.job import Job
 from outlearn_training.queue import Run, RunQueue
 from outlearn_training.sandbox import Event, MethodSandbox
 from outlearn_training.settings import TrainingSettings
@@ -32,9 +33,12 @@ class Worker:
     def __init__(self, settings: TrainingSettings, slot: int) -> None:
         self._settings = settings
         self._slot = slot
+        self._sandbox = MethodSandbox(settings)
+        self._sandbox.start()
+        from outlearn_training.predictor import Predictor  # it imports torch, as the sandbox's host does meanwhile
+
         self._queue = RunQueue(settings.database("training"))
         self._artifacts = LocalArtifactStore(settings.home / "artifacts")
-        self._sandbox = MethodSandbox(settings)
         self._predictor = Predictor(settings.home, self._artifacts)
 
     def work(self) -> None:
@@ -151,6 +155,8 @@ class _Progress:
 def main() -> None:
     """Work in slot `argv[1]` with the settings on stdin, unless a worker is there already."""
     settings, slot = TrainingSettings.model_validate_json(sys.stdin.buffer.read()), int(sys.argv[1])
+    with suppress(PermissionError):  # the server may end without us; a signal to its group is not for us
+        os.setsid()
     configure_logging(settings)
     signal.signal(signal.SIGTERM, _leave)
     with hold_slot(settings.home, slot) as free:

@@ -1,0 +1,174 @@
+"""The offline researcher's desk: forum, notebook, snapshots and nominations. Posting twice posts once."""
+
+import hashlib
+
+from outlearn.errors import ToolRefusedError
+from outlearn.researcher import Session
+from outlearn.types import (
+    FileWritten,
+    Finding,
+    FindingKind,
+    FindingList,
+    Leaderboard,
+    LeaderboardRow,
+    Nominations,
+    Posted,
+    RunList,
+    RunView,
+    Snapshot,
+    Voted,
+)
+from outlearn_agents.offline import writing
+from outlearn_agents.offline.planner import Planner, Proposal, Result
+from outlearn_agents.offline.recipes import Recipe
+
+NOTEBOOK = "notebook.md"
+NOMINATED = 2
+
+
+class Desk:
+    """Reads and writes for one session; what it learns goes to the planner."""
+
+    def __init__(self, session: Session, planner: Planner) -> None:
+        self._session = session
+        self._planner = planner
+        self._cursor: str | None = None
+        self._results: dict[str, Finding] = {}
+        self._own_runs: dict[str, Recipe] = {}
+        self._own_kinds: set[str] = set()
+
+    def remember(self, run_id: str, recipe: Recipe) -> None:
+        """Note what an own run tries."""
+        self._own_runs[run_id] = recipe
+
+    def has_posted(self, run_id: str) -> bool:
+        """Whether a finding about this run is on the forum."""
+        return run_id in self._results
+
+    async def list_own_runs(self) -> list[RunView]:
+        """This agent's runs of the task, newest first."""
+        runs: list[RunView] = []
+        cursor: str | None = None
+        while True:
+            page = await self._session.ask(RunList, "training", "list_runs", limit=50, cursor=cursor)
+            runs += [run for run in page.runs if run.task == self._session.task]
+            cursor = page.next_cursor
+            if cursor is None:
+                return runs
+
+    async def read_forum(self) -> None:
+        """Take in what is new on the forum and the leaderboard."""
+        for finding in await self._new_findings():
+            if finding.run_id and finding.kind == "result":
+                self._results[finding.run_id] = finding
+            if finding.author == self._session.agent:
+                self._own_kinds.add(finding.kind)
+        board = await self._session.ask(Leaderboard, "evaluation", "leaderboard", task=self._session.task, limit=100)
+        for row in board.rows:
+            self._learn(row)
+
+    def _learn(self, row: LeaderboardRow) -> None:
+        """Recipes come from own runs, file names and findings; numbers from the evaluation server alone."""
+        finding = self._results.get(row.run_id)
+        stated = Recipe.from_text(finding.text) if finding else None
+        recipe = self._own_runs.get(row.run_id) or Recipe.of_file(row.method) or stated
+        if recipe is None:
+            return
+        result = Result(
+            run_id=row.run_id,
+            agent=row.agent,
+            recipe=recipe,
+            pgr=row.pgr,
+            pgr_se=row.pgr_se,
+            finding_id=finding.finding_id if finding else None,
+        )
+        if self._planner.learn(result) and row.agent != self._session.agent:
+            self._session.say(f"learned from {row.agent}: {recipe.label}", run_id=row.run_id)
+
+    async def write_file(self, path: str, text: str) -> None:
+        """Write a workspace file."""
+        await self._session.ask(FileWritten, "filesystem", "write_file", path=path, text=text)
+
+    async def post_hypothesis(self, first: Recipe | None) -> None:
+        """Say once, at the beginning, what the researcher is after."""
+        if "hypothesis" not in self._own_kinds:
+            title = self._session.direction.strip().splitlines()[0].strip("# ")[:160]
+            await self._post("hypothesis", title, writing.hypothesis(self._session.direction, first))
+
+    async def post_result(self, proposal: Proposal, run_id: str, verdict: str) -> None:
+        """Post an evaluated run, answer in the thread that it builds on, and write it down."""
+        title, text = writing.result_title(proposal.recipe), writing.result_text(proposal, verdict)
+        self._session.say(f"posting {title}", run_id=run_id)
+        await self._post("result", title, text, run_id)
+        for parent in proposal.parents[:1]:
+            if parent.finding_id and parent.agent != self._session.agent:
+                await self._answer(parent.finding_id, writing.reply_text(proposal, run_id, verdict), verdict)
+        await self.write_notebook(f"after {proposal.recipe.label}")
+
+    async def post_error(self, recipe: Recipe, message: str) -> None:
+        """Post what did not work, so that nobody tries it again."""
+        text = f"{writing.describe(recipe)}\n\n{message[:2000]}"
+        await self._post("error", f"{recipe.label} fails"[:160], text)
+
+    async def write_notebook(self, doing: str) -> None:
+        """Write down what is known."""
+        session = self._session
+        text = writing.notebook(session.agent, session.direction, self._planner.results, doing)
+        await self.write_file(NOTEBOOK, text)
+
+    async def save_snapshot(self, message: str) -> None:
+        """Save the workspace for others to load."""
+        await self._session.ask(Snapshot, "filesystem", "save_snapshot", message=message[:200], shared=True)
+
+    async def finish(self) -> None:
+        """At the end: what was learned, the last notebook, and the nominations."""
+        self._session.say("writing up")
+        results = self._planner.results
+        text = writing.insight(results)
+        if text:
+            title = f"What the parts of a method do, over {len(results)} runs"
+            await self._post("insight", title, text)
+        await self.write_notebook("finished")
+        own = [result.run_id for result in results if result.agent == self._session.agent]
+        if own:
+            await self.save_snapshot(f"at the end, {len(own)} runs")
+            await self._session.ask(Nominations, "evaluation", "nominate", run_ids=own[:NOMINATED])
+        self._session.say("done")
+
+    async def _new_findings(self) -> list[Finding]:
+        """Findings since the last look; at the first look, all."""
+        first = self._cursor is None
+        page = await self._list(self._cursor)
+        found = list(page.findings)
+        self._cursor = page.next_cursor
+        while first and page.older_cursor:
+            page = await self._list(page.older_cursor)
+            found += page.findings
+        return found
+
+    async def _list(self, cursor: str | None) -> FindingList:
+        return await self._session.ask(FindingList, "forum", "list_threads", cursor=cursor, limit=50)
+
+    async def _post(self, kind: FindingKind, title: str, text: str, run_id: str | None = None) -> None:
+        digest = hashlib.sha256(f"{title}\0{text}\0{run_id}".encode()).hexdigest()
+        await self._session.ask(
+            Posted,
+            "forum",
+            "post_finding",
+            title=title,
+            text=text,
+            kind=kind,
+            run_id=run_id,
+            tags=["offline", self._session.task],
+            request_id=f"{kind}-{digest[:20]}",
+        )
+
+    async def _answer(self, finding_id: str, text: str, verdict: str) -> None:
+        """Reply and vote in another agent's thread. A thread that is gone is no reason to stop."""
+        request_id = f"reply-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+        try:
+            await self._session.ask(Posted, "forum", "reply", thread_id=finding_id, text=text, request_id=request_id)
+            if verdict == "better":
+                await self._session.ask(Voted, "forum", "vote", post_id=finding_id, value=1)
+        except ToolRefusedError as error:
+            self._session.say("the thread that I built on refused my answer", error=str(error))

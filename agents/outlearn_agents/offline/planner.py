@@ -1,0 +1,193 @@
+"""What to try next: first what the direction suggests, then the best known ideas recombined, or optuna's guess."""
+
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import Trial, TrialState, create_trial
+from pydantic import BaseModel, ConfigDict
+
+from outlearn_agents.offline.recipes import COMPOSED, SLOTS, Composition, Recipe
+from outlearn_agents.offline.space import Space
+
+TRIES = 40
+BUILD_SHARE = 0.7
+PARENTS = 3
+MIN_TO_BUILD = 2
+
+# words of a direction, and what they make one try first: a registered method, or the name of a composition
+LEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"early|iterat|distil|itself|self-train|curricul|simpl", ("early25", "distil")),
+    (r"knows|elicit|zero-shot|unsupervised|prior|posterior|witness", ("ue_zeroshot", "zsagree", "prior50")),
+    (r"confiden|opinion|certain|noise|noisy", ("logconf", "confident")),
+    (r"trust|select|weigh|filter|which labels|data", ("vanilla", "confident", "confident50-logconf75")),
+)
+FALLBACK = ("vanilla", "logconf")
+
+
+class Result(BaseModel):
+    """A recipe with the evaluation server's number."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    agent: str
+    recipe: Recipe
+    pgr: float
+    pgr_se: float
+    finding_id: str | None = None
+
+    @property
+    def floor(self) -> float:
+        """PGR less one standard error: luck counts for less."""
+        return self.pgr - self.pgr_se
+
+
+class Proposal(BaseModel):
+    """What to try, why, and whose results it builds on, most important first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    reason: str
+    parents: tuple[Result, ...] = ()
+
+
+class Planner:
+    """Proposes recipes from verified results, its own and others'. Deterministic for the same seed and results."""
+
+    def __init__(self, space: Space, direction: str, seed: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space = space
+        self._seed = seed
+        self._openings = openings(direction, space)
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=4)
+        self._study = optuna.create_study(direction="maximize", sampler=sampler)
+        self._asked: dict[str, Trial] = {}
+        self._results: dict[str, Result] = {}
+        self._proposed = 0
+
+    @property
+    def results(self) -> list[Result]:
+        """All results so far, best first."""
+        return sorted(self._results.values(), key=lambda result: (-result.floor, result.run_id))
+
+    def learn(self, result: Result) -> bool:
+        """Take a result into account; False where it was known already (its finding may be new)."""
+        known = self._results.get(result.run_id)
+        if known is not None:
+            self._results[result.run_id] = result if known.finding_id is None else known
+            return False
+        self._results[result.run_id] = result
+        trial = self._asked.pop(result.recipe.key, None)
+        distributions = self._space.distributions(result.recipe)
+        if trial is not None:
+            self._study.tell(trial, result.pgr)
+        elif distributions is not None:
+            params = self._space.assign(result.recipe)
+            self._study.add_trial(create_trial(params=params, distributions=distributions, value=result.pgr))
+        return True
+
+    def failed(self, recipe: Recipe) -> None:
+        """A recipe that gave no result."""
+        trial = self._asked.pop(recipe.key, None)
+        if trial is not None:
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def propose(self, taken: Iterable[str], fits: Callable[[Recipe], bool]) -> Proposal | None:
+        """What to try next.
+
+        Args:
+            taken: keys of recipes that were tried, by this agent or another.
+            fits: whether there is time left for a recipe.
+
+        Returns:
+            A new recipe that fits, or None where none was found.
+        """
+        known = {*taken, *(result.recipe.key for result in self._results.values())}
+        self._proposed += 1
+        rng = random.Random(f"{self._seed}:{len(known)}:{self._proposed}")
+        for recipe in self._openings:
+            if recipe.key not in known and fits(recipe):
+                return Proposal(recipe=recipe, reason="it is where my direction begins")
+        for _ in range(TRIES):
+            build = len(self._results) >= MIN_TO_BUILD and rng.random() < BUILD_SHARE
+            proposal = self._build(rng) if build else self._explore()
+            if proposal and proposal.recipe.key not in known and fits(proposal.recipe):
+                return proposal
+            if proposal:
+                self.failed(proposal.recipe)
+        return None
+
+    def _explore(self) -> Proposal | None:
+        recipe = self._ask({})
+        return Proposal(recipe=recipe, reason="the search expects something here")
+
+    def _build(self, rng: random.Random) -> Proposal | None:
+        """Change one part of a good recipe: to what another good one does, or to what the search suggests."""
+        ranked = [(one, made) for one in self.results if (made := one.recipe.as_composition()) is not None]
+        if not ranked:
+            return None
+        best = ranked[:PARENTS]
+        parent, base = rng.choices(best, weights=[2.0**-place for place in range(len(best))])[0]
+        other, donor = rng.choice(ranked)
+        slot = rng.choice([*SLOTS])
+        fixed = self._space.assign(Recipe.composed(base))
+        fixed = {name: value for name, value in fixed.items() if name != f"{COMPOSED}.{slot}"}
+        parents: tuple[Result, ...] = (parent,)
+        if donor.choices[slot] != base.choices[slot]:
+            fixed[f"{COMPOSED}.{slot}"] = donor.choices[slot]
+            parents = (parent, other)
+        recipe = self._ask(fixed)
+        made = recipe.composition
+        if made is None or made == base:
+            return Proposal(recipe=recipe, reason="", parents=parents)
+        return Proposal(recipe=recipe, reason=_difference(base, made), parents=parents)
+
+    def _ask(self, fixed: Mapping[str, object]) -> Recipe:
+        if fixed:
+            self._study.enqueue_trial(dict(fixed))
+        trial = self._study.ask()
+        recipe = self._space.suggest(_TrialChooser(trial))
+        if recipe.key in self._asked:
+            self._study.tell(trial, state=TrialState.FAIL)
+        else:
+            self._asked[recipe.key] = trial
+        return recipe
+
+
+class _TrialChooser:
+    """Lets an optuna trial choose."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+
+    def choose(self, name: str, distribution: BaseDistribution) -> object:
+        if isinstance(distribution, CategoricalDistribution):
+            return self._trial.suggest_categorical(name, distribution.choices)
+        if isinstance(distribution, IntDistribution):
+            return self._trial.suggest_int(name, distribution.low, distribution.high, log=distribution.log)
+        value = self._trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+        return float(f"{value:.3g}")
+
+
+def openings(direction: str, space: Space) -> list[Recipe]:
+    """The recipes that a direction's words suggest: those of the strongest leaning."""
+    text = direction.lower()
+    scored = [(len(re.findall(pattern, text)), names) for pattern, names in LEANINGS]
+    score, names = max(scored, key=lambda pair: pair[0])
+    found = [space.named(name) for name in (names if score else FALLBACK)]
+    return [recipe for recipe in found if recipe is not None]
+
+
+def _difference(old: Composition, new: Composition) -> str:
+    """What changed, such as `select all -> early25`."""
+    before, after = dict(old.percents), dict(new.percents)
+    changes = []
+    for slot in SLOTS:
+        one, two = old.choices[slot], new.choices[slot]
+        if (one, before.get(one)) != (two, after.get(two)):
+            changes.append(f"{slot} {one}{before.get(one, '')} -> {two}{after.get(two, '')}")
+    return ", ".join(changes)

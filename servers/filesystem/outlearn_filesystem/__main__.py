@@ -1,0 +1,5 @@
+"""`python -m outlearn_filesystem`."""
+
+from outlearn_filesystem.server import main
+
+main()

@@ -1,0 +1,16 @@
+"""Settings of the filesystem server."""
+
+from pydantic import Field
+
+from outlearn.settings import ServerSettings
+
+MIB = 1024 * 1024
+
+
+class FilesystemSettings(ServerSettings):
+    """Every workspace has the same limits."""
+
+    max_file_bytes: int = Field(10 * MIB, gt=0, description="Largest file in a workspace.")
+    max_workspace_bytes: int = Field(256 * MIB, gt=0, description="Largest sum of a workspace's files.")
+    max_files: int = Field(5_000, gt=0, description="Most files and folders in a workspace.")
+    grep_seconds: float = Field(5.0, gt=0, le=60, description="Time limit of one regular-expression search.")

@@ -1,0 +1,188 @@
+"""Snapshots of workspaces: contents in the artifact store, each stored once; what stood where, in the database."""
+
+import secrets
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    insert,
+    or_,
+    select,
+)
+
+from outlearn.artifacts import ArtifactStore
+from outlearn.confined import check_regular, place_confined, split_path, walk_confined
+from outlearn.database import open_database, reading, writing
+from outlearn.errors import InvalidInputError, NotFoundError
+from outlearn.identity import Caller
+from outlearn.paging import fit_page, make_cursor, read_cursor
+from outlearn.types import Loaded, Snapshot, SnapshotList
+from outlearn_filesystem.workspace import Workspace
+
+MAX_MESSAGE = 500
+tables = MetaData()
+
+snapshots = Table(
+    "snapshots",
+    tables,
+    Column("seq", Integer, primary_key=True),
+    Column("snapshot_id", String(40), nullable=False, unique=True),
+    Column("agent", String(32), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("parent", String(40), ForeignKey("snapshots.snapshot_id"), comment="The agent's snapshot before this one."),
+    Column("files", Integer, nullable=False),
+    Column("bytes", Integer, nullable=False),
+    Column("shared", Boolean, nullable=False),
+    Column("saved_at", Float, nullable=False, comment="Unix time in seconds."),
+    Index("snapshots_by_agent", "agent", "seq"),
+    sqlite_autoincrement=True,
+)
+
+snapshot_files = Table(
+    "snapshot_files",
+    tables,
+    Column("snapshot_id", String(40), ForeignKey("snapshots.snapshot_id"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", Integer, nullable=False),
+)
+
+
+class SnapshotStore:
+    """Saves workspaces and loads them again. A snapshot never changes."""
+
+    def __init__(self, url: str, blobs: ArtifactStore) -> None:
+        self._engine = open_database(url, tables)
+        self._blobs = blobs
+
+    def save(self, workspace: Workspace, agent: str, message: str, *, shared: bool) -> Snapshot:
+        """Save all files of a workspace. Its parent is the agent's snapshot before. Empty folders are not kept.
+
+        Raises:
+            InvalidInputError: the message is empty, too long or has NUL.
+            PermissionDeniedError: there is a symlink, a pipe or a hard link, which cannot be saved.
+        """
+        message = message.strip()
+        if not message or len(message) > MAX_MESSAGE or "\0" in message:
+            raise InvalidInputError(f"a message has 1 to {MAX_MESSAGE} characters and no NUL; say what you saved")
+        snapshot_id = f"snap-{secrets.token_hex(6)}"
+        with workspace.changing():
+            files = self._store_files(workspace)
+            with writing(self._engine) as connection:
+                newest = select(snapshots.c.snapshot_id).where(snapshots.c.agent == agent)
+                row = {
+                    "snapshot_id": snapshot_id,
+                    "agent": agent,
+                    "message": message,
+                    "parent": connection.scalar(newest.order_by(snapshots.c.seq.desc()).limit(1)),
+                    "files": len(files),
+                    "bytes": sum(file["bytes"] for file in files),
+                    "shared": shared,
+                    "saved_at": time.time(),
+                }
+                connection.execute(insert(snapshots).values(row))
+                if files:
+                    rows = [{"snapshot_id": snapshot_id, **file} for file in files]
+                    connection.execute(insert(snapshot_files), rows)
+                return _view(_find(connection, snapshot_id))
+
+    def list_snapshots(
+        self, caller: Caller, agent: str | None = None, *, limit: int = 50, cursor: str | None = None
+    ) -> SnapshotList:
+        """Snapshots that the caller may load, newest first: own ones and those that others share."""
+        query = select(snapshots).where(_visible(caller)).order_by(snapshots.c.seq.desc()).limit(limit + 1)
+        if agent:
+            query = query.where(snapshots.c.agent == agent)
+        if cursor:
+            query = query.where(snapshots.c.seq < read_cursor(cursor, {"before": 1})[1][0])
+        with reading(self._engine) as connection:
+            rows = connection.execute(query).all()
+        page = fit_page(_view(row) for row in rows[:limit])
+        more = make_cursor("before", rows[len(page) - 1].seq) if len(page) < len(rows) else None
+        return SnapshotList(snapshots=tuple(page), next_cursor=more)
+
+    def load(self, caller: Caller, workspace: Workspace, snapshot_id: str, folder: str) -> Loaded:
+        """Copy a snapshot's files into a folder that is new or empty: all of them, or none.
+
+        Raises:
+            NotFoundError: there is no such snapshot, or its owner does not share it.
+            ConflictError: the folder has something in it.
+            InvalidInputError: the folder is the workspace itself, or too deep.
+            BudgetError: the workspace has no room.
+            IntegrityError: a stored file was damaged.
+        """
+        if not split_path(folder):
+            raise InvalidInputError("name a new folder for the snapshot, such as 'from-alice'")
+        with reading(self._engine) as connection:
+            found = _find(connection, snapshot_id, caller)
+            files = connection.execute(select(snapshot_files).where(snapshot_files.c.snapshot_id == snapshot_id)).all()
+        for file in files:
+            split_path(f"{folder}/{file.path}")
+        with workspace.changing(), workspace.staging() as staged:
+            workspace.check_quota(found.bytes, len(files) + len(_folders(file.path for file in files)) + 1)
+            self._unpack(files, staged)
+            place_confined(staged, workspace.root, folder)
+        return Loaded(snapshot_id=snapshot_id, folder=folder, files=len(files))
+
+    def _store_files(self, workspace: Workspace) -> list[dict[str, Any]]:
+        files = []
+        for entry in walk_confined(workspace.root):
+            if entry.kind == "folder":
+                continue
+            check_regular(entry.status, entry.path)
+            data = workspace.read_bytes(entry.path)
+            files.append({"path": entry.path, "sha256": self._blobs.put(data), "bytes": len(data)})
+        return files
+
+    def _unpack(self, files: Iterable[Row[Any]], staged: Path) -> None:
+        staged.mkdir()
+        for file in files:
+            path = staged.joinpath(*split_path(file.path))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self._blobs.get(file.sha256))
+
+
+def _visible(caller: Caller) -> Any:
+    return True if caller.is_operator else or_(snapshots.c.agent == caller.agent, snapshots.c.shared)
+
+
+def _find(connection: Connection, snapshot_id: str, caller: Caller | None = None) -> Row[Any]:
+    query = select(snapshots).where(snapshots.c.snapshot_id == snapshot_id)
+    if caller:
+        query = query.where(_visible(caller))
+    if "\0" in snapshot_id or (row := connection.execute(query).first()) is None:
+        raise NotFoundError(f"no snapshot {snapshot_id[:80]!r} that you may load; `list_snapshots` shows them")
+    return row
+
+
+def _view(row: Row[Any]) -> Snapshot:
+    return Snapshot(
+        snapshot_id=row.snapshot_id,
+        agent=row.agent,
+        message=row.message,
+        parent=row.parent,
+        files=row.files,
+        bytes=row.bytes,
+        shared=row.shared,
+        saved_at=datetime.fromtimestamp(row.saved_at, UTC),
+    )
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    """All folders that these files stand in."""
+    return {path[:place] for path in paths for place, letter in enumerate(path) if letter == "/"}

@@ -1,0 +1,221 @@
+"""One agent's workspace: text files below one folder, written whole, by one writer at a time, within a quota."""
+
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from outlearn.confined import (
+    MAX_DEPTH,
+    check_regular,
+    look_up,
+    place_confined,
+    read_confined,
+    remove_confined,
+    rename_confined,
+    split_path,
+    walk_confined,
+)
+from outlearn.errors import BudgetError, ConflictError, InvalidInputError, NotFoundError
+from outlearn.types import Deleted, FileWritten
+from outlearn_filesystem.diffs import edit_diff
+from outlearn_filesystem.settings import FilesystemSettings
+
+SHOWN_PLACES = 5
+
+
+class Workspace:
+    """The workspace of `agent`. Paths are relative to it and cannot leave it."""
+
+    def __init__(self, settings: FilesystemSettings, agent: str) -> None:
+        self.root = settings.workspaces / agent
+        self.root.mkdir(parents=True, exist_ok=True)
+        # agents' names begin with a letter or digit, so these are no agent's
+        self._staging = settings.workspaces / ".staging"
+        self._lock_file = settings.workspaces / ".locks" / agent
+        self._settings = settings
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the workspace's lock: of all servers' threads and processes, one changes it at a time."""
+        self._lock_file.parent.mkdir(exist_ok=True)
+        with self._lock_file.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A path for a file or folder that is prepared outside the workspace, gone afterwards unless it was placed."""
+        self._staging.mkdir(exist_ok=True)
+        staged = self._staging / secrets.token_hex(8)
+        try:
+            yield staged
+        finally:
+            if staged.is_dir():
+                shutil.rmtree(staged)
+            staged.unlink(missing_ok=True)
+
+    def read_bytes(self, path: str) -> bytes:
+        """A file's contents. Raises as `read_confined` does."""
+        return read_confined(self.root, path, max_bytes=self._settings.max_file_bytes)
+
+    def read_text(self, path: str) -> str:
+        """A file's text. Raises InvalidInputError where it is not UTF-8."""
+        data = self.read_bytes(path)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise InvalidInputError(
+                f"{path!r} is not UTF-8 text ({len(data):,} bytes, sha256 {_sha256(data)}); "
+                "binary files can be listed, moved, deleted and saved in snapshots"
+            ) from None
+
+    def write_file(self, path: str, text: str, expected_sha256: str | None = None) -> FileWritten:
+        """Write a file whole, replacing what was there. An empty `expected_sha256` means: only if there is none.
+
+        Raises:
+            ConflictError: the file is not what the caller expected.
+            InvalidInputError, PermissionDeniedError: the path names no place for a file, or the text is too long.
+            BudgetError: the workspace would exceed its quota.
+        """
+        data = self._encode(text, path)
+        with self.changing():
+            self._expect(path, expected_sha256)
+            self._put(path, data)
+        return FileWritten(path=path, bytes=len(data), sha256=_sha256(data))
+
+    def edit_file(self, path: str, old: str, new: str, expected_sha256: str | None = None) -> FileWritten:
+        """Replace `old`, which must stand in the file exactly once, by `new`.
+
+        Raises:
+            NotFoundError, InvalidInputError, PermissionDeniedError, BudgetError: as in `read_text` and `write_file`.
+            ConflictError: the file is not what the caller expected, or has `old` never or more than once.
+        """
+        if not old or old == new:
+            raise InvalidInputError("`old` must have text, and `new` must differ from it")
+        with self.changing():
+            self._expect(path, expected_sha256)
+            text = self.read_text(path)
+            start = _find_once(path, text, old)
+            edited = text[:start] + new + text[start + len(old) :]
+            data = self._encode(edited, path)
+            self._put(path, data)
+        diff = edit_diff(path, text, edited)
+        return FileWritten(path=path, bytes=len(data), sha256=_sha256(data), diff=diff)
+
+    def move(self, source: str, target: str) -> FileWritten:
+        """Move or rename a file or folder. Nothing is ever overwritten.
+
+        Raises:
+            NotFoundError: there is no source.
+            ConflictError: the target exists.
+            InvalidInputError: a folder would move into itself, or too deep.
+            PermissionDeniedError: the source is neither a regular file nor a folder.
+        """
+        with self.changing():
+            entry = look_up(self.root, source)
+            if entry is None:
+                raise NotFoundError(f"no {source!r} here; `list_directory` shows what there is")
+            if look_up(self.root, target) is not None:
+                raise ConflictError(f"{target!r} exists; delete it first, or use another name")
+            inside = [entry] if entry.kind != "folder" else list(walk_confined(self.root, source))
+            if entry.kind != "folder":
+                check_regular(entry.status, source)
+            deepest = max((len(below.parts) for below in inside), default=len(entry.parts)) - len(entry.parts)
+            if len(split_path(target)) + deepest > MAX_DEPTH:
+                raise InvalidInputError(f"{target!r} would be too deep for what is in {source!r}")
+            self.check_quota(0, len(self._missing(target)) - 1)
+            rename_confined(self.root, source, target)
+            sha256 = "" if entry.kind == "folder" else _sha256(self.read_bytes(target))
+        size = sum(below.status.st_size for below in inside if below.kind == "file")
+        return FileWritten(path=target, bytes=size, sha256=sha256)
+
+    def delete(self, path: str) -> Deleted:
+        """Delete a file, a folder with all that it holds, or a symlink (not what it points at).
+
+        Raises:
+            NotFoundError: there is nothing of this name.
+            InvalidInputError: it is the workspace itself.
+        """
+        with self.changing():
+            entry = look_up(self.root, path)
+            inside = list(walk_confined(self.root, path)) if entry and entry.kind == "folder" else [entry]
+            remove_confined(self.root, path)
+        return Deleted(path=path, files=sum(below is not None and below.kind != "folder" for below in inside))
+
+    def check_quota(self, more_bytes: int, more_entries: int) -> None:
+        """Raises BudgetError where the workspace has no room for this much more. Call it while `changing`."""
+        limits = self._settings
+        size = entries = 0
+        for entry in walk_confined(self.root):
+            entries += 1
+            size += entry.status.st_size if entry.kind == "file" else 0
+        if more_bytes > 0 and size + more_bytes > limits.max_workspace_bytes:
+            raise BudgetError(
+                f"the workspace has {size:,} of {limits.max_workspace_bytes:,} bytes, and this needs {more_bytes:,} "
+                "more; delete what you no longer need (a snapshot keeps it)"
+            )
+        if more_entries > 0 and entries + more_entries > limits.max_files:
+            raise BudgetError(
+                f"the workspace has {entries:,} of {limits.max_files:,} files and folders, and this needs "
+                f"{more_entries:,} more; delete what you no longer need (a snapshot keeps it)"
+            )
+
+    def _encode(self, text: str, path: str) -> bytes:
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(f"the text for {path!r} is not valid Unicode at {error.start}") from None
+        if len(data) > self._settings.max_file_bytes:
+            raise InvalidInputError(
+                f"{path!r} would have {len(data):,} bytes; the limit is {self._settings.max_file_bytes:,}"
+            )
+        return data
+
+    def _expect(self, path: str, expected_sha256: str | None) -> None:
+        if expected_sha256 is None:
+            return
+        current = "" if look_up(self.root, path) is None else _sha256(self.read_bytes(path))
+        if current != expected_sha256.lower():
+            now = f"has sha256 {current}" if current else "does not exist"
+            raise ConflictError(f"{path!r} changed: it {now}, not {expected_sha256[:64]!r}; read it again")
+
+    def _put(self, path: str, data: bytes) -> None:
+        known = look_up(self.root, path)
+        if known is not None:
+            check_regular(known.status, path)
+        self.check_quota(len(data) - (known.status.st_size if known else 0), len(self._missing(path)))
+        with self.staging() as staged:
+            with staged.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            place_confined(staged, self.root, path)
+
+    def _missing(self, path: str) -> list[str]:
+        """The folders and the file that would have to be made for `path`."""
+        parts = split_path(path)
+        paths = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+        return [name for name in paths if look_up(self.root, name) is None]
+
+
+def _find_once(path: str, text: str, old: str) -> int:
+    """Where `old` begins. Raises ConflictError unless it stands there exactly once."""
+    places: list[int] = []
+    while len(places) < SHOWN_PLACES and (place := text.find(old, places[-1] + 1 if places else 0)) >= 0:
+        places.append(place)
+    if len(places) == 1:
+        return places[0]
+    if places:
+        lines = ", ".join(str(text.count("\n", 0, place) + 1) for place in places)
+        raise ConflictError(f"`old` stands in {path!r} more than once (lines {lines}); include more around it")
+    hint = "; its lines end with \\r\\n" if "\r\n" in text and "\n" in old.replace("\r\n", "") else ""
+    raise ConflictError(f"`old` is not in {path!r}, character for character{hint}; read the file again")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
