@@ -1,11 +1,12 @@
 """The team runner: four servers and N agents as processes, one deadline, one clean end."""
 
+import asyncio
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from outlearn.files import write_atomic
 from outlearn.identity import TokenFile
 from outlearn.registry import RESEARCHERS, Registry
 from outlearn.tasks import task_names
-from outlearn.toolbox import Toolbox, open_toolbox
+from outlearn.toolbox import open_toolbox
 from outlearn_agents.folder import OPERATOR, AgentSpec, RunFolder, TeamSpec, agent_name
 from outlearn_agents.processes import Child, start_servers, stop_children, wait_ready
 from outlearn_agents.report import render_report
@@ -89,15 +90,15 @@ async def run_team(
         _install(folder.root, spec.task)
         folder.write_spec(spec)
         tokens = _issue_tokens(folder, spec)
-        async with _signals(control):
-            with control.scope:
-                async with _servers(folder, server_options or {}) as urls:
-                    async with (
-                        open_toolbox(urls, token=tokens[OPERATOR]) as tools,
-                        _agents(folder, spec, seconds, tokens) as agents,
-                    ):
-                        await _supervise(Watcher(spec, folder, tools), agents, seconds, observe, control)
-                        summary = await _sum_up(tools, folder, spec, spec.seconds_worked + time.monotonic() - start)
+        with _signals(control), control.scope:
+            async with (
+                _servers(folder, server_options or {}) as urls,
+                open_toolbox(urls, token=tokens[OPERATOR]) as tools,
+                _agents(folder, spec, seconds, tokens) as agents,
+            ):
+                await _supervise(Watcher(spec, folder, tools), agents, seconds, observe, control)
+                summary = await collect(tools, folder, spec, spec.seconds_worked + time.monotonic() - start)
+                write_summary(folder, summary)
     folder.write_spec(spec.model_copy(update={"seconds_worked": spec.seconds_worked + time.monotonic() - start}))
     return summary
 
@@ -123,12 +124,6 @@ async def _supervise(watcher: Watcher, agents: list[Child], seconds: float, obse
         observe(await watcher.look(max(0.0, left)))
         await anyio.sleep(LOOK_SECONDS)
     observe(await watcher.look(0.0))
-
-
-async def _sum_up(tools: Toolbox, folder: RunFolder, spec: TeamSpec, wall_seconds: float) -> Summary:
-    summary = await collect(tools, folder, spec, wall_seconds)
-    write_summary(folder, summary)
-    return summary
 
 
 def _install(home: Path, task: str) -> None:
@@ -178,14 +173,13 @@ def _start_agent(folder: RunFolder, name: str, seconds: float, token: str) -> Ch
     return Child(f"agent-{name}", argv, folder.log(f"agent-{name}"), {**os.environ, "OUTLEARN_TOKEN": token})
 
 
-@asynccontextmanager
-async def _signals(control: Control) -> AsyncIterator[None]:
-    async def watch() -> None:
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                control.ask()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(watch)
+@contextmanager
+def _signals(control: Control) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, control.ask)
+    try:
         yield
-        group.cancel_scope.cancel()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

@@ -1,7 +1,7 @@
 """SQLAlchemy engines set up the way every service needs them: SQLite in WAL mode, or PostgreSQL by URL."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,19 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction that sees one consistent state and blocks nobody."""
     with engine.connect() as connection, connection.begin():
         yield connection
+
+
+def closing_at_end(engine: Engine) -> Callable[[object], AbstractAsyncContextManager[None]]:
+    """A `lifespan` for `make_server` that closes the engine's connections when the server ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            engine.dispose()
+
+    return lifespan
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from outlearn import ADDS, CHANGES, READ_ONLY, ToolServer, make_server, run
 from outlearn.artifacts import LocalArtifactStore
+from outlearn.database import closing_at_end
 from outlearn.identity import AgentName
 from outlearn.types import Deleted, FileList, FileText, FileWritten, Loaded, MatchList, Snapshot, SnapshotList
 from outlearn_filesystem import views
@@ -28,8 +29,9 @@ Expected = Annotated[
 
 def build(settings: FilesystemSettings) -> ToolServer:
     """The workspaces of the home folder in `settings`."""
-    server = make_server("filesystem", settings, instructions=INSTRUCTIONS)
     snapshots = SnapshotStore(settings.database("filesystem"), LocalArtifactStore(settings.home / "artifacts"))
+    lifespan = closing_at_end(snapshots.engine)
+    server = make_server("filesystem", settings, instructions=INSTRUCTIONS, lifespan=lifespan)
 
     def mine() -> Workspace:
         return Workspace(settings, server.caller().agent)

@@ -67,7 +67,7 @@ class SnapshotStore:
     """Saves workspaces and loads them again. A snapshot never changes."""
 
     def __init__(self, url: str, blobs: ArtifactStore) -> None:
-        self._engine = open_database(url, tables)
+        self.engine = open_database(url, tables)
         self._blobs = blobs
 
     def save(self, workspace: Workspace, agent: str, message: str, *, shared: bool) -> Snapshot:
@@ -83,7 +83,7 @@ class SnapshotStore:
         snapshot_id = f"snap-{secrets.token_hex(6)}"
         with workspace.changing():
             files = self._store_files(workspace)
-            with writing(self._engine) as connection:
+            with writing(self.engine) as connection:
                 newest = select(snapshots.c.snapshot_id).where(snapshots.c.agent == agent)
                 row = {
                     "snapshot_id": snapshot_id,
@@ -110,7 +110,7 @@ class SnapshotStore:
             query = query.where(snapshots.c.agent == agent)
         if cursor:
             query = query.where(snapshots.c.seq < read_cursor(cursor, {"before": 1})[1][0])
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             rows = connection.execute(query).all()
         page = fit_page(_view(row) for row in rows[:limit])
         more = make_cursor("before", rows[len(page) - 1].seq) if len(page) < len(rows) else None
@@ -128,7 +128,7 @@ class SnapshotStore:
         """
         if not split_path(folder):
             raise InvalidInputError("name a new folder for the snapshot, such as 'from-alice'")
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             found = _find(connection, snapshot_id, caller)
             files = connection.execute(select(snapshot_files).where(snapshot_files.c.snapshot_id == snapshot_id)).all()
         for file in files:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, Row, Select, func, select, tuple_
 
 from outlearn.database import reading
 from outlearn.errors import IntegrityError
-from outlearn.paging import cut_text, fit_page, make_cursor, read_cursor
+from outlearn.paging import PAGE_BYTES, cut_text, fit_page, make_cursor, read_cursor
 from outlearn.results import ResultBook, VerifiedResult
 from outlearn.types import Finding, FindingKind, FindingList, Reply, Thread
 from outlearn_forum.search import BEST, check_query, hits, snippets
@@ -62,9 +62,11 @@ class ForumReader:
             in_thread = (posts.c.thread_id == head.thread_id, posts.c.kind.is_(None), posts.c.seq > after)
             query = select(posts).where(*in_thread).order_by(posts.c.seq).limit(REPLIES + 1)
             rows = connection.execute(query).all()
-        replies = fit_page(_reply(row) for row in rows[:REPLIES])
+        finding = self._finding(head, excerpt=after > 0)
+        room = PAGE_BYTES - len(finding.model_dump_json().encode())
+        replies = fit_page((_reply(row) for row in rows[:REPLIES]), max_bytes=room)
         more = make_cursor("after", rows[len(replies) - 1].seq) if len(replies) < len(rows) else None
-        return Thread(finding=self._finding(head, excerpt=after > 0), replies=tuple(replies), next_cursor=more)
+        return Thread(finding=finding, replies=tuple(replies), next_cursor=more)
 
     def search(
         self,

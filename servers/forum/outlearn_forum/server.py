@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from outlearn import ADDS, CHANGES, READ_ONLY, ServerSettings, ToolServer, make_server, run
+from outlearn.database import closing_at_end
 from outlearn.identity import AgentName
 from outlearn.receipts import RunId
 from outlearn.results import ResultBook
@@ -30,10 +31,10 @@ Cursor = Annotated[str | None, Field(description="A cursor from an earlier answe
 
 def build(settings: ServerSettings) -> ToolServer:
     """The forum of the home folder in `settings`."""
-    server = make_server("forum", settings, instructions=INSTRUCTIONS)
     results = ResultBook(settings.home)
     store = ForumStore(settings.database("forum"), results)
     reader = ForumReader(store.engine, results)
+    server = make_server("forum", settings, instructions=INSTRUCTIONS, lifespan=closing_at_end(store.engine))
 
     @server.tool(title="Post a finding", annotations=ADDS)
     def post_finding(

@@ -18,6 +18,7 @@ from typing import Any
 
 from outlearn.errors import InvalidInputError, OutlearnError
 from outlearn.tasks import PublicTask, load_public, task_names
+from outlearn_training.confinement import confine, python_folders
 from outlearn_training.job import MAX_JOB_BYTES, Job
 from outlearn_training.lab import Lab, Student, prompts_for
 from outlearn_training.limits import die_with_parent, limit_resources
@@ -118,9 +119,11 @@ def _child(job: Job, task: PublicTask, trainer: PlainTrainer, output: int, event
         os.dup2(output, 2)
         sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - for the process's whole life
         sys.stderr = sys.stdout
-        limit_resources(job.cpu_seconds, job.memory_bytes)
         _set_threads(job.threads)
-        trainer.model.to_device()
+        if trainer.model.to_device().device.type == "cpu":  # CUDA maps more address space than there is memory
+            limit_resources(job.cpu_seconds, job.memory_bytes)
+        if not confine([*python_folders(), task.folder], [job.out], secret=job.home / "vault"):
+            print("# not confined: this system has no Landlock")  # noqa: T201 - to the run's log
 
         def emit(event: dict[str, Any]) -> None:
             os.write(events, json.dumps(event).encode() + b"\n")

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
-PR_SET_NO_NEW_PRIVS = 38
 MAX_FILE_BYTES = 64 * 2**30
 
 
@@ -18,13 +17,11 @@ def die_with_parent() -> None:
 
 
 def limit_resources(cpu_seconds: int, memory_bytes: int) -> None:
-    """Limit this process's CPU time, and its address space to `memory_bytes` beyond the present (0: no limit)."""
+    """Limit this process's CPU time, and (Linux) its address space to `memory_bytes` beyond the present."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        if memory_bytes:
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-            limit = pages * resource.getpagesize() + memory_bytes
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        limit = pages * resource.getpagesize() + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

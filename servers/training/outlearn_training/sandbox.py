@@ -46,7 +46,7 @@ class MethodSandbox:
             | {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
         )
         home = str(self._settings.home.resolve())
-        command = [sys.executable, "-m", "outlearn_training.host", str(theirs.fileno()), home]
+        command = [sys.executable, "-P", "-m", "outlearn_training.host", str(theirs.fileno()), home]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=[theirs.fileno()]
         )

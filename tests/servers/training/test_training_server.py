@@ -14,6 +14,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from outlearn.receipts import ReceiptBook
 from outlearn.tasks import TaskCard
 from outlearn.testing import ToolClient, connect
+from outlearn_training.confinement import landlock_version
 from outlearn_training.executor import LocalExecutor, slot_is_alive, slot_pid
 from outlearn_training.server import build
 from outlearn_training.settings import TrainingSettings
@@ -273,3 +274,39 @@ async def test_agents_see_no_truth(home: Path) -> None:
     assert not {"public_half", "pool_labels", "label"} & set(card)
     assert all(set(item) == {"id", "text", "group", "weak_labels"} for item in items)
     assert not any("!" in item["text"] for item in items)  # only the test items have one
+
+
+ESCAPES = {
+    "vault": "open({home!r} + '/vault/toy/secret.json').read()",
+    "vault listing": "os.listdir({home!r} + '/vault')",
+    "receipts key": "open({home!r} + '/vault/signing.key', 'rb').read()",
+    "database": "open({home!r} + '/training.sqlite', 'rb').read()",
+    "hard link": "os.link({home!r} + '/vault/toy/secret.json', 'x')",
+    "symlink": "os.symlink({home!r} + '/vault', {out!r} + '/x')",
+    "workspace of another": "os.listdir({home!r} + '/workspaces/bob')",
+    "write elsewhere": "open('/tmp/escaped', 'w')",
+    "write a workspace": "open({home!r} + '/workspaces/ada/left', 'w')",
+    "a parent's memory": "open(f'/proc/{{os.getppid()}}/mem', 'rb')",
+    "a parent's environment": "open(f'/proc/{{os.getppid()}}/environ', 'rb')",
+    "a program": "os.execv('/bin/ls', ['ls'])",
+    "a child program": "__import__('subprocess').run(['/bin/true'])",
+    "a signal": "os.kill(os.getppid(), 15)",
+    "the network": "__import__('socket').create_connection(('127.0.0.1', 9))",
+}
+
+
+@pytest.mark.skipif(landlock_version() < 6, reason="this kernel has no Landlock of version 6")
+async def test_a_method_cannot_leave_its_sandbox(home: Path) -> None:
+    settings = settings_for(home)
+    (home / "workspaces" / "bob").mkdir(parents=True)
+    lines = ["import os", "def method(lab, seed):", "    held = []"]
+    for name, attack in ESCAPES.items():
+        code = attack.format(home=str(home), out=str(home / "scratch"))
+        lines += ["    try:", f"        {code}", "    except PermissionError:", f"        held.append({name!r})"]
+    source = "\n".join([*lines, "    print('HELD', held)", "    return lab.fit(lab.weak_labels())", ""])
+    async with serving(settings) as client:
+        run = await client.call("submit_run", file=write_method(settings, source), kind="full")
+        view = await finish(client, run["run_id"])
+        log = (await client.call("read_run_log", run_id=run["run_id"]))["text"]
+    assert view["status"] == "done", (view, log)
+    assert f"HELD {list(ESCAPES)!r}" in log, log

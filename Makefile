@@ -1,0 +1,28 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test check bench clean
+
+demo: $(INSTALLED)  ## Run a team of offline researchers on the tiny math task (about two minutes)
+	$(BIN)/outlearn demo
+
+test: $(INSTALLED)  ## Run the tests
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## Lint, types, tests with coverage
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: $(INSTALLED)  ## Measure what a tool call costs beside a bare server
+	$(BIN)/python benchmarks/tool_calls.py
+
+clean:  ## Remove what make made
+	rm -rf .venv build dist
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
