@@ -1,7 +1,7 @@
 """Child processes of a team.
 
-Each has a session of its own, so that Ctrl-C reaches the runner alone, and a pipe from the runner as its stdin, by which
-it notices that the runner is gone, however it ended.
+Each has a session of its own, so that Ctrl-C reaches the runner alone. Its stdin is a pipe from the runner, by which it
+notices that the runner is gone, however it ended.
 """
 
 import json

@@ -5,13 +5,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from outlearn.errors import ConfigError
 
 BUSY_SECONDS = 30
+CREATION_LOCK = int.from_bytes(b"outlearn", "big")
 
 
 def open_database(url: str, tables: MetaData) -> Engine:
@@ -28,6 +29,9 @@ def open_database(url: str, tables: MetaData) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
     try:
         with writing(engine) as connection:
+            if engine.dialect.name == "postgresql":
+                # of servers that start together, one creates the tables and the others wait
+                connection.execute(select(func.pg_advisory_xact_lock(CREATION_LOCK)))
             tables.create_all(connection)
     except SQLAlchemyError as error:
         engine.dispose()

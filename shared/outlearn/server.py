@@ -61,7 +61,7 @@ class ToolServer(MCPServer[Any]):
             auth=_auth() if tokens else None,
             log_level="WARNING",
         )
-        self._default_caller = Caller(agent=settings.agent)
+        self._default_caller = Caller(agent=settings.agent, role=settings.role)
         self.custom_route("/healthz", ["GET"])(self._health)
 
     def caller(self) -> Caller:

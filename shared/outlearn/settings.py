@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from outlearn.identity import AgentName
+from outlearn.identity import AgentName, Role
 
 
 class ServerSettings(BaseSettings):
@@ -22,6 +22,7 @@ class ServerSettings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address that the HTTP transport listens on.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the HTTP transport; 0 picks a free one.")
     agent: AgentName = Field("local", description="Who the caller is where no bearer token says so.")
+    role: Role = Field("agent", description="What that caller may do; an operator sees every agent's runs.")
     tokens: Path | None = Field(None, description="File of bearer tokens; with it every HTTP call needs one.")
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: a SQLite file in the home folder.")
     ready_file: Path | None = Field(None, description="Where to write {url, pid} once the HTTP port is known.")

@@ -171,4 +171,5 @@ def _with_adapters(model: Any, rank: int) -> Any:
     config = LoraConfig(
         r=rank, lora_alpha=rank, use_rslora=True, target_modules=list(LORA_TARGETS), task_type="CAUSAL_LM"
     )
+    torch.manual_seed(0)  # the adapters start at random: the same in every process
     return get_peft_model(model, config)

@@ -1,0 +1,148 @@
+"""The method contract, and what the built-in methods train on."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from outlearn.errors import InvalidInputError, NotFoundError, PluginError
+from outlearn.tasks import Item, load_public
+from outlearn_training import catalogue
+from outlearn_training.catalogue import find_method, methods
+from outlearn_training.lab import Lab, prompts_for
+from outlearn_training.model import LabelModel
+from outlearn_training.trainer import PlainTrainer
+
+
+@pytest.fixture
+def lab(home: Path) -> Lab:
+    task = load_public(home, "toy")
+    trainer = PlainTrainer(LabelModel(task.card.student, task.card.student_tuning), task.card.max_tokens)
+    return Lab(task, trainer, 0, events.append)
+
+
+events: list[dict[str, Any]] = []
+
+
+class RecordingLab:
+    """Answers like a lab and records what a method fits."""
+
+    def __init__(self, weak: list[float], zero_shot: list[float]) -> None:
+        self._weak, self._zero_shot = np.array(weak), np.array(zero_shot)
+        self.fits: list[tuple[Any, ...]] = []
+
+    def weak_labels(self) -> Any:
+        return self._weak
+
+    def zero_shot(self) -> Any:
+        return self._zero_shot
+
+    def fit(self, targets: Any, weights: Any = None, loss: Any = "xent", epochs: float = 1) -> str:
+        self.fits.append((targets.tolist(), None if weights is None else weights.tolist(), loss))
+        return "student"
+
+    def log(self, **metrics: float) -> None:
+        pass
+
+
+def call(name: str, lab: RecordingLab, **params: Any) -> Any:
+    from importlib import import_module
+
+    return import_module(f"outlearn_training.methods.{name}").method(lab, 0, **params)
+
+
+def test_vanilla_trains_on_the_weak_labels_hard_or_soft() -> None:
+    lab = RecordingLab([0.2, 0.9], [0.5, 0.5])
+    assert call("vanilla", lab) == "student"
+    call("vanilla", lab, labels="soft")
+    assert lab.fits == [([0.0, 1.0], None, "xent"), ([0.2, 0.9], None, "xent")]
+
+
+def test_confident_keeps_the_surest_items_of_each_class() -> None:
+    lab = RecordingLab([0.9, 0.6, 0.4, 0.05], [0.5] * 4)
+    call("confident", lab, keep=0.5)
+    assert lab.fits == [([1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0], "xent")]
+
+
+def test_ue_zeroshot_balances_the_students_own_answers_and_ignores_the_teacher() -> None:
+    lab = RecordingLab([0.0] * 4, [0.99, 0.8, 0.95, 0.7])
+    call("ue_zeroshot", lab, keep=1.0)
+    assert lab.fits == [([1.0, 0.0, 1.0, 0.0], [1.0] * 4, "xent")]
+
+
+def test_logconf_trains_with_its_own_loss() -> None:
+    lab = RecordingLab([0.2, 0.9], [0.5, 0.5])
+    call("logconf", lab, alpha=0.5)
+    targets, weights, loss = lab.fits[0]
+    assert (targets, weights) == ([0.0, 1.0], None)
+    assert callable(loss)
+
+
+def test_the_lab_gives_one_number_an_item(lab: Lab) -> None:
+    n = len(lab.pool)
+    assert lab.weak_labels().shape == lab.zero_shot().shape == (n,)
+    assert lab.embed().shape == (n, 16)
+    student = lab.fit(lab.weak_labels())
+    assert student.predict().shape == (n,)
+    assert student.predict(lab.pool[:3]).shape == (3,)
+    further = lab.fit([1, 0], items=lab.pool[:2], init=student, loss="logconf", epochs=2)
+    assert not np.array_equal(further.predict(), student.predict())
+
+
+def test_items_of_weight_zero_do_not_count(lab: Lab) -> None:
+    keep = np.zeros(len(lab.pool))
+    keep[:16] = 1
+    flipped = np.where(keep == 1, lab.weak_labels(), 1 - lab.weak_labels())
+    one, other = lab.fit(lab.weak_labels(), keep), lab.fit(flipped, keep)
+    assert np.array_equal(one.predict(), other.predict())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([0.5] * 47,), r"targets has shape \(47,\); there are 48 items"),
+        (([[0.5]] * 48,), "targets has shape"),
+        (([1.5] * 48,), r"targets must be in \[0, 1\]; 48 are not"),
+        (([float("inf")] * 48,), "targets must be"),
+        (([0.5] * 48, [-1.0] * 48), "weights must be finite"),
+        (([0.5] * 48, [0.0] * 48), "nothing to train on"),
+    ],
+)
+def test_fit_refuses_what_it_cannot_train_on(lab: Lab, arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        lab.fit(*arguments)
+
+
+def test_an_items_text_is_never_interpreted(lab: Lab) -> None:
+    item = Item(id="x", text="{text} {0} {{", group="g")
+    assert prompts_for(lab.task, [item]) == ["{text} {0} {{"]
+
+
+def test_built_in_methods_come_with_schema_and_source() -> None:
+    info = find_method("logconf").info
+    assert info.params["properties"]["alpha"] == {
+        "default": 0.75, "maximum": 0.95, "minimum": 0, "title": "Alpha", "type": "number",
+    }  # fmt: skip
+    assert "def method(" in info.source
+    assert info.summary.startswith("The auxiliary confidence loss")
+
+
+def test_params_get_their_defaults_and_bounds() -> None:
+    assert find_method("vanilla").check_params({}) == {"labels": "hard", "epochs": 1.0}
+    for params in ({"epochs": float("nan")}, {"epochs": "long"}, {"labels": "firm"}, {"extra": 1}):
+        with pytest.raises(InvalidInputError, match="vanilla"):
+            find_method("vanilla").check_params(params)
+
+
+def test_an_unknown_method_names_those_that_exist() -> None:
+    with pytest.raises(NotFoundError, match="vanilla"):
+        find_method("magic")
+    assert list(methods()) == sorted(methods())
+
+
+def test_a_plugin_that_is_not_a_method_is_an_error_by_name() -> None:
+    with pytest.raises(PluginError, match="'odd'"):
+        catalogue._describe("odd", lambda lab, seed: None)
