@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from outlearn.errors import ConfigError, OutlearnError
+from outlearn.errors import ConfigError, OutlearnError, leaves
 from outlearn.logs import configure_logging
 from outlearn.registry import RESEARCHERS, Registry
 from outlearn.researcher import Researcher, Session, Stop
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         anyio.run(work, settings)
     except* OutlearnError as group:
-        message = "; ".join(str(error) for error in group.exceptions)
+        message = "; ".join(str(error) for error in leaves(group))
         write_status(folder, settings.agent, message, "failed")
         structlog.get_logger("outlearn.agent").error("failed", agent=settings.agent, error=message)
         raise SystemExit(1) from None

@@ -1,6 +1,7 @@
 """A summary without a team at work: the servers are asked in this process, on the run folder as it is."""
 
 from outlearn import ServerSettings
+from outlearn.logs import configure_logging
 from outlearn.toolbox import open_toolbox
 from outlearn_agents.folder import OPERATOR, RunFolder, TeamSpec
 from outlearn_agents.summary import Summary, collect
@@ -23,6 +24,7 @@ class Idle:
 
 async def collect_at_rest(folder: RunFolder, spec: TeamSpec) -> Summary:
     """What `collect` gives, when no server runs."""
+    configure_logging(ServerSettings.model_construct(log_format="console", log_level="warning"))
     home = folder.root
     servers = {
         "training": build_training(TrainingSettings(home=home, agent=OPERATOR, role="operator"), Idle()),

@@ -13,7 +13,7 @@ from outlearn_agents.summary import RunSummary, Summary
 COLOURS = 8
 NARROW = 480
 MAX_ROWS = 40
-UNITS = ((1.0, "s"), (60.0, "min"), (3600.0, "h"), (86400.0, "days"))
+UNITS = ((1.0, "seconds"), (60.0, "minutes"), (3600.0, "hours"), (86400.0, "days"))
 STEPS = (1, 2, 5, 10, 15, 20, 30)
 
 
@@ -45,7 +45,7 @@ def progress_chart(summary: Summary, width: int, height: int = 320) -> str:
     longest = max(seconds.values(), default=1.0) * 1.04 or 1.0
     divisor, unit = next((one for one in reversed(UNITS) if longest >= 2 * one[0]), UNITS[0])
     x = Scale(0.0, longest, 44, width - 12)
-    y = Scale(*pgr_range(runs), height - 36, 14)
+    y = Scale(*pgr_range(runs), height - 40, 18)
     parts = [_y_axis(y, width), _x_axis(x, divisor, unit, height)]
     classes = colours(summary)
     for name, style in classes.items():
@@ -117,7 +117,7 @@ def _y_axis(y: Scale, width: int) -> str:
         for value in ticks(y.low, y.high)
     ]
     names = "".join(
-        f'<text class="tick" x="{width - 14}" y="{y(value) - 5}" text-anchor="end">{name}</text>'
+        f'<text class="tick" x="48" y="{y(value) - 5}">{name}</text>'
         for value, name in ((0.0, "teacher"), (1.0, "ceiling"))
     )
     return "".join(lines) + names
@@ -125,10 +125,11 @@ def _y_axis(y: Scale, width: int) -> str:
 
 def _x_axis(x: Scale, divisor: float, unit: str, height: int) -> str:
     labels = [
-        f'<text class="tick" x="{x(value * divisor)}" y="{height - 16}" text-anchor="middle">{value:g}</text>'
+        f'<text class="tick" x="{x(value * divisor)}" y="{height - 20}" text-anchor="middle">{value:g}</text>'
         for value in ticks(0, x.high / divisor)
     ]
-    return "".join(labels) + f'<text class="tick" x="{x.end}" y="{height - 2}" text-anchor="end">{unit}</text>'
+    title = f'<text class="tick" x="{x.end}" y="{height - 2}" text-anchor="end">{unit} since the start</text>'
+    return "".join(labels) + title
 
 
 def _vertical_grid(x: Scale, height: int) -> str:

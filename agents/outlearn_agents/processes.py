@@ -23,7 +23,7 @@ from outlearn_agents.folder import RunFolder
 
 SERVERS = ("training", "evaluation", "forum", "filesystem")
 START_SECONDS = 60.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 20.0
 POLL_SECONDS = 0.05
 # servers run agents' code, which has no use for a key
 PRIVATE = ("ANTHROPIC_", "OUTLEARN_TOKEN")

@@ -52,8 +52,13 @@ def make_team(
     seed: int = 0,
     options: Mapping[str, str] | None = None,
 ) -> TeamSpec:
-    """A team with one agent for each direction. Raises PluginError where there is no such researcher."""
-    Registry(RESEARCHERS).load(researcher)
+    """A team with one agent for each direction.
+
+    Raises:
+        PluginError: there is no such researcher.
+        ConfigError: it refuses its options, or lacks a key.
+    """
+    Registry(RESEARCHERS).load(researcher)(dict(options or {}))
     agents = tuple(
         AgentSpec(
             name=agent_name(index),

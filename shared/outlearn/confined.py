@@ -79,9 +79,9 @@ def open_folder(root: Path, parts: tuple[str, ...], *, create: bool = False) -> 
     try:
         for depth, part in enumerate(parts):
             shown = "/".join(parts[: depth + 1])
-            if create:
-                _make_folder(descriptor, part)
             try:
+                if create:
+                    _make_folder(descriptor, part)
                 child = os.open(part, DIRECTORY, dir_fd=descriptor)
             except OSError as error:
                 raise _explain(error, shown, descriptor, part) from None
@@ -109,9 +109,12 @@ def read_confined(root: Path, path: str, *, max_bytes: int) -> bytes:
             descriptor = os.open(parts[-1], flags, dir_fd=folder)
         except OSError as error:
             raise _explain(error, "/".join(parts), folder, parts[-1]) from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         check_regular(os.fstat(descriptor), path)
-        data = file.read(max_bytes + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > max_bytes:
         raise InvalidInputError(f"{path!r} is larger than {max_bytes:,} bytes")
     return data
@@ -138,7 +141,9 @@ def list_confined(root: Path, path: str = "") -> list[Entry]:
 
 
 def walk_confined(root: Path, path: str = "") -> Iterator[Entry]:
-    """Everything below the folder `root/path`, each folder before its contents. Folders that vanish are skipped.
+    """Everything below the folder `root/path`, each folder before its contents.
+
+    Folders that vanish, and what lies more than `MAX_DEPTH` names deep, are skipped.
 
     Raises:
         NotFoundError, PermissionDeniedError: as in `open_folder`, for `path` itself.
@@ -147,7 +152,7 @@ def walk_confined(root: Path, path: str = "") -> Iterator[Entry]:
     while pending:
         entry = pending.pop()
         yield entry
-        if entry.kind == "folder":
+        if entry.kind == "folder" and len(entry.parts) < MAX_DEPTH:
             with suppress(NotFoundError, PermissionDeniedError):
                 pending += _list(root, entry.parts)[::-1]
 
@@ -242,6 +247,8 @@ def _explain(error: OSError, shown: str, folder: int, name: str) -> Exception:
         return NotFoundError(f"no {shown!r} here; `list_directory` shows what there is")
     if error.errno == errno.ENXIO:
         return PermissionDeniedError(f"{shown!r} is not a regular file")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return error
     return InvalidInputError(f"cannot open {shown!r}: {error.strerror}")
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from outlearn.errors import ConfigError
 
 BUSY_SECONDS = 30
+POSTGRESQL_LOCK = "SELECT pg_advisory_xact_lock(7266)"  # the number is ours alone; the lock ends with the transaction
 CREATION_LOCK = int.from_bytes(b"outlearn", "big")
 
 
@@ -19,9 +20,14 @@ def open_database(url: str, tables: MetaData) -> Engine:
     """Open the database and create the `tables` that are missing. Several processes may share it.
 
     Raises:
-        ConfigError: it cannot be opened, or is not a database.
+        ConfigError: the URL is wrong or needs a driver, the database cannot be opened, or the file is none.
     """
-    engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    try:
+        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the database needs {error.name!r}; pip install 'outlearn[postgres]'") from error
+    except SQLAlchemyError as error:
+        raise ConfigError(f"not a database URL ({error}); such as sqlite:///file.sqlite") from error
     if engine.dialect.name == "sqlite":
         if (file := make_url(url).database) and file != ":memory:":
             Path(file).parent.mkdir(parents=True, exist_ok=True)
@@ -41,8 +47,10 @@ def open_database(url: str, tables: MetaData) -> Engine:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that holds SQLite's write lock from its start: what it reads stays true until it commits."""
+    """A transaction that keeps all other writers out from its start: what it reads stays true until it commits."""
     with engine.connect().execution_options(outlearn_write=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(POSTGRESQL_LOCK)
         yield connection
 
 

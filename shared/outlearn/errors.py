@@ -1,5 +1,7 @@
 """The errors that a user or an agent can act on. Every message names the value and says what to do next."""
 
+from collections.abc import Iterator
+
 
 class OutlearnError(Exception):
     """Something the caller can mend. Tool servers pass its message on; anything else stays on the server."""
@@ -47,3 +49,12 @@ class ToolRefusedError(OutlearnError):
 
 class ServerUnreachableError(OutlearnError):
     """A tool server does not answer. The call may or may not have taken effect."""
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors inside of an exception group, or the error itself where it is none."""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from leaves(one)
+    else:
+        yield error

@@ -1,14 +1,17 @@
 """Files that are written whole or not at all."""
 
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` to `path` so that a reader, or a crash, sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name[:64]}.{secrets.token_hex(6)}.draft")
+    draft = _draft(path)
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
@@ -23,7 +26,7 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 def create_once(path: Path, data: bytes, *, mode: int = 0o600) -> bytes:
     """Write `data` unless `path` exists; return what it holds. Of two processes that race, one wins and both agree."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name[:64]}.{secrets.token_hex(6)}.draft")
+    draft = _draft(path)
     try:
         write_atomic(draft, data, mode=mode)
         os.link(draft, path)
@@ -32,3 +35,17 @@ def create_once(path: Path, data: bytes, *, mode: int = 0o600) -> bytes:
     finally:
         draft.unlink(missing_ok=True)
     return path.read_bytes()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes that lock `path` out, while it is read, changed and written. Uses a file beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _draft(path: Path) -> Path:
+    """A new name beside `path`; short, whatever the length of `path`'s name."""
+    return path.with_name(f".{secrets.token_hex(8)}.draft")

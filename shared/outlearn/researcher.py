@@ -78,6 +78,10 @@ class Stop:
         """Seconds until the end; 0 once stopped."""
         return 0.0 if self.asked else max(0.0, self._end - time.monotonic())
 
+    async def wait_asked(self) -> None:
+        """Wait until somebody asks for it."""
+        await self._asked.wait()
+
     async def sleep(self, seconds: float) -> None:
         """Sleep for `seconds`, or until the end if that is sooner."""
         with anyio.move_on_after(min(seconds, self.seconds_left)):

@@ -22,8 +22,10 @@ class VerifiedResult(BaseModel):
     method: str
     task: str
     seeds: int
-    pgr: float = Field(description="Performance gap recovered: 0 is the teacher's level, 1 the ceiling's.")
-    pgr_se: float = Field(description="Standard error of pgr.")
+    pgr: float = Field(
+        allow_inf_nan=False, description="Performance gap recovered: 0 is the teacher's level, 1 the ceiling's."
+    )
+    pgr_se: float = Field(ge=0, allow_inf_nan=False, description="Standard error of pgr.")
     evaluated_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     signature: str = ""
 

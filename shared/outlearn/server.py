@@ -8,6 +8,7 @@ import functools
 import inspect
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -31,16 +32,17 @@ from sqlalchemy.exc import OperationalError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from outlearn.errors import OutlearnError, PluginError
+from outlearn.errors import ConfigError, OutlearnError, PluginError
 from outlearn.files import write_atomic
 from outlearn.identity import Caller, TokenFile
 from outlearn.logs import configure_logging
-from outlearn.settings import ServerSettings, is_loopback
+from outlearn.settings import ServerSettings, is_loopback, is_wildcard
 
 READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
 CHANGES = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
 
+BACKLOG = 2048
 Lifespan = Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 Settings = TypeVar("Settings", bound=ServerSettings)
@@ -52,6 +54,8 @@ class ToolServer(MCPServer[Any]):
 
     def __init__(self, name: str, settings: ServerSettings, *, instructions: str, lifespan: Lifespan | None) -> None:
         tokens = TokenFile(settings.tokens) if settings.tokens else None
+        if tokens:
+            tokens.read()  # a damaged file must stop the server now, not turn every caller away later
         super().__init__(
             name,
             instructions=instructions,
@@ -75,12 +79,12 @@ class ToolServer(MCPServer[Any]):
         """Register a tool.
 
         Raises:
-            PluginError: it has no description, or its name is taken.
+            PluginError: it has no docstring, or its name is taken.
         """
         tool_name = name or fn.__name__
         if self._tool_manager.get_tool(tool_name) is not None:
             raise PluginError(f"server {self.name!r} has a tool {tool_name!r} already; rename one of them")
-        if not (fn.__doc__ or kwargs.get("description")):
+        if not (fn.__doc__ or kwargs.get("description") or "").strip():
             raise PluginError(
                 f"tool {tool_name!r} of server {self.name!r} needs a docstring: agents choose tools by it"
             )
@@ -123,34 +127,43 @@ def run(
             prog, "; ".join(f"{_option(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors())
         )
     except SettingsError as error:
-        _refuse(prog, str(error))
+        _refuse(prog, str(error).removeprefix("error parsing CLI: "))
     configure_logging(settings)
     try:
         serve(build(settings), settings)
-    except OutlearnError as error:
+    except (OutlearnError, OSError) as error:
         _refuse(prog, str(error))
 
 
 def serve(server: ToolServer, settings: ServerSettings) -> None:
-    """Serve over the transport that the settings name. Blocks."""
+    """Serve over the transport that the settings name. Blocks. Raises ConfigError where the port is taken."""
     if settings.transport == "stdio":
         anyio.run(server.run_stdio_async, backend_options={"use_uvloop": sys.platform != "win32"})
         return
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     names = [host, "localhost", "127.0.0.1", "[::1]"] if is_loopback(settings.host) else [host]
     security = TransportSecuritySettings(
-        allowed_hosts=[f"{name}:*" for name in names], allowed_origins=[f"http://{name}:*" for name in names]
+        # a wildcard address has names that only the operator knows; there the tokens keep strangers out
+        enable_dns_rebinding_protection=not is_wildcard(settings.host),
+        allowed_hosts=[f"{name}:*" for name in names],
+        allowed_origins=[f"http://{name}:*" for name in names],
     )
     app = server.streamable_http_app(transport_security=security)
-    config = uvicorn.Config(
-        app, settings.host, settings.port, log_config=None, timeout_graceful_shutdown=2, server_header=False
-    )
-    socket = config.bind_socket()
-    url = f"http://{host}:{socket.getsockname()[1]}/mcp"
-    if settings.ready_file:
-        write_atomic(settings.ready_file, json.dumps({"url": url, "pid": os.getpid()}).encode())
-    log.info("listening", server=server.name, url=url, authenticated=settings.tokens is not None)
-    uvicorn.Server(config).run(sockets=[socket])
+    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2, server_header=False)
+    with _listen(settings.host, settings.port) as listener:
+        url = f"http://{host}:{listener.getsockname()[1]}/mcp"
+        if settings.ready_file:
+            write_atomic(settings.ready_file, json.dumps({"url": url, "pid": os.getpid()}).encode())
+        log.info("listening", server=server.name, url=url, authenticated=settings.tokens is not None)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"no listening on {host!r}, port {port} ({error}); pass another --port, or 0") from error
 
 
 class _Verifier:
@@ -160,7 +173,11 @@ class _Verifier:
         self._tokens = tokens
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        caller = self._tokens.verify(token)
+        try:
+            caller = self._tokens.verify(token)
+        except ConfigError as error:
+            log.error("nobody can be let in", error=str(error))
+            return None
         return AccessToken(token=token, client_id=caller.agent, scopes=[caller.role]) if caller else None
 
 
@@ -204,9 +221,9 @@ def _explain(error: Exception, error_type: type[Exception]) -> NoReturn:
         raise error_type(str(error)) from error
     if isinstance(error, OperationalError):
         log.error("storage", error=str(error.orig))
-        raise error_type(f"the database refused: {error.orig}; nothing was changed, try again later") from error
+        raise error_type("the database does not answer at present; try the same call again later") from error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise error_type("the disk is full; nothing was changed, try again when the operator made room") from error
+        raise error_type("the disk is full; try the same call again when the operator has made room") from error
     raise error
 
 

@@ -14,7 +14,12 @@ class ServerSettings(BaseSettings):
     """A server's settings. Each field is a command-line option and an environment variable `OUTLEARN_<FIELD>`."""
 
     model_config = SettingsConfigDict(
-        env_prefix="OUTLEARN_", frozen=True, extra="ignore", cli_kebab_case=True, cli_implicit_flags=True
+        env_prefix="OUTLEARN_",
+        frozen=True,
+        extra="ignore",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_exit_on_error=False,
     )
 
     home: Path = Field(Path("runs/default"), description="Folder with the tasks, the vault and all state.")
@@ -61,3 +66,11 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether `host` stands for all addresses of this machine."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False

@@ -6,6 +6,7 @@ A task is a binary question over text. The vault is read by the evaluation serve
 import hashlib
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -89,6 +90,11 @@ class Baselines(Frozen):
     per_seed: tuple[SeedBaseline, ...]
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that the baselines cover, sorted."""
+        return tuple(sorted(one.seed for one in self.per_seed))
+
+    @property
     def weak_acc(self) -> float:
         """Mean accuracy of the teachers on the test split."""
         return float(np.mean([one.weak for one in self.per_seed]))
@@ -138,7 +144,7 @@ class SecretTask(Frozen):
         return mask
 
 
-Model = TypeVar("Model", bound=Frozen)
+Parsed = TypeVar("Parsed")
 _ITEMS = TypeAdapter(tuple[Item, ...])
 
 
@@ -166,15 +172,15 @@ def task_names(home: Path) -> list[str]:
 
 
 def load_public(home: Path, name: str) -> PublicTask:
-    """Read `data/<name>/`. Raises NotFoundError."""
+    """Read `data/<name>/`. Raises NotFoundError, or IntegrityError where a file is damaged."""
     folder = _folder(home / "data", name, home)
-    card = _parse(TaskCard, folder / "card.json")
-    return PublicTask(card=card, pool=_ITEMS.validate_json((folder / "pool.json").read_bytes()), folder=folder)
+    card = _parse(TaskCard.model_validate_json, folder / "card.json")
+    return PublicTask(card=card, pool=_parse(_ITEMS.validate_json, folder / "pool.json"), folder=folder)
 
 
 def load_secret(home: Path, name: str) -> SecretTask:
-    """Read `vault/<name>/`. Raises NotFoundError."""
-    return _parse(SecretTask, _folder(home / "vault", name, home) / "secret.json")
+    """Read `vault/<name>/`. Raises NotFoundError, or IntegrityError where a file is damaged."""
+    return _parse(SecretTask.model_validate_json, _folder(home / "vault", name, home) / "secret.json")
 
 
 def load_baselines(home: Path, name: str) -> Baselines:
@@ -184,8 +190,8 @@ def load_baselines(home: Path, name: str) -> Baselines:
         NotFoundError: there is no such task.
         IntegrityError: the baselines belong to other items or labels.
     """
-    card = _parse(TaskCard, _folder(home / "data", name, home) / "card.json")
-    baselines = _parse(Baselines, _folder(home / "vault", name, home) / "baselines.json")
+    card = _parse(TaskCard.model_validate_json, _folder(home / "data", name, home) / "card.json")
+    baselines = _parse(Baselines.model_validate_json, _folder(home / "vault", name, home) / "baselines.json")
     if baselines.fingerprint != card.fingerprint:
         raise IntegrityError(f"the baselines of task {name!r} are for other data; run `outlearn calibrate {name}`")
     return baselines
@@ -203,13 +209,15 @@ def write_task(
 
     Raises:
         ConflictError: a task of this name, but with other contents, is there.
+        IntegrityError: the baselines are for other data, or for other seeds than the weak labels.
     """
     card = card.model_copy(update={"fingerprint": fingerprint(card, pool, secret), "seeds": tuple(sorted(weak_labels))})
     data, vault = home / "data" / card.name, home / "vault" / card.name
-    if (data / "card.json").exists() and (known := _parse(TaskCard, data / "card.json")) != card:
+    if baselines.fingerprint != card.fingerprint or baselines.seeds != card.seeds:
+        raise IntegrityError(f"the baselines given for task {card.name!r} are for other data or seeds; calibrate anew")
+    if card.name in task_names(home) and not _is_same(home, card, weak_labels, baselines):
         raise ConflictError(
-            f"task {card.name!r} is in {str(home)!r} already, with other contents "
-            f"({known.fingerprint[:12]} instead of {card.fingerprint[:12]}); use another home folder"
+            f"task {card.name!r} is in {str(home)!r} already, with other contents; use another home folder"
         )
     vault.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomic(vault / "secret.json", secret.model_dump_json().encode(), mode=0o600)
@@ -235,9 +243,19 @@ def _folder(parent: Path, name: str, home: Path) -> Path:
     return parent / name
 
 
-def _parse(model: type[Model], path: Path) -> Model:
+def _is_same(home: Path, card: TaskCard, weak_labels: dict[int, Floats], baselines: Baselines) -> bool:
+    """Whether `home` has just this task. Fingerprints cover items and labels, but not what training made of them."""
+    known = load_public(home, card.name)
+    return (
+        known.card == card
+        and load_baselines(home, card.name) == baselines
+        and all(np.array_equal(known.weak_labels(seed), weak_labels[seed]) for seed in card.seeds)
+    )
+
+
+def _parse(validate: Callable[[bytes], Parsed], path: Path) -> Parsed:
     try:
-        return model.model_validate_json(path.read_bytes())
+        return validate(path.read_bytes())
     except FileNotFoundError:
         raise NotFoundError(f"{str(path)!r} is missing; run `outlearn calibrate`") from None
     except ValidationError as error:

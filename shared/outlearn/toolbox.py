@@ -1,6 +1,6 @@
 """Tool access over MCP: several servers behind one `Tools`, over HTTP with a bearer token or in this process."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.server import MCPServer
 from mcp.types import CallToolResult, Tool
 
-from outlearn.errors import NotFoundError, ServerUnreachableError
+from outlearn.errors import NotFoundError, ServerUnreachableError, leaves
 from outlearn.researcher import ToolAnswer, ToolInfo
 
 DIAL_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -102,18 +102,9 @@ def _answer(result: CallToolResult) -> ToolAnswer:
     return ToolAnswer(text=text, content=result.structured_content, is_error=bool(result.is_error))
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The leaves of an exception group."""
-    if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from _causes(one)
-    else:
-        yield error
-
-
 def _unreachable(server: str, url: str, error: Exception) -> Exception:
     """What to raise for a failed exchange. A bug in our own code inside the group is passed on as it is."""
-    causes = list(_causes(error))
+    causes = list(leaves(error))
     strange = [one for one in causes if not isinstance(one, httpx2.HTTPError | MCPError | ServerUnreachableError)]
     if strange:
         return strange[0] if isinstance(strange[0], Exception) else error
@@ -124,4 +115,4 @@ def _unreachable(server: str, url: str, error: Exception) -> Exception:
 
 def _refused(error: ServerUnreachableError) -> bool:
     cause = error.__cause__
-    return cause is not None and all(isinstance(one, httpx2.ConnectError) for one in _causes(cause))
+    return cause is not None and all(isinstance(one, httpx2.ConnectError) for one in leaves(cause))

@@ -125,7 +125,7 @@ class Desk:
         self._session.say("writing up")
         results = self._planner.results
         text = writing.insight(results)
-        if text:
+        if text and results[0].agent == self._session.agent:  # one agent writes it, or all would post the same
             title = f"What the parts of a method do, over {len(results)} runs"
             await self._post("insight", title, text)
         await self.write_notebook("finished")

@@ -5,9 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from outlearn.errors import ToolRefusedError
+from outlearn.errors import ConfigError, ToolRefusedError
 from outlearn.researcher import Session
 from outlearn.types import FINISHED, BudgetView, Evaluation, MethodList, RunView
 from outlearn_agents.offline.desk import Desk
@@ -22,12 +20,6 @@ WAIT_SECONDS = 3.0
 BUDGET_POLL_SECONDS = 600.0
 
 
-class OfflineOptions(BaseModel):
-    """Options of the offline researcher: none so far. Its seed comes from the session."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class OfflineResearcher:
     """Searches methods without a language model.
 
@@ -35,7 +27,8 @@ class OfflineResearcher:
     """
 
     def __init__(self, options: Mapping[str, str] | None = None) -> None:
-        self._options = OfflineOptions.model_validate(dict(options or {}))
+        if options:
+            raise ConfigError(f"the offline researcher has no options; it got {', '.join(options)}")
 
     async def research(self, session: Session) -> None:
         """Work until the session stops, the evaluations are used up, or nothing fits into the time that is left."""

@@ -129,7 +129,7 @@ class Ledger:
             return [_board_row(rank, row) for rank, row in enumerate(connection.execute(query).all(), 1)]
 
     def nominate(self, agent: str, run_ids: tuple[str, ...]) -> None:
-        """Make these the agent's nominations, in place of earlier ones.
+        """Make these (each named once) the agent's nominations, in place of earlier ones.
 
         Raises:
             BudgetError: there are too many.
@@ -142,7 +142,7 @@ class Ledger:
                 if not _count(connection, (evaluations.c.run_id == run_id) & (evaluations.c.agent == agent)):
                     raise InvalidInputError(f"{run_id!r} is not an evaluated run of yours; `evaluate` it first")
             connection.execute(nominations.delete().where(nominations.c.agent == agent))
-            for run_id in dict.fromkeys(run_ids):
+            for run_id in run_ids:
                 connection.execute(nominations.insert().values(agent=agent, run_id=run_id))
 
     def _budget(self, connection: Connection, agent: str) -> BudgetView:

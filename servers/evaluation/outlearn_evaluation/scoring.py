@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from outlearn.errors import IntegrityError, InvalidInputError
 from outlearn.receipts import Receipt
-from outlearn.tasks import Baselines, Floats, SecretTask, TaskCard
+from outlearn.tasks import Baselines, Floats, SecretTask
 from outlearn.types import Verdict
 
 Z_ONE_SIDED_95 = 1.645
@@ -24,17 +24,18 @@ class Score:
     correct: NDArray[np.bool_]  # (seeds, items)
 
 
-def score(receipts: Sequence[Receipt], card: TaskCard, secret: SecretTask, baselines: Baselines) -> Score:
+def score(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines) -> Score:
     """PGR of a run: `(student - weak) / (ceiling - weak)`, accuracies being means over seeds on the public half.
 
-    The standard error has two components, items and seeds: `sqrt(var_items / n + var_seeds / S) / gap`. The baselines
-    count as fixed. Source: Burns et al. 2023, section 3, for PGR.
+    Not bounded: below 0 the student is worse than its teacher, above 1 better than one trained on the truth. A
+    prediction of exactly 0.5 counts as label 0. The standard error is that of the student's accuracy for new items and
+    new seeds, divided by the gap; the baselines count as fixed. Source of PGR: Burns et al. 2023, section 3.
 
     Raises:
         InvalidInputError: the gap between teacher and ceiling is not significant, so PGR is undefined.
         IntegrityError: the receipts are not of this task, or not of exactly the server's seeds.
     """
-    check_receipts(receipts, card)
+    check_receipts(receipts, secret, baselines)
     weak, gap = public_gap(baselines, secret)
     public = secret.public_mask()
     predicted = np.array([receipt.predictions for receipt in receipts])[:, public] > 0.5
@@ -42,21 +43,28 @@ def score(receipts: Sequence[Receipt], card: TaskCard, secret: SecretTask, basel
     return Score(pgr=(correct.mean() - weak) / gap, pgr_se=standard_error(correct) / gap, correct=correct)
 
 
-def check_receipts(receipts: Sequence[Receipt], card: TaskCard) -> None:
+def check_receipts(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines) -> None:
     """Raises IntegrityError unless there is one receipt for each seed of the task, for its present data."""
     for receipt in receipts:
-        if receipt.task_fingerprint != card.fingerprint or len(receipt.predictions) != card.test_size:
-            raise IntegrityError(f"run {receipt.run_id!r} is for another version of task {card.name!r}; run it again")
-    if tuple(receipt.seed for receipt in receipts) != card.seeds:
-        raise IntegrityError(f"the run has receipts for {len(receipts)} of the task's {len(card.seeds)} seeds")
+        if receipt.task_fingerprint != baselines.fingerprint or len(receipt.predictions) != len(secret.test):
+            raise IntegrityError(
+                f"run {receipt.run_id!r} is for another version of task {receipt.task!r}; run it again"
+            )
+    if (seeds := tuple(receipt.seed for receipt in receipts)) != baselines.seeds:
+        raise IntegrityError(
+            f"the run has receipts for the seeds {seeds}, not {baselines.seeds}; wait until `get_run` says it is done"
+        )
 
 
 def public_gap(baselines: Baselines, secret: SecretTask) -> tuple[float, float]:
     """The teachers' mean accuracy on the public half, and the ceiling's distance from it.
 
     Raises:
-        InvalidInputError: the distance is within 1.645 standard errors of zero: PGR is undefined.
+        InvalidInputError: the distance is within 1.645 standard errors of zero, or there is one seed or no test item:
+            PGR is undefined.
     """
+    if len(baselines.per_seed) < 2 or not secret.public_half:
+        raise InvalidInputError("PGR is undefined without test items and at least two calibrated seeds; calibrate anew")
     weak = np.array([one.weak_public for one in baselines.per_seed])
     ceiling = np.array([one.ceiling_public for one in baselines.per_seed])
     n, gap = len(secret.public_half), float(ceiling.mean() - weak.mean())
@@ -71,7 +79,11 @@ def public_gap(baselines: Baselines, secret: SecretTask) -> tuple[float, float]:
 
 
 def standard_error(values: NDArray[np.bool_] | Floats) -> float:
-    """Standard error of the mean of (seeds, items), for new items and new seeds.
+    """Standard error of the mean of `values` (seeds, items), for new items and new seeds.
+
+    `sqrt((MS_items + MS_seeds - MS_both) / (seeds * items))` with the mean squares of a two-way analysis of variance:
+    noise that is neither the item's nor the seed's is in the first two, and would count twice. Never below the error
+    from items or from seeds alone.
 
     Raises:
         InvalidInputError: fewer than two seeds or items.
@@ -79,9 +91,11 @@ def standard_error(values: NDArray[np.bool_] | Floats) -> float:
     seeds, items = values.shape
     if seeds < 2 or items < 2:
         raise InvalidInputError(f"a standard error needs two seeds and two items, not {seeds} and {items}")
-    of_items = np.mean(values, axis=0).var(ddof=1) / items
-    of_seeds = np.mean(values, axis=1).var(ddof=1) / seeds
-    return math.sqrt(of_items + of_seeds)
+    by_item, by_seed = np.mean(values, axis=0), np.mean(values, axis=1)
+    noise = values - by_item - by_seed[:, None] + np.mean(values)
+    of_items, of_seeds = by_item.var(ddof=1) / items, by_seed.var(ddof=1) / seeds
+    of_both = np.square(noise).sum() / ((seeds - 1) * (items - 1)) / (seeds * items)
+    return math.sqrt(max(of_items, of_seeds, of_items + of_seeds - of_both))
 
 
 def compare(run: Score, other: Score) -> Verdict:

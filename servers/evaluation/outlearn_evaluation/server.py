@@ -75,7 +75,7 @@ def build(settings: EvaluationSettings) -> ToolServer:
 
     @server.resource("outlearn://commitment", mime_type="application/json")
     def commitments() -> str:
-        """For each task a hash of its hidden labels and split, fixed before the first evaluation."""
+        """For each task a hash over a secret number and all hidden items, labels and the split. It never changes."""
         return json.dumps(service.commitments())
 
     return server

@@ -1,8 +1,10 @@
 """What the evaluation server does, without MCP: score receipts, charge for it, rank."""
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 
-from outlearn.errors import NotFoundError, PermissionDeniedError
+import structlog
+
+from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, PermissionDeniedError
 from outlearn.identity import Caller
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult
@@ -13,6 +15,8 @@ from outlearn_evaluation.ledger import Answered, Ledger
 from outlearn_evaluation.scoring import Score, compare, score
 from outlearn_evaluation.settings import EvaluationSettings
 
+log = structlog.get_logger("outlearn.evaluation")
+
 
 class EvaluationService:
     """Evaluations of one home folder."""
@@ -20,7 +24,6 @@ class EvaluationService:
     def __init__(self, settings: EvaluationSettings) -> None:
         self._settings = settings
         self._ledger = Ledger(settings)
-        self._score = lru_cache(maxsize=64)(self._score_run)
 
     @cached_property
     def _receipts(self) -> ReceiptBook:
@@ -36,8 +39,11 @@ class EvaluationService:
         Raises:
             NotFoundError: the run has no receipts yet, or `against` was never evaluated.
             PermissionDeniedError: it is another agent's run.
+            InvalidInputError: `against` is the run itself or of another task, or the task has no significant gap.
+            IntegrityError: a receipt is forged, damaged, missing, or for other data.
             BudgetError: no evaluations are left.
         """
+        against = against or None  # clients that must fill in every argument send ""
         receipts = self._owned(caller, run_id)
         answer, charged = self._ledger.find(run_id, against or ""), False
         if answer is None:
@@ -70,6 +76,7 @@ class EvaluationService:
 
     def nominate(self, caller: Caller, run_ids: tuple[str, ...]) -> Nominations:
         """Set the caller's nominations."""
+        run_ids = tuple(dict.fromkeys(run_ids))
         self._ledger.nominate(caller.agent, run_ids)
         return Nominations(run_ids=run_ids, nominations_left=self._ledger.budget(caller.agent).nominations_left)
 
@@ -90,11 +97,9 @@ class EvaluationService:
 
     def _answer(self, receipts: tuple[Receipt, ...], against: str | None) -> Answered:
         first, verdict = receipts[0], None
-        mine = self._score(first.run_id)
+        mine = self._score(receipts)
         if against is not None:
-            if not self._ledger.was_evaluated(against):
-                raise NotFoundError(f"{against[:80]!r} was never evaluated; compare with a run on the leaderboard")
-            verdict = compare(mine, self._score(against))
+            verdict = compare(mine, self._score(self._comparable(first, against)))
         return Answered(
             run_id=first.run_id,
             against=against or "",
@@ -107,13 +112,27 @@ class EvaluationService:
             verdict=verdict,
         )
 
-    def _score_run(self, run_id: str) -> Score:
-        receipts, home = self._receipts.read(run_id), self._settings.home
-        task = receipts[0].task
-        return score(receipts, load_public(home, task).card, load_secret(home, task), load_baselines(home, task))
+    def _comparable(self, run: Receipt, against: str) -> tuple[Receipt, ...]:
+        if not self._ledger.was_evaluated(against):
+            raise NotFoundError(f"{against[:80]!r} was never evaluated; compare with a run on the leaderboard")
+        receipts = self._receipts.read(against)
+        if against == run.run_id or not receipts or receipts[0].task != run.task:
+            raise InvalidInputError(f"{run.run_id!r} cannot be compared with {against!r}; take another run of its task")
+        return receipts
+
+    def _score(self, receipts: tuple[Receipt, ...]) -> Score:
+        home, task = self._settings.home, receipts[0].task
+        return score(receipts, load_secret(home, task), load_baselines(home, task))
+
+    def _is_published(self, run_id: str) -> bool:
+        try:
+            return self._results.lookup(run_id) is not None
+        except IntegrityError as error:
+            log.warning("publishing again", run_id=run_id, error=str(error))
+            return False
 
     def _publish(self, answer: Answered) -> None:
-        """Publish the verified result, if a crash did not let it be published before."""
-        if self._results.lookup(answer.run_id) is None:
+        """Publish the verified result, unless it stands there already; a crash or a forger may have prevented it."""
+        if not self._is_published(answer.run_id):
             fields = answer.model_dump(include={"run_id", "agent", "method", "task", "seeds", "pgr", "pgr_se"})
             self._results.publish(VerifiedResult(**fields))

@@ -1,6 +1,6 @@
 """Regular-expression search with a time limit that holds.
 
-The standard `re` cannot be interrupted, and `regex` checks its timeout only in some of its loops. A child process can
+The standard `re` cannot be interrupted, and `regex` bounds the time inside its engine only. A child process can
 always be killed; it also bounds memory, leaves the server's threads free, and needs no package. It costs about 20 ms.
 """
 

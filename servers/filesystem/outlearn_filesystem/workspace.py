@@ -1,6 +1,5 @@
 """One agent's workspace: text files below one folder, written whole, by one writer at a time, within a quota."""
 
-import fcntl
 import hashlib
 import os
 import secrets
@@ -21,6 +20,7 @@ from outlearn.confined import (
     walk_confined,
 )
 from outlearn.errors import BudgetError, ConflictError, InvalidInputError, NotFoundError
+from outlearn.files import locked
 from outlearn.types import Deleted, FileWritten
 from outlearn_filesystem.diffs import edit_diff
 from outlearn_filesystem.settings import FilesystemSettings
@@ -36,15 +36,13 @@ class Workspace:
         self.root.mkdir(parents=True, exist_ok=True)
         # agents' names begin with a letter or digit, so these are no agent's
         self._staging = settings.workspaces / ".staging"
-        self._lock_file = settings.workspaces / ".locks" / agent
+        self._lock = settings.workspaces / ".locks" / agent
         self._settings = settings
 
     @contextmanager
     def changing(self) -> Iterator[None]:
         """Hold the workspace's lock: of all servers' threads and processes, one changes it at a time."""
-        self._lock_file.parent.mkdir(exist_ok=True)
-        with self._lock_file.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self._lock):
             yield
 
     @contextmanager

@@ -1,0 +1,79 @@
+"""The transcript: every message, on disk before it takes effect, so that a killed agent goes on where it was."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+Message = dict[str, Any]
+Block = dict[str, Any]
+
+
+class Transcript:
+    """A JSON-lines file of messages, usage and notes. What it holds since the last restart is the conversation."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.messages: list[Message] = []
+        self.turns = 0
+        self.tokens = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for entry in _read(path):
+            self._take(entry)
+
+    def say(self, role: str, content: list[Block]) -> None:
+        """Append a message."""
+        self._append({"type": "message", "role": role, "content": content})
+
+    def count(self, model: str, stop_reason: str | None, usage: dict[str, Any]) -> None:
+        """Append what a model call used."""
+        self._append({"type": "usage", "model": model, "stop_reason": stop_reason, "usage": usage})
+
+    def note(self, text: str) -> None:
+        """Append a remark that is no part of the conversation."""
+        self._append({"type": "note", "text": text})
+
+    def restart(self, why: str) -> None:
+        """Begin a new conversation; the old one stays in the file."""
+        self._append({"type": "restart", "text": why})
+
+    def open_calls(self) -> list[Block]:
+        """Tool calls of the last message: they have no answers yet."""
+        if not self.messages or self.messages[-1]["role"] != "assistant":
+            return []
+        return [block for block in self.messages[-1]["content"] if block["type"] == "tool_use"]
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        line = json.dumps({"at": datetime.now(UTC).isoformat(), **entry}, ensure_ascii=False)
+        with self._path.open("ab") as file:
+            file.write(line.encode(errors="replace") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._take(entry)
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        if entry["type"] == "message":
+            self.messages.append({"role": entry["role"], "content": entry["content"]})
+        elif entry["type"] == "restart":
+            self.messages = []
+        elif entry["type"] == "usage":
+            self.turns += 1
+            self.tokens += _spent(entry["usage"])
+
+
+def _spent(usage: dict[str, Any]) -> int:
+    """Tokens of a call, but for input that came from the cache."""
+    names = ("input_tokens", "output_tokens", "cache_creation_input_tokens")
+    return sum(int(usage.get(name) or 0) for name in names)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The entries; a last line that a crash cut off is removed."""
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    return [json.loads(line) for line in whole.splitlines()]

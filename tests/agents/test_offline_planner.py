@@ -1,0 +1,160 @@
+"""The search space and what the planner proposes."""
+
+from typing import Any
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from outlearn.types import MethodInfo
+from outlearn_agents.offline.planner import Planner, Result, openings
+from outlearn_agents.offline.recipes import Composition, Recipe
+from outlearn_agents.offline.space import Space
+
+SCHEMA: dict[str, Any] = {
+    "$defs": {"Kind": {"enum": ["a", "b"], "type": "string"}},
+    "properties": {
+        "alpha": {"default": 0.75, "maximum": 0.95, "minimum": 0, "type": "number"},
+        "rounds": {"default": 2, "exclusiveMaximum": 5, "exclusiveMinimum": 0, "type": "integer"},
+        "lr": {"default": 0.001, "maximum": 0.1, "minimum": 0.0001, "type": "number"},
+        "labels": {"default": "hard", "enum": ["hard", "soft"], "type": "string"},
+        "kind": {"$ref": "#/$defs/Kind", "default": "a"},
+        "flag": {"default": False, "type": "boolean"},
+        "free": {"default": 3.0, "type": "number"},
+        "maybe": {"anyOf": [{"type": "number"}, {"type": "null"}], "default": None},
+    },
+}
+NAMES = ("vanilla", "confident", "logconf", "ue_zeroshot")
+
+
+class FirstChoice:
+    """Chooses the lowest or first value, and remembers what it was asked."""
+
+    def __init__(self, family: str) -> None:
+        self.family = family
+        self.asked: dict[str, Any] = {}
+
+    def choose(self, name: str, distribution: Any) -> Any:
+        self.asked[name] = distribution
+        if name == "family":
+            return self.family
+        return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else distribution.low
+
+
+def space(schema: dict[str, Any] | None = None) -> Space:
+    return Space(tuple(MethodInfo(name=name, summary="", params=schema or {}, source="") for name in NAMES))
+
+
+def result(recipe: Recipe, pgr: float, number: int, agent: str = "boole") -> Result:
+    run_id = f"run-{number:06d}"
+    return Result(run_id=run_id, agent=agent, recipe=recipe, pgr=pgr, pgr_se=0.02, finding_id=f"finding-{number}")
+
+
+def composed(slug: str) -> Recipe:
+    return Recipe(family="composed", slug=slug)
+
+
+def test_the_search_space_follows_each_parameters_json_schema() -> None:
+    chooser = FirstChoice("logconf")
+    recipe = space(SCHEMA).suggest(chooser)
+    assert chooser.asked["logconf.alpha"] == FloatDistribution(0, 0.95)
+    assert chooser.asked["logconf.rounds"] == IntDistribution(1, 4)
+    assert chooser.asked["logconf.lr"] == FloatDistribution(0.0001, 0.1, log=True)
+    assert chooser.asked["logconf.kind"] == CategoricalDistribution(("a", "b"))
+    assert "logconf.free" not in chooser.asked
+    assert "logconf.maybe" not in chooser.asked
+    assert recipe.params == {
+        "alpha": 0, "rounds": 1, "lr": 0.0001, "labels": "hard", "kind": "a", "flag": False, "free": 3.0,
+    }  # fmt: skip
+
+
+def test_recipes_outside_of_the_space_are_known_as_such() -> None:
+    assert space(SCHEMA).distributions(Recipe(family="logconf", params={"alpha": 7.0})) is None
+    assert space(SCHEMA).distributions(Recipe(family="from_a_plugin")) is None
+    assert space().distributions(composed("early25-recheck")) is not None
+
+
+@pytest.mark.parametrize(
+    ("direction", "first"),
+    [
+        ("Look at early students and iterate.", "early25"),
+        ("The student knows more than it says: elicit it.", "ue_zeroshot"),
+        ("Which labels to trust, and how to select the data", "vanilla"),
+        ("The labels are noisy; a confident student keeps its opinion.", "logconf"),
+        ("Something else altogether.", "vanilla"),
+    ],
+)
+def test_the_direction_decides_where_the_search_begins(direction: str, first: str) -> None:
+    planner = Planner(space(), direction, seed=0)
+    proposal = planner.propose([], lambda _: True)
+    assert proposal is not None
+    assert first in (proposal.recipe.family, proposal.recipe.slug)
+    assert openings(direction, space())[0] == proposal.recipe
+
+
+def test_the_same_seed_and_results_give_the_same_proposals() -> None:
+    def proposals(seed: int) -> list[str]:
+        planner, taken = Planner(space(SCHEMA), "trust", seed), []
+        for number in range(12):
+            proposal = planner.propose(taken, lambda _: True)
+            assert proposal is not None
+            taken.append(proposal.recipe.key)
+            planner.learn(result(proposal.recipe, pgr=(number * 7 % 5) / 5, number=number, agent="ada"))
+        return taken
+
+    assert proposals(3) == proposals(3)
+    assert proposals(3) != proposals(4)
+    assert len(set(proposals(3))) == 12
+
+
+def test_it_builds_on_what_others_found_and_says_on_what() -> None:
+    planner = Planner(space(), "trust", seed=1)
+    planner.learn(result(composed("early25"), 0.9, 1))
+    planner.learn(result(composed("logconf75"), 0.7, 2, "curie"))
+    taken = ["vanilla", "confident", "confident50-logconf75"]
+    keys = [recipe.key for recipe in openings("trust", space())] + taken
+    built = [proposal for _ in range(20) if (proposal := planner.propose(keys, lambda _: True)) and proposal.parents]
+    assert built
+    for proposal in built:
+        made = proposal.recipe.composition
+        parent = proposal.parents[0].recipe.composition
+        assert made is not None
+        assert parent is not None
+        changed = [slot for slot in made.choices if made.choices[slot] != parent.choices[slot]]
+        assert len(changed) <= 1
+        assert "->" in proposal.reason
+    assert {proposal.parents[0].finding_id for proposal in built} <= {"finding-1", "finding-2"}
+    crossed = [proposal for proposal in built if len(proposal.parents) == 2]
+    assert any(proposal.recipe.slug == "early25-logconf75" for proposal in crossed)
+
+
+def test_nothing_is_proposed_twice_or_when_nothing_fits() -> None:
+    planner = Planner(space(), "trust", seed=0)
+    planner.learn(result(composed("early25"), 0.9, 1))
+    assert planner.propose([], lambda _: False) is None
+    taken: set[str] = set()
+    while (proposal := planner.propose(taken, lambda _: True)) is not None and len(taken) < 60:
+        assert proposal.recipe.key not in taken
+        assert proposal.recipe.slug != "early25"
+        taken.add(proposal.recipe.key)
+
+
+def test_luck_counts_for_less_than_a_sure_result() -> None:
+    planner = Planner(space(), "trust", seed=0)
+    lucky = result(composed("early25"), 0.8, 1).model_copy(update={"pgr_se": 0.2})
+    planner.learn(lucky)
+    planner.learn(result(composed("logconf75"), 0.75, 2))
+    assert planner.results[0].recipe.slug == "logconf75"
+
+
+def test_a_finding_that_comes_after_its_number_is_remembered() -> None:
+    planner = Planner(space(), "trust", seed=0)
+    late = result(composed("early25"), 0.8, 1)
+    assert planner.learn(late.model_copy(update={"finding_id": None}))
+    assert not planner.learn(late)
+    assert planner.results[0].finding_id == "finding-1"
+
+
+def test_built_in_methods_count_as_the_compositions_they_amount_to() -> None:
+    soft = Recipe(family="logconf", params={"labels": "soft"}).as_composition()
+    assert soft == Composition.of({"loss": "logconf", "target": "soft"}, {})
+    assert Recipe(family="ue_zeroshot").as_composition() is None

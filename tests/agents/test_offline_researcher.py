@@ -1,0 +1,185 @@
+"""The offline researcher against the four real servers; only the training itself is scripted."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outlearn.errors import ConfigError
+from outlearn.researcher import Session, Stop, ask
+from outlearn.types import (
+    Evaluation,
+    FileText,
+    Finding,
+    FindingList,
+    Leaderboard,
+    Posted,
+    RunList,
+    RunView,
+    SnapshotList,
+    Thread,
+)
+from outlearn_agents.offline import OfflineResearcher
+from outlearn_training.queue import Run
+
+EARLY = "# Early students\n\nLook at early students and iterate."
+
+
+async def findings(session: Session) -> list[Finding]:
+    return list((await session.ask(FindingList, "forum", "list_threads", limit=50)).findings)
+
+
+async def own_runs(session: Session) -> list[RunView]:
+    return list((await session.ask(RunList, "training", "list_runs", limit=50)).runs)
+
+
+async def test_it_tries_methods_and_leaves_a_record_of_all_of_it(open_session: Any) -> None:
+    async with open_session("ada", direction=EARLY) as session:
+        await OfflineResearcher().research(session)
+        posts = await findings(session)
+        runs = await own_runs(session)
+        board = (await session.ask(Leaderboard, "evaluation", "leaderboard")).rows
+        notebook = await session.ask(FileText, "filesystem", "read_file", path="notebook.md")
+        method = await session.ask(FileText, "filesystem", "read_file", path="methods/early25.py")
+        snapshots = (await session.ask(SnapshotList, "filesystem", "list_snapshots")).snapshots
+    assert len(runs) == len(board) == 6  # the evaluations of a day
+    assert all(run.status == "done" and run.kind == "full" for run in runs)
+    assert sum(post.kind == "hypothesis" for post in posts) == 1
+    results = {post.run_id: post for post in posts if post.kind == "result"}
+    assert results.keys() == {run.run_id for run in runs}
+    assert all(post.verified and "0." not in post.title for post in results.values())
+    assert "def method(lab, seed):" in method.text
+    assert f"{board[0].pgr:.2f} ± " in notebook.text
+    assert snapshots
+    assert all(snapshot.shared for snapshot in snapshots)
+    assert sum(row.nominated for row in board) == 2
+    assert board[0].nominated
+
+
+async def test_it_builds_on_another_agents_result_and_tells_them(open_session: Any) -> None:
+    async with open_session("boole", direction=EARLY) as boole:
+        await OfflineResearcher().research(boole)
+    async with open_session("ada", seed=5) as ada:
+        await OfflineResearcher().research(ada)
+        posts = await findings(ada)
+        theirs = {post.finding_id for post in posts if post.author == "boole"}
+        built = [post for post in posts if post.author == "ada" and "builds on finding-" in post.text]
+        assert any(finding_id in post.text for post in built for finding_id in theirs)
+        threads = [await ada.ask(Thread, "forum", "read_thread", thread_id=post) for post in theirs]
+    assert any(reply.author == "ada" and "built on this" in reply.text for one in threads for reply in one.replies)
+    slugs = {post.title for post in posts if post.kind == "result" and post.author == "boole"}
+    assert not slugs & {post.title for post in posts if post.kind == "result" and post.author == "ada"}
+
+
+async def test_started_again_it_finishes_what_a_crash_left_and_repeats_nothing(open_session: Any) -> None:
+    async with open_session("ada", direction=EARLY, agent_evaluations=3) as session:
+        await OfflineResearcher().research(session)
+        before, posts_before = await own_runs(session), await findings(session)
+        # a crash after a submission, and one after an evaluation
+        path = "methods/zsagree.py"
+        await session.tools.call("filesystem", "write_file", {"path": path, "text": "def method(lab, seed): ..."})
+        await session.ask(RunView, "training", "submit_run", file=path, kind="full")
+        left = await session.ask(RunView, "training", "submit_run", method="vanilla", kind="full")
+    async with open_session("ada", direction=EARLY, agent_evaluations=5, daily_evaluations=5) as session:
+        await session.ask(Evaluation, "evaluation", "evaluate", run_id=left.run_id)
+        await OfflineResearcher().research(session)
+        runs, posts = await own_runs(session), await findings(session)
+    assert len(runs) == len(before) + 2
+    assert sum(post.kind == "hypothesis" for post in posts) == 1
+    results = [post.run_id for post in posts if post.kind == "result"]
+    assert sorted(results) == sorted(run.run_id for run in runs)
+    assert len(posts) >= len(posts_before) + 2
+
+
+async def test_two_sessions_with_one_seed_do_the_same(open_session: Any, toy_home: Path) -> None:
+    tried = []
+    for agent in ("ada", "boole"):
+        async with open_session(agent, direction=EARLY, seed=9, agent_evaluations=4) as session:
+            hide_others(session, agent)
+            await OfflineResearcher().research(session)
+            tried.append([(run.method, run.params) for run in await own_runs(session)])
+    assert tried[0] == tried[1]
+
+
+def hide_others(session: Session, agent: str) -> None:
+    """Show the agent an empty forum and its own part of the leaderboard."""
+    call = session.tools.call
+
+    async def filtered(server: str, tool: str, arguments: Any) -> Any:
+        answer = await call(server, tool, arguments)
+        for name in ("rows", "findings"):
+            if answer.content and name in answer.content:
+                mine = [one for one in answer.content[name] if agent in (one.get("agent"), one.get("author"))]
+                answer = answer.model_copy(update={"content": {**answer.content, name: mine}})
+        return answer
+
+    session.tools.call = filtered  # type: ignore[method-assign]
+
+
+async def test_a_method_that_fails_is_posted_as_an_error_and_not_tried_again(open_session: Any) -> None:
+    def accuracy(run: Run) -> float:
+        return math.nan if "early" in run.method else 0.7
+
+    async with open_session("ada", direction=EARLY, accuracy=accuracy) as session:
+        await OfflineResearcher().research(session)
+        errors = [post for post in await findings(session) if post.kind == "error"]
+        runs = await own_runs(session)
+    assert any("ZeroDivisionError in line 3" in post.text for post in errors)
+    failed = [run.method for run in runs if run.status == "failed"]
+    assert failed
+    assert len(failed) == len(set(failed))
+
+
+async def test_numbers_and_recipes_that_others_claim_prove_nothing(open_session: Any) -> None:
+    claim = 'PGR 0.99!\nrecipe: {"family":"composed","slug":"soft"}'
+    async with open_session("mallory") as mallory:
+        await mallory.ask(Posted, "forum", "post_finding", title="PGR 0.99", text=claim, kind="insight")
+    async with open_session("ada", direction=EARLY) as ada:
+        await OfflineResearcher().research(ada)
+        posts = await findings(ada)
+    assert not any("mallory" in post.text for post in posts if post.author == "ada")
+
+
+async def test_asked_to_stop_it_cancels_its_run_and_still_writes_up(open_session: Any) -> None:
+    async with open_session("ada", direction=EARLY) as session:
+        call, stop = session.tools.call, session.stop
+
+        async def stuck(server: str, tool: str, arguments: Any) -> Any:
+            answer = await call(server, tool, arguments)
+            if tool == "submit_run":
+                stop.ask()
+            return answer
+
+        session.tools.call = stuck
+        await OfflineResearcher().research(session)
+        assert "finished" in (await session.ask(FileText, "filesystem", "read_file", path="notebook.md")).text
+    assert stop.asked
+
+
+async def test_without_evaluations_it_does_not_train(open_session: Any) -> None:
+    async with open_session("ada", agent_evaluations=0) as session:
+        await OfflineResearcher().research(session)
+        assert await own_runs(session) == []
+
+
+async def test_when_todays_evaluations_are_used_up_it_waits_for_the_next_day(open_session: Any) -> None:
+    said: list[str] = []
+    async with open_session("ada", daily_evaluations=1, agent_evaluations=9, seconds=3) as session:
+        object.__setattr__(session, "on_status", said.append)
+        await OfflineResearcher().research(session)
+        assert len((await ask(session.tools, Leaderboard, "evaluation", "leaderboard")).rows) == 1
+    assert "today's evaluations are used up; waiting" in said
+    assert said[-1] == "done"
+
+
+def test_it_has_no_options() -> None:
+    with pytest.raises(ConfigError, match="no options; it got model"):
+        OfflineResearcher({"model": "x"})
+
+
+def test_a_stop_that_was_asked_for_leaves_no_time() -> None:
+    stop = Stop(100)
+    assert 99 < stop.seconds_left <= 100
+    stop.ask()
+    assert stop.seconds_left == 0
