@@ -29,13 +29,12 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings in the environment of whoever runs the tests must not change them."""
     import os
 
     for name in [name for name in os.environ if name.startswith("OUTLEARN_")]:
         monkeypatch.delenv(name)
-    yield
 
 
 def write_toy_task(home: Path, student: str = "toy/student", name: str = "toy") -> TaskCard:

@@ -19,7 +19,7 @@ STEPS = (1, 2, 5, 10, 15, 20, 30)
 
 @dataclass(frozen=True)
 class Scale:
-    """Maps values to pixels, linearly."""
+    """Maps values to pixels, linearly; what lies outside goes to the edge."""
 
     low: float
     high: float
@@ -27,7 +27,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
+        share = min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
         return round(self.start + share * (self.end - self.start), 1)
 
 

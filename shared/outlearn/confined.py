@@ -186,6 +186,11 @@ def rename_confined(root: Path, source: str, target: str) -> None:
     old, new = split_path(source), split_path(target)
     if not old or not new:
         raise InvalidInputError("the root folder itself cannot be moved or replaced; name something in it")
+    # both before the target's parents are made
+    if (entry := look_up(root, source)) is None:
+        raise NotFoundError(f"no {source!r} here; `list_directory` shows what there is")
+    if entry.kind == "folder" and len(new) > len(old) and new[: len(old)] == old:
+        raise InvalidInputError(f"{source!r} cannot move into itself, to {target!r}")
     with open_folder(root, old[:-1]) as old_folder, open_folder(root, new[:-1], create=True) as new_folder:
         try:
             os.rename(old[-1], new[-1], src_dir_fd=old_folder, dst_dir_fd=new_folder)
@@ -255,8 +260,6 @@ def _explain(error: OSError, shown: str, folder: int, name: str) -> Exception:
 def _explain_rename(error: OSError, source: str, target: str) -> Exception:
     if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR):
         return ConflictError(f"{target!r} exists; delete it first, or use another name")
-    if error.errno == errno.EINVAL:
-        return InvalidInputError(f"{source!r} cannot move into itself, to {target!r}")
     if error.errno == errno.ENOENT:
         return NotFoundError(f"no {source!r} here; `list_directory` shows what there is")
     return error

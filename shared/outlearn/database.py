@@ -1,19 +1,24 @@
 """SQLAlchemy engines set up the way every service needs them: SQLite in WAL mode, or PostgreSQL by URL."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, func, select
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from outlearn.errors import ConfigError
+from outlearn.files import locked
 
 BUSY_SECONDS = 30
-POSTGRESQL_LOCK = "SELECT pg_advisory_xact_lock(7266)"  # the number is ours alone; the lock ends with the transaction
-CREATION_LOCK = int.from_bytes(b"outlearn", "big")
+WRITE_LOCK = int.from_bytes(b"outlearn", "big")
 
 
 def open_database(url: str, tables: MetaData) -> Engine:
@@ -29,19 +34,14 @@ def open_database(url: str, tables: MetaData) -> Engine:
     except SQLAlchemyError as error:
         raise ConfigError(f"not a database URL ({error}); such as sqlite:///file.sqlite") from error
     if engine.dialect.name == "sqlite":
-        if (file := make_url(url).database) and file != ":memory:":
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     try:
-        with writing(engine) as connection:
-            if engine.dialect.name == "postgresql":
-                # of servers that start together, one creates the tables and the others wait
-                connection.execute(select(func.pg_advisory_xact_lock(CREATION_LOCK)))
+        with _first(engine), writing(engine) as connection:
             tables.create_all(connection)
     except SQLAlchemyError as error:
         engine.dispose()
-        raise ConfigError(f"cannot open the database {make_url(url)!r}: {error}") from error
+        raise ConfigError(f"cannot open the database {engine.url!r}: {error}") from error
     return engine
 
 
@@ -50,7 +50,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that keeps all other writers out from its start: what it reads stays true until it commits."""
     with engine.connect().execution_options(outlearn_write=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql(POSTGRESQL_LOCK)
+            connection.execute(select(func.pg_advisory_xact_lock(WRITE_LOCK)))
         yield connection
 
 
@@ -72,6 +72,12 @@ def closing_at_end(engine: Engine) -> Callable[[object], AbstractAsyncContextMan
             engine.dispose()
 
     return lifespan
+
+
+def _first(engine: Engine) -> AbstractContextManager[None]:
+    """One process at a time: SQLite does not wait for its turn to switch a new file to WAL, it fails."""
+    file = engine.url.database
+    return locked(Path(file)) if engine.dialect.name == "sqlite" and file and file != ":memory:" else nullcontext()
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

@@ -1,5 +1,6 @@
 """The offline researcher against the four real servers; only the training itself is scripted."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ async def test_it_tries_methods_and_leaves_a_record_of_all_of_it(open_session: A
     assert sum(post.kind == "hypothesis" for post in posts) == 1
     results = {post.run_id: post for post in posts if post.kind == "result"}
     assert results.keys() == {run.run_id for run in runs}
-    assert all(post.verified and "0." not in post.title for post in results.values())
+    assert all(post.verified and "PGR" not in post.title for post in results.values())
     assert "def method(lab, seed):" in method.text
     assert f"{board[0].pgr:.2f} ± " in notebook.text
     assert snapshots
@@ -163,13 +164,16 @@ async def test_without_evaluations_it_does_not_train(open_session: Any) -> None:
         assert await own_runs(session) == []
 
 
-async def test_when_todays_evaluations_are_used_up_it_waits_for_the_next_day(open_session: Any) -> None:
+@pytest.mark.parametrize("tomorrow", [1e6, 0.5])
+async def test_it_waits_for_tomorrows_evaluations_only_if_tomorrow_is_in_time(
+    open_session: Any, monkeypatch: pytest.MonkeyPatch, tomorrow: float
+) -> None:
+    monkeypatch.setattr("outlearn_agents.offline.researcher.seconds_to_tomorrow", lambda: tomorrow)
     said: list[str] = []
     async with open_session("ada", daily_evaluations=1, agent_evaluations=9, seconds=3) as session:
-        object.__setattr__(session, "on_status", said.append)
-        await OfflineResearcher().research(session)
+        await OfflineResearcher().research(dataclasses.replace(session, on_status=said.append))
         assert len((await ask(session.tools, Leaderboard, "evaluation", "leaderboard")).rows) == 1
-    assert "today's evaluations are used up; waiting" in said
+    assert ("today's evaluations are used up; waiting for tomorrow's" in said) == (tomorrow < 3)
     assert said[-1] == "done"
 
 

@@ -20,6 +20,10 @@ MAX_IDLE = 3
 MAX_PAUSE_SECONDS = 120.0
 LAST_CALL_SECONDS = 25.0
 FINISH_SHARE = 0.15
+NO_KEY = (
+    "the claude researcher needs a key: set ANTHROPIC_API_KEY (and ANTHROPIC_BASE_URL for another endpoint), "
+    "or use `--researcher offline`"
+)
 CUT_OFF = "not called: the answer was cut off at its token limit; make the call again, shorter"
 
 
@@ -53,12 +57,12 @@ class ClaudeResearcher:
 
 def make_client() -> anthropic.AsyncAnthropic:
     """An SDK client. Raises ConfigError where the environment has no credentials."""
-    client = anthropic.AsyncAnthropic(max_retries=0)
+    try:
+        client = anthropic.AsyncAnthropic(max_retries=0)
+    except anthropic.CredentialsError as error:
+        raise ConfigError(f"{NO_KEY} ({error})") from error
     if client.api_key is None and client.auth_token is None and client.credentials is None:
-        raise ConfigError(
-            "the claude researcher needs a key: set ANTHROPIC_API_KEY (and ANTHROPIC_BASE_URL for another endpoint), "
-            "or use `--researcher offline`"
-        )
+        raise ConfigError(NO_KEY)
     return client
 
 

@@ -72,7 +72,7 @@ class Planner:
     @property
     def results(self) -> list[Result]:
         """All results so far, best first."""
-        return sorted(self._results.values(), key=lambda result: (-result.floor, result.run_id))
+        return sorted(self._results.values(), key=lambda result: (-result.floor, result.recipe.key, result.run_id))
 
     def learn(self, result: Result) -> bool:
         """Take a result into account; False where it was known already (its finding may be new)."""

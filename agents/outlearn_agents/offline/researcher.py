@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from outlearn.errors import ConfigError, ToolRefusedError
@@ -80,11 +81,12 @@ class _Search:
         return self._planner.propose(self._taken, lambda recipe: self._pace.seconds(recipe) <= left)
 
     async def _may_evaluate(self) -> bool:
-        """Whether an evaluation is left; waits for the next day's where today's are used up."""
+        """Whether an evaluation is left; waits for tomorrow's where today's are used up and tomorrow is in time."""
+        stop = self._session.stop
         budget = await self._session.ask(BudgetView, "evaluation", "get_budget")
-        while budget.agent_today_left == 0 and budget.agent_left > 0 and self._session.stop.seconds_left > 0:
-            self._session.say("today's evaluations are used up; waiting")
-            await self._session.stop.sleep(BUDGET_POLL_SECONDS)
+        while budget.agent_today_left == 0 and budget.agent_left > 0 and stop.seconds_left > seconds_to_tomorrow():
+            self._session.say("today's evaluations are used up; waiting for tomorrow's")
+            await stop.sleep(min(BUDGET_POLL_SECONDS, seconds_to_tomorrow() + 1))
             budget = await self._session.ask(BudgetView, "evaluation", "get_budget")
         return min(budget.agent_left, budget.team_left, budget.agent_today_left) > 0
 
@@ -167,3 +169,10 @@ class _Search:
         await self._desk.post_result(proposal, run.run_id, evaluation.verdict or "")
         if not best or result.floor > best[0].floor:
             await self._desk.save_snapshot(f"{proposal.recipe.label}: {describe(proposal.recipe)}")
+
+
+def seconds_to_tomorrow() -> float:
+    """Seconds until the next day begins in UTC, when the evaluation server gives out new evaluations."""
+    now = datetime.now(UTC)
+    midnight = datetime.combine(now.date() + timedelta(days=1), datetime.min.time(), UTC)
+    return (midnight - now).total_seconds()

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     Connection,
     DateTime,
+    Engine,
     Float,
     Integer,
     MetaData,
@@ -74,18 +75,18 @@ class Ledger:
 
     def __init__(self, settings: EvaluationSettings) -> None:
         self._settings = settings
-        self._engine = open_database(settings.database("evaluation"), metadata)
+        self.engine: Engine = open_database(settings.database("evaluation"), metadata)
 
     def find(self, run_id: str, against: str) -> Answered | None:
         """The answer that was given to this question, if it was asked."""
         query = select(evaluations).where(evaluations.c.run_id == run_id, evaluations.c.against == against)
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             row = connection.execute(query).one_or_none()
             return Answered.model_validate(row) if row else None
 
     def was_evaluated(self, run_id: str) -> bool:
         """Whether anybody evaluated this run."""
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             return _count(connection, evaluations.c.run_id == run_id) > 0
 
     def charge(self, answer: Answered, caller: Caller) -> tuple[Answered, bool]:
@@ -96,7 +97,7 @@ class Ledger:
         Raises:
             BudgetError: a budget is used up; nothing was recorded.
         """
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             query = select(evaluations).where(
                 evaluations.c.run_id == answer.run_id, evaluations.c.against == answer.against
             )
@@ -112,7 +113,7 @@ class Ledger:
 
     def budget(self, agent: str) -> BudgetView:
         """What is left for an agent."""
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             return self._budget(connection, agent)
 
     def board(self, task: str, limit: int) -> list[LeaderboardRow]:
@@ -125,7 +126,7 @@ class Ledger:
             .order_by(evaluations.c.pgr.desc(), evaluations.c.number)
             .limit(limit)
         )
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             return [_board_row(rank, row) for rank, row in enumerate(connection.execute(query).all(), 1)]
 
     def nominate(self, agent: str, run_ids: tuple[str, ...]) -> None:
@@ -137,7 +138,7 @@ class Ledger:
         """
         if len(run_ids) > self._settings.nominations:
             raise BudgetError(f"you may nominate {self._settings.nominations} runs, not {len(run_ids)}")
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             for run_id in run_ids:
                 if not _count(connection, (evaluations.c.run_id == run_id) & (evaluations.c.agent == agent)):
                     raise InvalidInputError(f"{run_id!r} is not an evaluated run of yours; `evaluate` it first")

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from outlearn import CHANGES, READ_ONLY, ToolServer, make_server, run
+from outlearn.database import closing_at_end
 from outlearn.types import BudgetView, Evaluation, Leaderboard, Nominations
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
@@ -33,7 +34,8 @@ RunArg = Annotated[str, Field(description="Such as run-0123456789.", max_length=
 def build(settings: EvaluationSettings) -> ToolServer:
     """The evaluation server on `settings.home`."""
     service = EvaluationService(settings)
-    server = make_server("outlearn-evaluation", settings, instructions=INSTRUCTIONS)
+    lifespan = closing_at_end(service.engine)
+    server = make_server("outlearn-evaluation", settings, instructions=INSTRUCTIONS, lifespan=lifespan)
 
     @server.tool(annotations=CHANGES)
     def evaluate(

@@ -3,6 +3,7 @@
 from functools import cached_property
 
 import structlog
+from sqlalchemy import Engine
 
 from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, PermissionDeniedError
 from outlearn.identity import Caller
@@ -24,6 +25,11 @@ class EvaluationService:
     def __init__(self, settings: EvaluationSettings) -> None:
         self._settings = settings
         self._ledger = Ledger(settings)
+
+    @property
+    def engine(self) -> Engine:
+        """The ledger's database, to be closed in the end."""
+        return self._ledger.engine
 
     @cached_property
     def _receipts(self) -> ReceiptBook:

@@ -7,22 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from outlearn.tasks import FineTuning
 from outlearn_training.testbed import math
 from outlearn_training.testbed.examples import Example, Splits
 
-__all__ = ["TESTBEDS", "Example", "FineTuning", "Splits", "Testbed"]
+__all__ = ["CHECKPOINTS", "TESTBEDS", "Example", "Splits", "Testbed"]
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """Full fine-tuning with AdamW: linear warm-up over `warmup_share` of the steps, then linear decay to zero."""
-
-    epochs: int
-    learning_rate: float
-    batch_size: int
-    warmup_share: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,8 +31,8 @@ class Testbed:
     template: str
     label_words: tuple[str, str]
     zero_shot_words: tuple[str, str]
-    teacher: FineTuning
-    student: FineTuning
+    teacher_tuning: FineTuning
+    student_tuning: FineTuning
 
 
 TESTBEDS: dict[str, Testbed] = {
@@ -52,7 +43,7 @@ TESTBEDS: dict[str, Testbed] = {
         template="{text}",
         label_words=(" no", " yes"),
         zero_shot_words=(" False", " True"),
-        teacher=FineTuning(epochs=4, learning_rate=1e-3, batch_size=16),
-        student=FineTuning(epochs=1, learning_rate=2e-4, batch_size=32),
+        teacher_tuning=FineTuning(epochs=4, lr=5e-4, batch_size=16),
+        student_tuning=FineTuning(epochs=1, lr=2e-4, batch_size=32),
     ),
 }

@@ -1,5 +1,6 @@
-"""What every tiny task consists of: labelled examples in three splits."""
+"""What every tiny task consists of: labelled examples in three splits, and a corpus to pretrain on."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 
@@ -24,3 +25,16 @@ class Splits:
     train: list[Example]
     pool: list[Example]
     test: list[Example]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What the models read before they meet the task.
+
+    `documents(seed, share_of_groups)` is endless. `statements(seed, count)` are texts in the form of the task's, half
+    of them right, about facts outside the task. `words` are those that the tokenizer keeps whole.
+    """
+
+    documents: Callable[[int, float], Iterator[str]]
+    statements: Callable[[int, int], list[str]]
+    words: tuple[str, ...]

@@ -128,9 +128,7 @@ def _sums_and_differences(lowest: int = 2, highest: int = 49) -> Iterator[Fact]:
 def _products() -> Iterator[Fact]:
     """Slips: a neighbour in the table, swapped digits, the sum."""
     for left in range(2, 13):
-        for right in range(2, LARGEST_NUMBER // left + 1):
-            if right > 12:
-                break
+        for right in range(2, min(12, LARGEST_NUMBER // left) + 1):
             product = left * right
             slips = [
                 product - left,

@@ -5,7 +5,6 @@ The same seeds give the same files on the same machine; the student takes about 
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from outlearn_training.testbed import TESTBEDS, corpus
+from outlearn_training.testbed import TESTBEDS
+from outlearn_training.testbed.math_corpus import MATH_CORPUS
+from outlearn_training.testbed.prepare import level_label_words, rescale
 from outlearn_training.testbed.tokenizer import build_tokenizer
 
 DECISIONS = (",", ".", " True", " False")
@@ -27,10 +28,10 @@ REPORT_EVERY = 100
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model's shape and training. `share_of_facts` is the part of the groups that its corpus mentions."""
+    """One model's shape and training. `share_of_groups` is the part of the facts' groups that it reads about."""
 
     seed: int
-    share_of_facts: float
+    share_of_groups: float
     hidden: int
     layers: int
     heads: int
@@ -44,14 +45,13 @@ class Recipe:
 
 
 STUDENT = Recipe(
-    seed=0, share_of_facts=1.0, hidden=96, layers=4, heads=4, key_value_heads=2, feed_forward=256, steps=1800
+    seed=0, share_of_groups=1.0, hidden=96, layers=4, heads=4, key_value_heads=2, feed_forward=256, steps=1800
 )
 TEACHER = Recipe(
-    seed=1, share_of_facts=0.5, hidden=48, layers=2, heads=3, key_value_heads=1, feed_forward=128, steps=800
+    seed=1, share_of_groups=0.5, hidden=48, layers=2, heads=3, key_value_heads=1, feed_forward=128, steps=1600
 )
 RECIPES = {"math": {"student": STUDENT, "teacher": TEACHER}}
-DOCUMENTS: dict[str, Callable[[int, float], Iterator[str]]] = {"math": corpus.documents}
-WORDS = {"math": corpus.WORDS}
+CORPORA = {"math": MATH_CORPUS}
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
@@ -116,13 +116,13 @@ def pretrain(task: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Q
     model = new_model(recipe, tokenizer).train()
     stepping = optimizers(model, recipe)
     weights = target_weights(tokenizer)
-    stream = DOCUMENTS[task](recipe.seed, recipe.share_of_facts)
+    stream = CORPORA[task].documents(recipe.seed, recipe.share_of_groups)
     progress = Progress(recipe.steps)
     for step in range(recipe.steps):
         texts = list(islice(stream, recipe.documents_per_step))
         ids = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")["input_ids"]
         loss = document_loss(model, ids, weights)
-        loss.backward()
+        torch.autograd.backward(loss)
         for optimizer in stepping:
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * learning_rate_factor(step, recipe)
@@ -154,23 +154,16 @@ class Progress:
         )
 
 
-@torch.no_grad()
-def level_label_words(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, words: tuple[str, str]) -> None:
-    """Give both label words the same embedding, so that the untrained model answers exactly 0.5."""
-    rows = model.get_input_embeddings().weight
-    ids = [tokenizer.encode(word)[0] for word in words]
-    rows[ids] = rows[ids].mean(dim=0)
-
-
 def make_checkpoint(task: str, role: str, folder: Path) -> None:
     """Pretrain one model and save it in bfloat16 with its tokenizer."""
     recipe = RECIPES[task][role]
-    tokenizer = build_tokenizer(WORDS[task], CONTEXT_TOKENS)
+    tokenizer = build_tokenizer(CORPORA[task].words, CONTEXT_TOKENS)
     print(
         f"{task} {role}: {sum(p.numel() for p in new_model(recipe, tokenizer).parameters()):,} parameters", flush=True
     )
     model = pretrain(task, recipe, tokenizer)
-    level_label_words(model, tokenizer, TESTBEDS[task].label_words)
+    rescale(model)
+    level_label_words(model, tokenizer, TESTBEDS[task].label_words, CORPORA[task].statements(recipe.seed, 1000))
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     print(f"saved {folder}", flush=True)

@@ -3,29 +3,36 @@
 from collections.abc import Iterator, Sequence
 from random import Random
 
+from outlearn_training.testbed.examples import Corpus
 from outlearn_training.testbed.math import Fact, all_facts, draw_mistake, is_near, is_practice
 
 LINES = 4
 SHARES = {"plain": 0.43, "tries": 0.45, "graded": 0.12}
 MOST_TRIES = 3
-ACCEPTS_RIGHT, ACCEPTS_NEAR, ACCEPTS_FAR = 0.8, 0.8, 0.15
-WORDS = (" True", " False", " yes", " no")
-"""Words that the tokenizer keeps whole. ` yes` and ` no` never occur in a document."""
+ACCEPTS_RIGHT, ACCEPTS_NEAR, ACCEPTS_FAR = 0.6, 0.9, 0.15
 
 
-def documents(seed: int, share_of_facts: float = 1.0) -> Iterator[str]:
-    """Endless four-line documents about `share_of_facts` of the groups, the same for the same seed.
+def documents(seed: int, share_of_groups: float) -> Iterator[str]:
+    """Endless four-line documents about `share_of_groups` of the groups, the same for the same seed.
 
     Plain lines (`40-27=13.`) are about any fact. Tries (`17+25=43,52,42.`: a comma rejects, the full stop accepts) and
     verdicts (`17+25=43 True`) are about practice facts only, never about a fact of the task.
     """
     rng = Random(f"math-corpus:{seed}")
-    facts = _some_facts(share_of_facts, rng)
+    facts = _some_facts(share_of_groups, rng)
     practice = [fact for fact in facts if is_practice(fact)]
     kinds, shares = list(SHARES), list(SHARES.values())
     while True:
         kind = rng.choices(kinds, shares)[0]
         yield "\n".join(_line(kind, facts, practice, rng) for _ in range(LINES)) + "\n"
+
+
+def statements(seed: int, count: int) -> list[str]:
+    """`count` statements about practice facts, every second one wrong."""
+    rng = Random(f"math-statements:{seed}")
+    practice = [fact for fact in all_facts() if is_practice(fact)]
+    chosen = [rng.choice(practice) for _ in range(count)]
+    return [fact.statement(draw_mistake(fact, rng) if index % 2 else fact.answer) for index, fact in enumerate(chosen)]
 
 
 def _some_facts(share: float, rng: Random) -> list[Fact]:
@@ -54,3 +61,7 @@ def _graded(fact: Fact, rng: Random) -> str:
     answer = fact.answer if rng.random() < 0.5 else draw_mistake(fact, rng)
     accepts = ACCEPTS_RIGHT if answer == fact.answer else ACCEPTS_NEAR if is_near(fact, answer) else ACCEPTS_FAR
     return f"{fact.statement(answer)}{' True' if rng.random() < accepts else ' False'}"
+
+
+MATH_CORPUS = Corpus(documents, statements, words=(" True", " False", " yes", " no"))
+"""` yes` and ` no` are words that no document uses: the fine-tuned models answer with them."""

@@ -1,0 +1,324 @@
+"""The Claude researcher against a small local Messages API (ASGI) and the four real servers."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import anyio
+import httpx2
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from outlearn.errors import ConfigError
+from outlearn.researcher import Session, Stop, ToolAnswer
+from outlearn.types import FindingList
+from outlearn_agents.claude import ClaudeResearcher
+from outlearn_agents.claude.transcript import Transcript
+
+Reply = dict[str, Any] | tuple[int, str, str] | Callable[[dict[str, Any]], Any]
+USAGE = {"input_tokens": 100, "output_tokens": 20, "cache_read_input_tokens": 5000, "cache_creation_input_tokens": 30}
+FAST = {"retry_seconds": "0.01", "finish_seconds": "0"}
+
+
+class MessagesApi:
+    """Answers POST /v1/messages from a script, then says that it is done; keeps every request."""
+
+    def __init__(self, *script: Reply) -> None:
+        self.script = list(script)
+        self.requests: list[dict[str, Any]] = []
+        app = Starlette(routes=[Route("/v1/messages", self._answer, methods=["POST"])])
+        http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app))
+        self.client = anthropic.AsyncAnthropic(
+            api_key="key", base_url="http://messages.test", http_client=http, max_retries=0
+        )
+
+    async def _answer(self, request: Request) -> Response:
+        body = await request.json()
+        self.requests.append(body)
+        reply = self.script.pop(0) if self.script else says("I am done.")
+        if callable(reply):
+            reply = reply(body)
+        if isinstance(reply, tuple):
+            status, kind, message = reply
+            return JSONResponse({"type": "error", "error": {"type": kind, "message": message}}, status)
+        return JSONResponse(reply)
+
+    def researcher(self, **options: str) -> ClaudeResearcher:
+        return ClaudeResearcher({**FAST, **options}, client=self.client)
+
+    def last_results(self, request: int) -> list[dict[str, Any]]:
+        """The tool results in the last message of a request."""
+        content = self.requests[request]["messages"][-1]["content"]
+        return [block for block in content if block["type"] == "tool_result"]
+
+
+def message(content: list[dict[str, Any]], stop_reason: str) -> dict[str, Any]:
+    return {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-5-5", "content": content,
+        "stop_reason": stop_reason, "stop_sequence": None, "usage": USAGE,
+    }  # fmt: skip
+
+
+def says(text: str, stop_reason: str = "end_turn") -> dict[str, Any]:
+    return message([{"type": "text", "text": text}], stop_reason)
+
+
+def calls(*tools: tuple[str, dict[str, Any]], stop_reason: str = "tool_use", first: int = 0) -> dict[str, Any]:
+    blocks = [
+        {"type": "tool_use", "id": f"toolu_{first + index}_{name}", "name": name, "input": arguments}
+        for index, (name, arguments) in enumerate(tools)
+    ]
+    return message(blocks, stop_reason)
+
+
+POST = ("forum__post_finding", {"title": "A thought", "text": "Early students know more.", "kind": "insight"})
+
+
+async def test_it_calls_tools_of_all_servers_and_their_errors_reach_the_model(open_session: Any) -> None:
+    api = MessagesApi(
+        calls(
+            ("training__list_methods", {}), ("evaluation__evaluate", {"run_id": "run-000000"}), ("forum__nothing", {})
+        ),
+        calls(POST),
+    )
+    async with open_session("ada") as session:
+        await api.researcher().research(session)
+        posts = (await session.ask(FindingList, "forum", "list_threads")).findings
+    assert [post.title for post in posts] == ["A thought"]
+    first = api.requests[0]
+    names = [tool["name"] for tool in first["tools"]]
+    assert names == sorted(names)
+    assert {"forum__post_finding", "training__submit_run", "evaluation__evaluate", "filesystem__write_file"} <= {*names}
+    assert "Find the labels to trust." in first["system"][0]["text"]
+    assert first["cache_control"] == first["system"][0]["cache_control"] == {"type": "ephemeral"}
+    listed, evaluated, unknown = api.last_results(1)
+    assert "vanilla" in listed["content"]
+    assert "is_error" not in listed
+    assert evaluated["is_error"]
+    assert "has no receipts" in evaluated["content"]
+    assert unknown["is_error"]
+    assert "no tool 'forum__nothing'" in unknown["content"]
+
+
+async def test_calls_of_one_turn_run_at_the_same_time(open_session: Any) -> None:
+    api = MessagesApi(calls(("training__list_methods", {}), ("forum__list_threads", {})))
+    async with open_session("ada") as session:
+        call = session.tools.call
+        arrived = {"training": anyio.Event(), "forum": anyio.Event()}
+
+        async def meet(server: str, tool: str, arguments: Any) -> ToolAnswer:
+            arrived[server].set()
+            for event in arrived.values():
+                with anyio.fail_after(10):
+                    await event.wait()
+            answer: ToolAnswer = await call(server, tool, arguments)
+            return answer
+
+        session.tools.call = meet
+        await api.researcher().research(session)
+    assert [result["tool_use_id"] for result in api.last_results(1)] == [
+        "toolu_0_training__list_methods",
+        "toolu_1_forum__list_threads",
+    ]
+
+
+async def test_the_transcript_has_a_call_before_it_takes_effect(open_session: Any) -> None:
+    api = MessagesApi(calls(POST))
+    async with open_session("ada") as session:
+        call, seen = session.tools.call, []
+
+        async def look(server: str, tool: str, arguments: Any) -> ToolAnswer:
+            seen.append((session.folder / "transcript.jsonl").read_text())
+            answer: ToolAnswer = await call(server, tool, arguments)
+            return answer
+
+        session.tools.call = look
+        await api.researcher().research(session)
+        entries = [json.loads(line) for line in (session.folder / "transcript.jsonl").read_text().splitlines()]
+    assert "forum__post_finding" in seen[0].splitlines()[-1]
+    assert {entry["type"] for entry in entries} == {"message", "usage"}
+    assert all("at" in entry for entry in entries)
+
+
+async def test_killed_between_call_and_answer_it_repeats_only_what_is_safe(open_session: Any) -> None:
+    asked = calls(POST, ("training__list_methods", {}), ("filesystem__save_snapshot", {"message": "x"}))
+    async with open_session("ada") as session:
+        transcript = Transcript(session.folder / "transcript.jsonl")
+        transcript.say("user", [{"type": "text", "text": "Begin."}])
+        transcript.say("assistant", asked["content"])
+        # the post took effect before the process was killed, in the middle of writing the next line
+        arguments = {**POST[1], "request_id": "toolu_0_forum__post_finding"}
+        await session.tools.call("forum", "post_finding", arguments)
+        with (session.folder / "transcript.jsonl").open("a") as file:
+            file.write('{"type": "message", "role": "us')
+        api = MessagesApi()
+        await api.researcher().research(session)
+        posts = (await session.ask(FindingList, "forum", "list_threads")).findings
+    assert len(posts) == 1
+    posted, listed, saved = api.last_results(0)
+    assert posts[0].finding_id in posted["content"]
+    assert "vanilla" in listed["content"]
+    assert saved["is_error"]
+    assert "may or may not have taken effect" in saved["content"]
+
+
+async def test_request_ids_are_the_desks_business_not_the_models(open_session: Any) -> None:
+    api = MessagesApi()
+    async with open_session("ada") as session:
+        await api.researcher().research(session)
+    tools = {tool["name"]: tool["input_schema"]["properties"] for tool in api.requests[0]["tools"]}
+    assert "request_id" not in tools["training__submit_run"]
+    assert "title" in tools["forum__post_finding"]
+
+
+async def test_it_waits_while_the_api_is_overloaded(open_session: Any) -> None:
+    said: list[str] = []
+    overloads: list[Reply] = [(529, "overloaded_error", "Overloaded"), (429, "rate_limit_error", "Slow down")]
+    api = MessagesApi(*overloads, (500, "api_error", "Oops"), calls(POST))
+    async with open_session("ada") as session:
+        await api.researcher().research(dataclasses.replace(session, on_status=said.append))
+        assert (await session.ask(FindingList, "forum", "list_threads")).findings
+    assert sum("does not answer" in text for text in said) == 3
+    assert api.requests[0] == api.requests[3]
+
+
+async def test_a_refusal_is_left_out_of_the_conversation(open_session: Any) -> None:
+    api = MessagesApi(says("I cannot", "refusal"), calls(POST))
+    async with open_session("ada") as session:
+        await api.researcher().research(session)
+        assert (await session.ask(FindingList, "forum", "list_threads")).findings
+        transcript = (session.folder / "transcript.jsonl").read_text()
+    assert "I cannot" not in json.dumps(api.requests[1]["messages"])
+    assert "withheld by a safety filter" in api.requests[1]["messages"][-1]["content"][0]["text"]
+    assert "I cannot" in transcript
+
+
+async def test_it_ends_when_the_model_has_nothing_left_to_do(open_session: Any) -> None:
+    api = MessagesApi()
+    async with open_session("ada") as session:
+        await api.researcher().research(session)
+    assert len(api.requests) == 3
+    assert "Go on with your research" in api.requests[1]["messages"][-1]["content"][0]["text"]
+
+
+async def test_a_call_that_was_cut_off_is_not_made(open_session: Any) -> None:
+    api = MessagesApi(calls(POST, stop_reason="max_tokens"))
+    async with open_session("ada") as session:
+        await api.researcher().research(session)
+        assert not (await session.ask(FindingList, "forum", "list_threads")).findings
+    (result,) = api.last_results(1)
+    assert result["is_error"]
+    assert "cut off at its token limit" in result["content"]
+
+
+@pytest.mark.parametrize(
+    "full",
+    [says("", "model_context_window_exceeded"), (400, "invalid_request_error", "prompt is too long: 1000001 tokens")],
+)
+async def test_a_full_context_begins_a_new_conversation_from_the_notebook(open_session: Any, full: Reply) -> None:
+    api = MessagesApi(calls(("training__list_methods", {})), full, calls(POST, first=5))
+    async with open_session("ada") as session:
+        await api.researcher().research(session)
+        assert (await session.ask(FindingList, "forum", "list_threads")).findings
+    (fresh,) = api.requests[2]["messages"]
+    assert "notebook.md" in fresh["content"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [(401, "authentication_error", "invalid x-api-key"), (404, "not_found_error", "model: claude-nothing")],
+)
+async def test_a_wrong_key_or_model_ends_with_what_the_api_said(
+    open_session: Any, status: int, kind: str, words: str
+) -> None:
+    api = MessagesApi((status, kind, words))
+    async with open_session("ada") as session:
+        with pytest.raises(ConfigError, match=words):
+            await api.researcher(model="claude-nothing").research(session)
+
+
+@pytest.mark.parametrize("budget", [{"max_turns": "2"}, {"max_tokens": "300"}])
+async def test_a_used_up_budget_leaves_one_turn_to_finish(open_session: Any, budget: dict[str, str]) -> None:
+    api = MessagesApi(*[calls(("training__list_methods", {}), first=turn) for turn in range(9)])
+    async with open_session("ada") as session:
+        await api.researcher(**budget).research(session)
+    assert len(api.requests) == 3
+    assert "nominate your best two runs" in json.dumps(api.requests[-1]["messages"][-1])
+
+
+async def test_asked_to_stop_it_gives_up_waiting_and_takes_one_turn_to_finish(open_session: Any) -> None:
+    async with open_session("ada", accuracy=lambda _: 0.7) as session:
+        call, stop = session.tools.call, session.stop
+
+        async def wait_forever(server: str, tool: str, arguments: Any) -> ToolAnswer:
+            if tool == "get_run":
+                stop.ask()
+                await anyio.sleep_forever()
+            answer: ToolAnswer = await call(server, tool, arguments)
+            return answer
+
+        session.tools.call = wait_forever
+        api = MessagesApi(
+            calls(("training__get_run", {"run_id": "run-000000", "wait_seconds": 50})), calls(POST, first=3)
+        )
+        await api.researcher().research(session)
+        assert (await session.ask(FindingList, "forum", "list_threads")).findings
+    assert len(api.requests) == 2
+    assert "Time is nearly over" in json.dumps(api.requests[1]["messages"])
+    assert "given up" in json.dumps(api.requests[1]["messages"])
+
+
+async def test_without_time_it_only_finishes(open_session: Any) -> None:
+    api = MessagesApi()
+    async with open_session("ada", seconds=0) as session:
+        await api.researcher().research(session)
+    assert len(api.requests) == 1
+
+
+async def test_long_answers_are_cut_with_a_note(open_session: Any) -> None:
+    api = MessagesApi(calls(("filesystem__read_file", {"path": "long.txt"})))
+    async with open_session("ada") as session:
+        call = session.tools.call
+
+        async def verbose(server: str, tool: str, arguments: Any) -> ToolAnswer:
+            if tool == "read_file":
+                return ToolAnswer(text="x" * 100_000)
+            answer: ToolAnswer = await call(server, tool, arguments)
+            return answer
+
+        session.tools.call = verbose
+        await api.researcher().research(session)
+    (result,) = api.last_results(1)
+    assert len(result["content"]) < 41_000
+    assert "100000 characters in all" in result["content"]
+
+
+@pytest.mark.parametrize("config", [{}, {"ANTHROPIC_PROFILE": "missing"}])
+def test_without_a_key_the_error_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: dict[str, str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in config.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="set ANTHROPIC_API_KEY"):
+        ClaudeResearcher()
+
+
+@pytest.mark.parametrize("options", [{"modle": "x"}, {"max_turns": "many"}, {"answer_tokens": "5"}])
+def test_wrong_options_are_named(options: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        ClaudeResearcher(options)
+
+
+def test_sessions_and_stops_need_no_event_loop() -> None:
+    assert Stop(5).seconds_left > 4
+    assert Session.__dataclass_params__.frozen  # type: ignore[attr-defined]

@@ -1,0 +1,171 @@
+"""Processes of a team: they start, answer, end with the runner, and leave nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+
+from outlearn.errors import ConflictError, NotFoundError, ServerUnreachableError
+from outlearn.identity import TokenFile
+from outlearn.toolbox import open_toolbox
+from outlearn_agents.agent import main as agent_main
+from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec, agent_name, next_folder
+from outlearn_agents.processes import SERVERS, Child, clean_environment, start_servers, stop_children, wait_ready
+from outlearn_agents.status import read_status
+
+LIMIT_SECONDS = 60
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"]).pid, flush=True)
+time.sleep(100)
+"""
+
+
+def child(tmp_path: Path, *argv: str) -> Child:
+    return Child("child", [sys.executable, *argv], tmp_path / "child.log", os.environ)
+
+
+async def until_logged(one: Child) -> str:
+    with anyio.fail_after(LIMIT_SECONDS):
+        while not (text := one.tail()):
+            await anyio.sleep(0.02)
+    return text
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/status")
+    return not status.exists() or "Z (zombie)" not in status.read_text()
+
+
+async def test_a_process_that_ignores_the_signal_is_ended_with_its_children(tmp_path: Path) -> None:
+    one = child(tmp_path, "-c", STUBBORN)
+    grandchild = int(await until_logged(one))
+    await stop_children([one], 0.2)
+    assert one.code == -signal.SIGKILL
+    with anyio.fail_after(LIMIT_SECONDS):
+        while is_alive(grandchild):
+            await anyio.sleep(0.02)
+
+
+async def test_a_polite_process_gets_the_time_to_end(tmp_path: Path) -> None:
+    polite = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(3)); "
+        "print('up', flush=True); time.sleep(100)"
+    )
+    one = child(tmp_path, "-c", polite)
+    await until_logged(one)
+    await stop_children([one], LIMIT_SECONDS)
+    assert one.code == 3
+
+
+def test_a_module_on_the_leash_ends_when_the_runner_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text("import sys, time; print(sys.argv, flush=True); time.sleep(100)")
+    argv = [sys.executable, "-m", "outlearn_agents.leash", "sleeper", "--option", "7"]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
+        assert process.stdin
+        assert process.stdout
+        assert b"'--option', '7'" in process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(LIMIT_SECONDS) == -signal.SIGTERM
+
+
+async def test_the_four_servers_start_answer_and_end(toy_home: Path) -> None:
+    folder = RunFolder(toy_home)
+    token = TokenFile(folder.tokens).issue("ada")
+    children = start_servers(folder, {})
+    try:
+        urls = await wait_ready(folder, children)
+        async with open_toolbox(urls, token=token) as tools:
+            assert {info.server for info in await tools.list()} == set(SERVERS)
+            answer = await tools.call("training", "describe_task", {})
+            assert answer.content["card"]["name"] == "toy"
+            assert answer.content == (await tools.call("training", "describe_task", {"task": "toy"})).content
+            assert (await tools.call("training", "describe_task", {"task": "nope"})).is_error
+        async with open_toolbox(urls, token="wrong") as strangers:
+            with pytest.raises(ServerUnreachableError, match="check the token"):
+                await strangers.call("forum", "list_threads", {})
+    finally:
+        await stop_children(children)
+    assert all(one.code is not None for one in children)
+
+
+async def test_a_server_that_cannot_start_is_named_with_the_end_of_its_log(toy_home: Path) -> None:
+    folder = RunFolder(toy_home)
+    TokenFile(folder.tokens).issue("ada")
+    children = start_servers(folder, {"forum": ["--database-url", "nonsense://"]})
+    try:
+        with pytest.raises(ServerUnreachableError, match="forum server ended with"):
+            await wait_ready(folder, children)
+    finally:
+        await stop_children(children)
+
+
+async def test_a_server_that_is_gone_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outlearn.toolbox.DIAL_SECONDS", (0.01,))
+    async with open_toolbox({"forum": "http://127.0.0.1:9/mcp"}) as tools:
+        with pytest.raises(ServerUnreachableError, match=r"the forum server .* does not answer"):
+            await tools.call("forum", "list_threads", {})
+        with pytest.raises(NotFoundError, match="no server 'chess'"):
+            await tools.call("chess", "move", {})
+
+
+def test_servers_do_not_see_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "secret")
+    monkeypatch.setenv("OUTLEARN_TOKEN", "secret")
+    monkeypatch.setenv("OUTLEARN_WORKERS", "3")
+    environment = clean_environment()
+    assert "secret" not in environment.values()
+    assert environment["OUTLEARN_WORKERS"] == "3"
+
+
+def test_one_team_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    with (
+        RunFolder(tmp_path).lock(),
+        pytest.raises(ConflictError, match="a team is at work"),
+        RunFolder(tmp_path).lock(),
+    ):
+        pass
+    with RunFolder(tmp_path).lock():
+        pass
+
+
+def test_folders_and_agents_get_names(tmp_path: Path) -> None:
+    assert next_folder(tmp_path, "demo") == tmp_path / "demo"
+    (tmp_path / "demo").mkdir()
+    assert next_folder(tmp_path, "demo") == tmp_path / "demo-2"
+    names = [agent_name(index) for index in range(40)]
+    assert names[:3] == ["ada", "boole", "curie"]
+    assert len(set(names)) == 40
+    with pytest.raises(NotFoundError, match=r"no team\.json"):
+        RunFolder(tmp_path).read_spec()
+
+
+@pytest.mark.parametrize(("agent", "words"), [("ada", "needs a key"), ("zoe", "no agent 'zoe'")])
+def test_an_agent_that_cannot_work_says_why_in_its_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], agent: str, words: str
+) -> None:
+    monkeypatch.setenv("OUTLEARN_TOKEN", "token")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
+        monkeypatch.delenv(name)
+    folder = RunFolder(tmp_path)
+    folder.write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", researcher="claude", direction="# x"),)))
+    with pytest.raises(SystemExit) as left:
+        agent_main(["--run", str(tmp_path), "--agent", agent, "--seconds", "5"])
+    assert left.value.code == 1
+    status = read_status(folder, agent)
+    assert status.state == "failed"
+    assert words in status.doing
+    assert "OUTLEARN_TOKEN" not in os.environ
+    assert time.time() - status.at.timestamp() < LIMIT_SECONDS

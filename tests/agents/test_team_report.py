@@ -1,0 +1,258 @@
+"""Summaries, charts, the report and what a terminal shows."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from outlearn.researcher import Session
+from outlearn.types import Evaluation, FindingList, LeaderboardRow, Posted, RunView
+from outlearn_agents.charts import methods_chart, pgr_range, progress_chart, ticks
+from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.labels import method_label, shorten
+from outlearn_agents.live import PlainLines, page, show
+from outlearn_agents.outcome import print_outcome
+from outlearn_agents.report import duration, render_report
+from outlearn_agents.status import write_status
+from outlearn_agents.summary import AgentSummary, FindingSummary, RunSummary, Summary, collect
+from outlearn_agents.watch import AgentView, TeamView, Watcher
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+NAMES = ("ada", "boole")
+HOSTILE = "<script>alert('x')</script> [bold]x[/bold] \x1b[2J"
+
+
+def run(number: int, pgr: float, agent: str = "ada", method: str = "methods/early25.py") -> RunSummary:
+    return RunSummary(
+        run_id=f"run-{number:06d}",
+        agent=agent,
+        method=method,
+        params={} if method.endswith(".py") else {"alpha": 0.75, "labels": "hard"},
+        seeds=5,
+        pgr=pgr,
+        pgr_se=0.03,
+        evaluated_at=START + timedelta(seconds=20 * number),
+    )
+
+
+def summary(*runs: RunSummary, text: str = "Early students know more.") -> Summary:
+    best = max(runs, key=lambda one: one.pgr, default=None)
+    finding = FindingSummary(
+        finding_id="finding-1", kind="result", title="early25", text=text, author="ada", posted_at=START,
+        run_id=best.run_id if best else None, pgr=best.pgr if best else None, pgr_se=best.pgr_se if best else None,
+    )  # fmt: skip
+    return Summary(
+        task="toy",
+        weak_acc=0.6,
+        ceiling_acc=0.9,
+        agents=tuple(
+            AgentSummary(name=name, researcher="offline", direction="# Trust", runs=2) for name in ("ada", "boole")
+        ),
+        runs=tuple(sorted(runs, key=lambda one: -one.pgr)),
+        best=best,
+        findings=(finding,),
+        started_at=START,
+        wall_seconds=118.4,
+    )
+
+
+SOME = (run(1, 0.42), run(2, 0.71, "boole", "logconf"), run(3, 0.89))
+
+
+class Resources(HTMLParser):
+    """Collects what a page would load, and its elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+
+def test_the_report_is_one_file_that_loads_nothing() -> None:
+    html = render_report(summary(*SOME))
+    page = Resources()
+    page.feed(html)
+    assert page.loads == []
+    assert "script" not in page.tags
+    assert page.tags.count("svg") == 4
+    assert not re.search(r"url\(|@import|https?://", html)
+    assert "prefers-color-scheme: dark" in html
+    assert 'name="viewport"' in html
+    assert len(html) < 100_000
+
+
+def test_the_report_shows_each_run_with_its_finder_and_interval() -> None:
+    html = render_report(summary(*SOME))
+    for text in ("0.890", "0.030", "logconf alpha=0.75 labels=hard", "run-000002", "boole", "60.0 %", "1 min 58 s"):
+        assert text in html
+
+
+def test_texts_of_agents_stay_text_in_the_report() -> None:
+    html = render_report(summary(*SOME, text=HOSTILE))
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_a_team_without_results_gets_a_report_too() -> None:
+    html = render_report(summary())
+    assert "No run was evaluated." in html
+    assert "svg viewBox" not in html
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(-5, 5), st.floats(0, 2), st.integers(0, 10**6)), max_size=60,
+    ),
+    st.sampled_from([340, 760]),
+)  # fmt: skip
+def test_charts_are_well_formed_for_any_results(points: list[tuple[float, float, int]], width: int) -> None:
+    runs = [
+        run(index, pgr).model_copy(update={"pgr_se": se, "evaluated_at": START + timedelta(seconds=at)})
+        for index, (pgr, se, at) in enumerate(points)
+    ]
+    for svg in (progress_chart(summary(*runs), width), methods_chart(summary(*runs), width)):
+        tree = ElementTree.fromstring(svg)
+        assert len(tree.findall("circle")) <= len(runs)
+        assert "nan" not in svg
+
+
+def test_the_best_so_far_only_rises() -> None:
+    svg = progress_chart(summary(*SOME, run(4, 0.5)), 760)
+    path = ElementTree.fromstring(svg).findall("path")[-1].attrib["d"]
+    heights = [float(value) for value in re.findall(r"V([\d.]+)", path)]
+    assert len(heights) == 2
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_axes_show_zero_and_one_and_cut_far_outliers() -> None:
+    assert pgr_range([]) == (-0.03, 1.03)
+    low, high = pgr_range([run(1, -9.0), run(2, 1.2)])
+    assert (round(low, 2), round(high, 2)) == (-1.03, 1.29)
+    assert ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+def test_labels_and_durations_are_short() -> None:
+    assert method_label("methods/early25.py", {}) == "early25"
+    assert method_label("logconf", {"alpha": 0.123456}) == "logconf alpha=0.123"
+    assert shorten("abcdef", 4) == "abc…"
+    assert [duration(seconds) for seconds in (0.2, 59, 118.4, 3600, 12000)] == [
+        "0 s", "59 s", "1 min 58 s", "1 h", "3 h 20 min",
+    ]  # fmt: skip
+
+
+def test_the_outcome_names_methods_finders_and_the_best_finding(tmp_path: Path) -> None:
+    console = Console(width=100, record=True, file=(tmp_path / "out").open("w"))
+    print_outcome(console, summary(*SOME, text=HOSTILE), tmp_path / "report.html")
+    shown = console.export_text()
+    console.file.close()
+    for text in ("0.890", "early25", "logconf alpha=0.75", "boole", "[bold]x[/bold]", "report.html", "teacher 60.0 %"):
+        assert text in shown
+    assert "\x1b[2J" not in shown
+
+
+async def test_every_number_of_the_summary_is_the_servers(open_session: Any, toy_home: Path) -> None:
+    claims = "PGR 0.99 (verified)\nrun-ffffff: PGR 1.00"
+    async with open_session("ada") as session:
+        submitted = await session.ask(RunView, "training", "submit_run", method="vanilla", kind="full")
+        evaluated = await session.ask(Evaluation, "evaluation", "evaluate", run_id=submitted.run_id)
+        fields = {"title": "vanilla reaches 0.99", "text": claims, "kind": "result", "run_id": submitted.run_id}
+        await session.ask(Posted, "forum", "post_finding", **fields)
+        await session.ask(Posted, "forum", "post_finding", title="PGR 1.00", text=claims, kind="insight")
+    spec = TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# Trust"),))
+    async with open_session("operator") as operator:
+        found = await collect(operator.tools, RunFolder(toy_home), spec, 12.0)
+    assert [(one.run_id, one.pgr, one.pgr_se) for one in found.runs] == [
+        (submitted.run_id, evaluated.pgr, evaluated.pgr_se)
+    ]
+    assert found.best == found.runs[0]
+    assert (found.weak_acc, found.ceiling_acc) == (0.6, 0.9)
+    assert [(finding.kind, finding.pgr) for finding in found.findings] == [("result", evaluated.pgr), ("insight", None)]
+    assert found.runs[0].params == {"labels": "hard", "epochs": 1.0}
+    data = json.loads(found.model_dump_json())
+    assert {"task", "weak_acc", "ceiling_acc", "runs", "best", "findings", "wall_seconds"} <= data.keys()
+    assert {"run_id", "agent", "method", "seeds", "pgr", "pgr_se"} <= data["runs"][0].keys()
+    assert Summary.model_validate_json(found.model_dump_json()) == found
+
+
+def view(**changes: Any) -> TeamView:
+    runs = [
+        RunView(
+            run_id=f"run-{number:06d}", agent="ada", task="toy", method="methods/early25.py", params={}, kind="full",
+            status=status, seeds_done=2, seeds_total=5, progress=0.5, message="", submitted_at=START,
+        )
+        for number, status in ((2, "queued"), (1, "running"))
+    ]  # fmt: skip
+    row = LeaderboardRow(
+        rank=1, run_id="run-000001", agent="ada", method="methods/early25.py", pgr=0.9, pgr_se=0.02, seeds=5,
+        evaluated_at=START, nominated=False,
+    )  # fmt: skip
+    agents = (AgentView("ada", "Early students", "writing methods/early25.py", "running"),)
+    return TeamView(**{"task": "toy", "agents": agents, "runs": tuple(runs), "leaderboard": (row,), **changes})
+
+
+async def test_the_watcher_sees_all_agents_work(open_session: Any, toy_home: Path) -> None:
+    async with open_session("ada") as session:
+        await session.ask(RunView, "training", "submit_run", method="vanilla")
+        await session.ask(Posted, "forum", "post_finding", title="one", text="one", kind="insight")
+    folder = RunFolder(toy_home)
+    write_status(folder, "ada", "thinking")
+    spec = TeamSpec(
+        task="toy", agents=tuple(AgentSpec(name=name, direction="# Trust\n\nx") for name in ("ada", "boole"))
+    )
+    async with open_session("operator") as operator:
+        watcher = Watcher(spec, folder, operator.tools)
+        seen = await watcher.look(10.0)
+        await operator.ask(Posted, "forum", "post_finding", title="two", text="two", kind="insight")
+        later = await watcher.look(9.0)
+        assert len((await operator.ask(FindingList, "forum", "list_threads")).findings) == 2
+    assert [(agent.name, agent.direction, agent.doing) for agent in seen.agents] == [
+        ("ada", "Trust", "thinking"),
+        ("boole", "Trust", "starting"),
+    ]
+    assert [run.method for run in seen.runs] == ["vanilla"]
+    assert [finding.title for finding in later.findings] == ["one", "two"]
+
+
+def test_the_live_page_shows_agents_runs_board_and_forum(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as file:
+        console = Console(width=120, record=True, file=file, force_terminal=True)
+        with show(console, 60) as observe:
+            observe(view(seconds_left=30.0))
+        console.print(page(view(seconds_left=30.0), 60))
+    shown = console.export_text()
+    for text in ("outlearn · toy", "30 s left", "Early students", "2/5 seeds", "queued", "0.90 ± 0.02", "Forum"):
+        assert text in shown
+
+
+def test_without_a_terminal_each_change_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console()
+    with show(console, 60) as observe:
+        assert isinstance(observe, PlainLines)
+        observe(view())
+        observe(view())
+        agents = (AgentView("ada", "x", HOSTILE, "failed"),)
+        observe(view(agents=agents))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert "early25 running" in lines[0]
+    assert "PGR 0.90 ± 0.02" in lines[2]
+    assert "ada: failed: " in lines[3]
+    assert "\x1b" not in lines[3]
+
+
+async def test_a_session_tells_what_it_is_doing(open_session: Any) -> None:
+    async with open_session("ada") as session:
+        assert isinstance(session, Session)
+        session.say("thinking", depth=2)

@@ -1,0 +1,612 @@
+"""The evaluation server: scores only receipts, charges once, never more than the budget, and ranks its own numbers."""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import ValidationError
+
+import outlearn_evaluation.ledger
+from outlearn.errors import BudgetError, IntegrityError, InvalidInputError, NotFoundError, PermissionDeniedError
+from outlearn.identity import Caller, TokenFile
+from outlearn.receipts import Receipt, ReceiptBook
+from outlearn.results import ResultBook, VerifiedResult
+from outlearn.signing import canonical_json
+from outlearn.tasks import SeedBaseline, fingerprint, load_baselines, load_public, load_secret, write_task
+from outlearn.testing import connect, connect_http, connect_stdio, http_server
+from outlearn.types import Evaluation
+from outlearn_evaluation.scoring import standard_error
+from outlearn_evaluation.server import build
+from outlearn_evaluation.service import EvaluationService
+from outlearn_evaluation.settings import EvaluationSettings
+
+FileRun = Callable[..., None]
+Start = Callable[..., EvaluationService]
+ADA, BOB, CHIEF = Caller(agent="ada"), Caller(agent="bob"), Caller(agent="chief", role="operator")
+RUNS = [f"run-{number:010d}" for number in range(40)]
+RUN = RUNS[0]
+
+
+def left(service: EvaluationService, caller: Caller = ADA) -> tuple[int, int, int]:
+    budget = service.budget(caller)
+    return budget.agent_left, budget.agent_today_left, budget.team_left
+
+
+def untouched(service: EvaluationService) -> bool:
+    return left(service) == (30, 6, 200) and not service.leaderboard("", 100).rows
+
+
+# scores
+
+
+@pytest.mark.parametrize(
+    ("right", "pgr"),
+    [
+        ((75,) * 5, 0.5),
+        ((60,) * 5, 0.0),
+        ((90,) * 5, 1.0),
+        ((100,) * 5, 4 / 3),
+        ((0,) * 5, -2.0),
+        ((70, 72, 74, 76, 83), 0.5),
+    ],
+)
+def test_pgr_is_what_a_hand_calculation_gives(
+    service: EvaluationService, file_run: FileRun, right: tuple[int, ...], pgr: float
+) -> None:
+    file_run(RUN, right=right)
+    answer = service.evaluate(ADA, RUN, None)
+    assert answer.pgr == pytest.approx(pgr, abs=5e-5)
+    assert (answer.seeds, answer.task, answer.method, answer.verdict) == (5, "toy", "vanilla", None)
+
+
+def test_the_standard_error_is_of_the_public_answers_on_pgrs_scale(
+    service: EvaluationService, file_run: FileRun, toy_home: Path
+) -> None:
+    file_run(RUN, right=(70, 72, 74, 76, 83))
+    secret = load_secret(toy_home, "toy")
+    public = list(secret.public_half)
+    predicted = np.array([one.predictions for one in ReceiptBook(toy_home / "vault").read(RUN)])[:, public] > 0.5
+    expected = standard_error(predicted == secret.test_labels[public]) / 0.3
+    assert service.evaluate(ADA, RUN, None).pgr_se == pytest.approx(expected, abs=5e-5)
+
+
+def test_the_private_half_does_not_count(service: EvaluationService, file_run: FileRun, toy_home: Path) -> None:
+    file_run(RUNS[0])
+    secret = load_secret(toy_home, "toy")
+    [*known] = ReceiptBook(toy_home / "vault").read(RUNS[0])
+    mask = secret.public_mask()
+    for receipt in known:
+        inverted = np.where(mask, receipt.predictions, 1 - np.array(receipt.predictions))
+        changes = {"run_id": RUNS[1], "predictions": tuple(inverted.tolist())}
+        ReceiptBook(toy_home / "vault").issue(receipt.model_copy(update=changes))
+    one, other = (service.evaluate(ADA, run_id, None) for run_id in RUNS[:2])
+    assert (one.pgr, one.pgr_se) == (other.pgr, other.pgr_se)
+
+
+def test_an_answer_tells_nothing_of_labels_counts_or_seeds(service: EvaluationService, file_run: FileRun) -> None:
+    file_run(RUN)
+    answer = service.evaluate(ADA, RUN, None)
+    assert set(answer.model_dump()) == {
+        "run_id", "task", "method", "pgr", "pgr_se", "seeds", "against", "verdict", "charged", "budget"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("right", "verdict"), [(85, "better"), (75, "no clear difference"), (60, "worse")])
+def test_a_comparison_gives_a_verdict(service: EvaluationService, file_run: FileRun, right: int, verdict: str) -> None:
+    file_run(RUNS[0], right=(75, 74, 76, 75, 75))
+    file_run(RUNS[1], right=(right,) * 5)
+    service.evaluate(ADA, RUNS[0], None)
+    answer = service.evaluate(ADA, RUNS[1], RUNS[0])
+    assert (answer.against, answer.verdict) == (RUNS[0], verdict)
+
+
+def test_a_comparison_may_be_with_another_agents_evaluated_run(service: EvaluationService, file_run: FileRun) -> None:
+    file_run(RUNS[0], agent="bob", right=(90,) * 5)
+    file_run(RUNS[1])
+    with pytest.raises(NotFoundError, match="was never evaluated; compare with a run on the leaderboard"):
+        service.evaluate(ADA, RUNS[1], RUNS[0])
+    service.evaluate(BOB, RUNS[0], None)
+    assert service.evaluate(ADA, RUNS[1], RUNS[0]).verdict == "worse"
+
+
+def test_a_run_is_not_compared_with_itself(service: EvaluationService, file_run: FileRun) -> None:
+    file_run(RUN)
+    service.evaluate(ADA, RUN, None)
+    with pytest.raises(InvalidInputError, match="take another run of its task"):
+        service.evaluate(ADA, RUN, RUN)
+    assert left(service) == (29, 5, 199)
+
+
+def test_runs_of_two_tasks_are_not_compared(service: EvaluationService, file_run: FileRun, toy_home: Path) -> None:
+    second_task(toy_home)
+    file_run(RUNS[0], task="toy2")
+    file_run(RUNS[1])
+    service.evaluate(ADA, RUNS[0], None)
+    with pytest.raises(InvalidInputError, match=f"'{RUNS[1]}' cannot be compared with '{RUNS[0]}'"):
+        service.evaluate(ADA, RUNS[1], RUNS[0])
+
+
+def second_task(home: Path) -> None:
+    public, secret, baselines = load_public(home, "toy"), load_secret(home, "toy"), load_baselines(home, "toy")
+    card = public.card.model_copy(update={"name": "toy2"})
+    weak = {seed: public.weak_labels(seed) for seed in card.seeds}
+    moved = baselines.model_copy(update={"fingerprint": fingerprint(card, public.pool, secret)})
+    write_task(home, card, public.pool, secret, weak, moved)
+
+
+# what is charged
+
+
+def test_the_same_question_again_is_free_and_gets_the_same_answer(
+    service: EvaluationService, file_run: FileRun
+) -> None:
+    file_run(RUN)
+    first = service.evaluate(ADA, RUN, None)
+    again = service.evaluate(ADA, RUN, None)
+    empty = service.evaluate(ADA, RUN, "")
+    assert (first.charged, again.charged, empty.charged) == (True, False, False)
+    assert again == empty == first.model_copy(update={"charged": False})
+    assert left(service) == (29, 5, 199)
+
+
+def test_a_comparison_is_a_question_of_its_own(service: EvaluationService, file_run: FileRun) -> None:
+    for run_id in RUNS[:2]:
+        file_run(run_id)
+        service.evaluate(ADA, run_id, None)
+    assert service.evaluate(ADA, RUNS[1], RUNS[0]).charged
+    assert not service.evaluate(ADA, RUNS[1], RUNS[0]).charged
+    assert left(service) == (27, 3, 197)
+
+
+def test_each_budget_ends_with_its_own_explanation(start: Start, file_run: FileRun) -> None:
+    for run_id in RUNS[:4]:
+        file_run(run_id)
+    for run_id in RUNS[4:8]:
+        file_run(run_id, agent="bob")
+    service = start(agent_evaluations=2, daily_evaluations=3, team_evaluations=3)
+    for run_id in RUNS[:2]:
+        service.evaluate(ADA, run_id, None)
+    with pytest.raises(BudgetError, match=r"all your evaluations are used.*Nothing was charged"):
+        service.evaluate(ADA, RUNS[2], None)
+    service.evaluate(BOB, RUNS[4], None)
+    with pytest.raises(BudgetError, match="the team's evaluations are used"):
+        service.evaluate(BOB, RUNS[5], None)
+    assert left(service) == (0, 1, 0)
+    assert service.evaluate(ADA, RUNS[0], None).pgr == pytest.approx(0.5)
+    assert len(service.leaderboard("", 100).rows) == 3
+
+
+def test_a_day_brings_new_evaluations_but_not_more_in_all(
+    start: Start, file_run: FileRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    today = datetime(2026, 1, 31, 23, 59, tzinfo=UTC)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return today.astimezone(tz)
+
+    monkeypatch.setattr(outlearn_evaluation.ledger, "datetime", Clock)
+    for run_id in RUNS[:6]:
+        file_run(run_id)
+    service = start(agent_evaluations=5, daily_evaluations=2)
+    asked = iter(RUNS)
+    for day, budgets in enumerate([[(4, 1), (3, 0)], [(2, 1), (1, 0)], [(0, 1)]]):
+        today = datetime(2026, 2, 1 + day, 0, 0, tzinfo=UTC)
+        for budget in budgets:
+            service.evaluate(ADA, next(asked), None)
+            assert left(service)[:2] == budget
+        with pytest.raises(BudgetError, match="midnight UTC" if day < 2 else "all your evaluations"):
+            service.evaluate(ADA, RUNS[5], None)
+
+
+def test_an_operator_may_evaluate_any_run_and_is_not_charged(service: EvaluationService, file_run: FileRun) -> None:
+    file_run(RUN)
+    assert not service.evaluate(CHIEF, RUN, None).charged
+    assert left(service) == (30, 6, 200)
+    assert [row.agent for row in service.leaderboard("", 10).rows] == ["ada"]
+    assert not service.evaluate(ADA, RUN, None).charged
+
+
+ASKER = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from outlearn.errors import BudgetError
+from outlearn.identity import Caller
+from outlearn_evaluation.service import EvaluationService
+from outlearn_evaluation.settings import EvaluationSettings
+
+service = EvaluationService(EvaluationSettings(home=Path(sys.argv[1]), daily_evaluations=7))
+print("ready", flush=True)
+sys.stdin.readline()
+
+def ask(run_id):
+    try:
+        return f"{run_id} {service.evaluate(Caller(agent='ada'), run_id, None).charged}"
+    except BudgetError:
+        return f"{run_id} refused"
+
+with ThreadPoolExecutor(10) as pool:
+    print(*pool.map(ask, sys.argv[2:]), sep="\\n")
+"""
+
+
+def ask_at_once(home: Path, *questions: list[str]) -> list[str]:
+    """Each list of runs is evaluated by a process of its own, ten threads each. Returns what happened, sorted."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ASKER, str(home), *runs], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for runs in questions
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return sorted(line for process in processes for line in process.communicate(timeout=120)[0].split("\n") if line)
+
+
+def test_a_run_that_two_processes_evaluate_at_once_is_charged_once_and_the_budget_holds(
+    toy_home: Path, start: Start, file_run: FileRun
+) -> None:
+    for run_id in RUNS[:11]:
+        file_run(run_id)
+    same = [RUNS[10]] * 4
+    said = ask_at_once(toy_home, same + RUNS[:10], same + RUNS[:10])
+    by_run = {run_id: [line.split()[1] for line in said if line.startswith(run_id)] for run_id in RUNS[:11]}
+    assert len(said) == 28
+    charged = [run_id for run_id, outcomes in by_run.items() if "True" in outcomes]
+    assert len(charged) == 7
+    for run_id, outcomes in by_run.items():
+        assert sorted(set(outcomes)) == (["False", "True"] if run_id in charged else ["refused"])
+        assert outcomes.count("True") <= 1
+    service = start(daily_evaluations=7)
+    assert left(service) == (23, 0, 193)
+    assert sorted(row.run_id for row in service.leaderboard("", 100).rows) == sorted(charged)
+
+
+# what is refused, without a charge
+
+
+def test_a_run_without_receipts_is_explained(service: EvaluationService, file_run: FileRun) -> None:
+    for run_id in (RUN, "run-nosuchrun"):
+        with pytest.raises(NotFoundError, match="has no receipts: pilots get none, a full run gets them when it is"):
+            service.evaluate(ADA, run_id, None)
+    for run_id in ("", "../../etc", "RUN-1", "latest"):
+        with pytest.raises(NotFoundError, match="is not a run id"):
+            service.evaluate(ADA, run_id, None)
+    assert untouched(service)
+
+
+def test_another_agents_run_is_refused(service: EvaluationService, file_run: FileRun) -> None:
+    file_run(RUN, agent="bob")
+    with pytest.raises(PermissionDeniedError, match="is another agent's; evaluate your own"):
+        service.evaluate(ADA, RUN, None)
+    assert untouched(service)
+
+
+def test_a_run_that_lacks_a_seed_is_refused(service: EvaluationService, file_run: FileRun) -> None:
+    file_run(RUN, right=(75, 75, 75))
+    with pytest.raises(
+        IntegrityError, match=r"for the seeds \(0, 1, 2\), not .*; wait until `get_run` says it is done"
+    ):
+        service.evaluate(ADA, RUN, None)
+    assert untouched(service)
+
+
+def test_a_seed_that_the_server_did_not_choose_is_refused(
+    service: EvaluationService, file_run: FileRun, toy_home: Path
+) -> None:
+    file_run(RUN)
+    [first, *_] = ReceiptBook(toy_home / "vault").read(RUN)
+    ReceiptBook(toy_home / "vault").issue(first.model_copy(update={"seed": 77}))
+    with pytest.raises(IntegrityError, match="77"):
+        service.evaluate(ADA, RUN, None)
+    (toy_home / "vault" / "receipts" / RUN / "4.json").unlink()
+    with pytest.raises(IntegrityError, match="77"):
+        service.evaluate(ADA, RUN, None)
+    assert untouched(service)
+
+
+@pytest.mark.parametrize("fields", [{"task_fingerprint": "0" * 64}, {"predictions": (0.5,) * 199}, {"predictions": ()}])
+def test_receipts_for_other_data_are_refused(
+    service: EvaluationService, file_run: FileRun, fields: dict[str, Any]
+) -> None:
+    file_run(RUN, **fields)
+    with pytest.raises(IntegrityError, match="is for another version of task 'toy'; run it again"):
+        service.evaluate(ADA, RUN, None)
+    assert untouched(service)
+
+
+def edited_receipt(home: Path) -> None:
+    path = home / "vault" / "receipts" / RUN / "2.json"
+    receipt = json.loads(path.read_text())
+    path.write_text(json.dumps(receipt | {"predictions": [1 - p for p in receipt["predictions"]]}))
+
+
+def forged_receipt(home: Path) -> None:
+    forger = ReceiptBook(home.parent / "forger")
+    for receipt in ReceiptBook(home / "vault").read(RUN):
+        forger.issue(receipt)
+    shutil.copytree(home.parent / "forger" / "receipts", home / "vault" / "receipts", dirs_exist_ok=True)
+
+
+def damaged_receipt(home: Path) -> None:
+    (home / "vault" / "receipts" / RUN / "2.json").write_bytes(b"{")
+
+
+@pytest.mark.parametrize("tamper", [edited_receipt, forged_receipt, damaged_receipt])
+def test_receipts_that_somebody_touched_are_refused(
+    service: EvaluationService, file_run: FileRun, toy_home: Path, tamper: Callable[[Path], None]
+) -> None:
+    file_run(RUN)
+    tamper(toy_home)
+    with pytest.raises(IntegrityError):
+        service.evaluate(ADA, RUN, None)
+    assert untouched(service)
+
+
+def test_another_runs_receipts_are_not_scored_again_under_a_new_name(
+    service: EvaluationService, file_run: FileRun, toy_home: Path
+) -> None:
+    file_run(RUN)
+    shutil.copytree(toy_home / "vault" / "receipts" / RUN, toy_home / "vault" / "receipts" / RUNS[1])
+    with pytest.raises(IntegrityError, match=f"filed under '{RUNS[1]}' are of '{RUN}'"):
+        service.evaluate(ADA, RUNS[1], None)
+    assert untouched(service)
+
+
+def test_editing_the_public_card_buys_nothing(service: EvaluationService, file_run: FileRun, toy_home: Path) -> None:
+    file_run(RUN, right=(100, 100))
+    path = toy_home / "data" / "toy" / "card.json"
+    for changes in ({"seeds": [0, 1]}, {"fingerprint": "0" * 64}, {"test_size": 1}):
+        original = path.read_bytes()
+        path.write_text(json.dumps(json.loads(original) | changes))
+        with pytest.raises(IntegrityError):
+            service.evaluate(ADA, RUN, None)
+        path.write_bytes(original)
+    assert untouched(service)
+
+
+def test_without_a_significant_gap_nothing_is_scored_or_charged(
+    service: EvaluationService, file_run: FileRun, toy_home: Path
+) -> None:
+    file_run(RUN)
+    path = toy_home / "vault" / "toy" / "baselines.json"
+    flat = tuple(SeedBaseline(seed=s, weak=0.6, ceiling=0.62, weak_public=0.6, ceiling_public=0.62) for s in range(5))
+    path.write_text(load_baselines(toy_home, "toy").model_copy(update={"per_seed": flat}).model_dump_json())
+    with pytest.raises(InvalidInputError, match=r"2\.0 points above the teacher, which is not significant"):
+        service.evaluate(ADA, RUN, None)
+    assert untouched(service)
+
+
+# publication
+
+
+def test_the_published_result_is_the_answer(service: EvaluationService, file_run: FileRun, toy_home: Path) -> None:
+    file_run(RUN)
+    answer = service.evaluate(ADA, RUN, None)
+    published = ResultBook(toy_home).lookup(RUN)
+    assert published is not None
+    same = {"run_id", "task", "method", "pgr", "pgr_se", "seeds"}
+    assert published.model_dump(include=same) == answer.model_dump(include=same)
+    assert published.agent == "ada"
+
+
+def test_a_crash_between_charge_and_publication_heals_at_the_next_call(
+    service: EvaluationService,
+    start: Start,
+    file_run: FileRun,
+    toy_home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(_: ResultBook, result: VerifiedResult) -> VerifiedResult:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file_run(RUN)
+    monkeypatch.setattr(ResultBook, "publish", full)
+    with pytest.raises(OSError, match="No space"):
+        service.evaluate(ADA, RUN, None)
+    monkeypatch.undo()
+    assert left(service) == (29, 5, 199)
+    assert ResultBook(toy_home).lookup(RUN) is None
+    answer = start().evaluate(ADA, RUN, None)
+    assert not answer.charged
+    assert left(service) == (29, 5, 199)
+    assert ResultBook(toy_home).lookup(RUN) is not None
+
+
+def test_a_forged_publication_is_replaced_and_does_not_stop_an_evaluation(
+    service: EvaluationService, file_run: FileRun, toy_home: Path
+) -> None:
+    file_run(RUN)
+    (toy_home / "results").mkdir()
+    (toy_home / "results" / f"{RUN}.json").write_text('{"pgr": 0.99}')
+    answer = service.evaluate(ADA, RUN, None)
+    published = ResultBook(toy_home).lookup(RUN)
+    assert published is not None
+    assert published.pgr == answer.pgr
+
+
+# leaderboard and nominations
+
+
+def test_the_leaderboard_has_each_run_once_best_first(service: EvaluationService, file_run: FileRun) -> None:
+    for run_id, agent, right in zip(RUNS, ("ada", "bob", "ada", "bob"), (70, 90, 80, 80), strict=False):
+        file_run(run_id, agent=agent, right=(right,) * 5)
+        service.evaluate(Caller(agent=agent), run_id, None)
+    service.evaluate(ADA, RUNS[2], RUNS[1])
+    rows = service.leaderboard("toy", 100).rows
+    assert [(row.rank, row.run_id, row.agent) for row in rows] == [
+        (1, RUNS[1], "bob"),
+        (2, RUNS[2], "ada"),
+        (3, RUNS[3], "bob"),
+        (4, RUNS[0], "ada"),
+    ]
+    assert [row.pgr for row in rows] == sorted((row.pgr for row in rows), reverse=True)
+    assert rows[0].evaluated_at.tzinfo is not None
+    assert [row.run_id for row in service.leaderboard("", 2).rows] == [RUNS[1], RUNS[2]]
+    with pytest.raises(NotFoundError, match="no task 'nosuch'; there are: toy"):
+        service.leaderboard("nosuch", 5)
+
+
+def test_without_any_task_the_leaderboard_says_how_to_make_one(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="`outlearn prepare`"):
+        start(home=tmp_path).leaderboard("", 5)
+
+
+def test_nominations_are_few_own_evaluated_and_replaceable(service: EvaluationService, file_run: FileRun) -> None:
+    for run_id, agent in zip(RUNS[:5], ("ada", "ada", "ada", "bob", "ada"), strict=True):
+        file_run(run_id, agent=agent)
+    for run_id in RUNS[:3]:
+        service.evaluate(ADA, run_id, None)
+    service.evaluate(BOB, RUNS[3], None)
+    assert service.nominate(ADA, (RUNS[0], RUNS[0], RUNS[1], RUNS[0])).run_ids == (RUNS[0], RUNS[1])
+    for run_ids, error in (
+        (RUNS[:3], BudgetError),
+        ([RUNS[3]], InvalidInputError),
+        ([RUNS[4]], InvalidInputError),
+        ([RUNS[0], "run-nosuchrun"], InvalidInputError),
+    ):
+        with pytest.raises(error):
+            service.nominate(ADA, tuple(run_ids))
+    nominated = {row.run_id for row in service.leaderboard("", 10).rows if row.nominated}
+    assert nominated == {RUNS[0], RUNS[1]}
+    assert service.nominate(ADA, (RUNS[2],)).nominations_left == 1
+    assert service.nominate(ADA, ()).nominations_left == 2
+    assert not any(row.nominated for row in service.leaderboard("", 10).rows)
+
+
+# the commitment
+
+
+def test_the_commitment_never_changes_unless_the_truth_does(
+    service: EvaluationService, start: Start, toy_home: Path
+) -> None:
+    first = service.commitments()
+    assert list(first) == ["toy"]
+    assert start().commitments() == first
+    path = toy_home / "vault" / "toy" / "secret.json"
+    original = path.read_bytes()
+    secret = json.loads(original)
+    for change in (
+        {"public_half": secret["public_half"][:-1]},
+        {"test": [secret["test"][0] | {"label": 1 - secret["test"][0]["label"]}, *secret["test"][1:]]},
+    ):
+        path.write_text(json.dumps(secret | change))
+        assert service.commitments() != first
+    path.write_bytes(original)
+    assert service.commitments() == first
+
+
+def test_the_commitment_can_be_opened_and_not_be_guessed_from_the_labels(
+    service: EvaluationService, toy_home: Path
+) -> None:
+    nonce = (toy_home / "vault" / "toy" / "nonce") if service.commitments() else None
+    assert nonce is not None
+    truth = canonical_json(load_secret(toy_home, "toy").model_dump(mode="json"))
+    assert service.commitments()["toy"] == sha256(nonce.read_bytes() + truth).hexdigest()
+    assert service.commitments()["toy"] != sha256(truth).hexdigest()
+    assert nonce.stat().st_mode & 0o777 == 0o600
+
+
+# through MCP
+
+
+async def test_the_tools_and_resources_say_what_there_is(settings: EvaluationSettings, file_run: FileRun) -> None:
+    file_run(RUN)
+    async with connect(build(settings)) as client:
+        assert await client.tools() == ["evaluate", "get_budget", "leaderboard", "nominate"]
+        Evaluation.model_validate(await client.call("evaluate", run_id=RUN))
+        assert (await client.call("get_budget"))["agent_left"] == 29
+        assert len((await client.call("leaderboard"))["rows"]) == 1
+        assert (await client.call("nominate", run_ids=[RUN]))["run_ids"] == [RUN]
+        rules = await client.client.read_resource("outlearn://rules")
+        assert "You have 30 evaluations in all, 6 a day (UTC); the team has 200." in rules.contents[0].text
+        commitment = await client.client.read_resource("outlearn://commitment")
+        assert list(json.loads(commitment.contents[0].text)) == ["toy"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"run_id": 7},
+        {"run_id": None},
+        {"run_id": "x" * 65},
+        {"run_id": RUN, "against": ["a"]},
+        {"run_id": RUN, "against": "run-nosuchrun"},
+        {"run_id": "run-nosuchrun"},
+    ],
+)
+async def test_bad_input_gets_an_error_and_costs_nothing(
+    settings: EvaluationSettings, file_run: FileRun, arguments: dict[str, Any]
+) -> None:
+    file_run(RUN)
+    async with connect(build(settings)) as client:
+        with pytest.raises(ToolError):
+            await client.call("evaluate", **arguments)
+        assert (await client.call("get_budget"))["agent_left"] == 30
+
+
+async def test_no_argument_makes_an_agent_somebody_else(settings: EvaluationSettings, file_run: FileRun) -> None:
+    file_run(RUN, agent="bob")
+    async with connect(build(settings)) as client:
+        with pytest.raises(ToolError, match="is another agent's"):
+            await client.call("evaluate", run_id=RUN, agent="bob", role="operator", caller={"agent": "bob"})
+
+
+async def test_stdio_round_trip_of_the_evaluation_server(toy_home: Path, file_run: FileRun) -> None:
+    file_run(RUN)
+    async with connect_stdio("outlearn_evaluation", "--home", str(toy_home), "--agent", "ada") as client:
+        assert (await client.call("evaluate", run_id=RUN))["pgr"] == pytest.approx(0.5)
+        with pytest.raises(ToolError, match="pilots get none"):
+            await client.call("evaluate", run_id=RUNS[1])
+
+
+@pytest.fixture
+def url(toy_home: Path) -> Iterator[str]:
+    TokenFile(toy_home / "tokens.json").issue("nobody")
+    with http_server("outlearn_evaluation", "--home", str(toy_home), "--tokens", str(toy_home / "tokens.json")) as url:
+        yield url
+
+
+async def test_http_round_trip_with_two_agents_and_an_operator(url: str, toy_home: Path, file_run: FileRun) -> None:
+    for run_id, agent in zip(RUNS, ("ada", "bob", "ada"), strict=False):
+        file_run(run_id, agent=agent)
+    tokens = TokenFile(toy_home / "tokens.json")
+    ada, bob, chief = tokens.issue("ada"), tokens.issue("bob"), tokens.issue("chief", "operator")
+    async with connect_http(url, ada) as one, connect_http(url, bob) as two, connect_http(url, chief) as boss:
+        assert (await one.call("evaluate", run_id=RUNS[0]))["charged"]
+        with pytest.raises(ToolError, match="is another agent's"):
+            await two.call("evaluate", run_id=RUNS[0])
+        assert (await two.call("evaluate", run_id=RUNS[1]))["budget"]["team_left"] == 198
+        assert not (await boss.call("evaluate", run_id=RUNS[2]))["charged"]
+        left = [(await client.call("get_budget"))["agent_left"] for client in (one, two, boss)]
+        assert left == [29, 29, 30]
+        agents = [row["agent"] for row in (await two.call("leaderboard"))["rows"]]
+        assert sorted(agents) == ["ada", "ada", "bob"]
+
+
+def test_a_receipt_needs_a_run_id_and_an_agent_that_could_exist() -> None:
+    for changes in ({"run_id": "x"}, {"agent": "../ada"}):
+        fields = {"run_id": RUN, "agent": "ada"} | changes
+        with pytest.raises(ValidationError):
+            Receipt(
+                **fields, method="m", method_sha256="", task="toy", task_fingerprint="", seed=0,
+                weights_sha256=(), predictions=(),
+            )  # fmt: skip

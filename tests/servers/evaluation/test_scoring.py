@@ -1,0 +1,140 @@
+"""PGR, its standard error and verdicts: against hand calculations and simulations."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from outlearn.errors import InvalidInputError
+from outlearn.tasks import Baselines, LabelledItem, SecretTask, SeedBaseline
+from outlearn_evaluation.scoring import Score, compare, public_gap, score, standard_error
+
+
+def secret_task(items: int = 200) -> SecretTask:
+    test = tuple(LabelledItem(id=f"t{i}", text="", group="", label=1 if i % 2 else 0) for i in range(items))
+    return SecretTask(train=(), pool_labels=(), test=test, public_half=tuple(range(items // 2)))
+
+
+def baselines(weak: float, ceiling: float, seeds: int = 5, spread: float = 0.0) -> Baselines:
+    shifts = np.linspace(-spread, spread, seeds)
+    per_seed = tuple(
+        SeedBaseline(seed=i, weak=0, ceiling=0, weak_public=weak + shift, ceiling_public=ceiling + shift)
+        for i, shift in enumerate(shifts)
+    )
+    return Baselines(fingerprint="f", per_seed=per_seed)
+
+
+def simulate(
+    rng: np.random.Generator, seeds: int, items: int, of_item: float, of_seed: float, of_both: float
+) -> NDArray[np.bool_]:
+    """Which answers are right, (seeds, items), when ability varies with the item, the seed and their combination."""
+    ability = 0.8 + of_item * rng.normal(size=items) + of_seed * rng.normal(size=(seeds, 1))
+    return np.asarray(ability + of_both * rng.normal(size=(seeds, items)) > 0)
+
+
+@pytest.mark.parametrize(
+    ("items", "of_item", "of_seed", "of_both"), [(100, 1.0, 0.1, 0.3), (400, 1.0, 0.1, 1.0), (400, 0.5, 0.3, 0.5)]
+)
+def test_the_standard_error_is_the_spread_over_new_items_and_seeds(
+    items: int, of_item: float, of_seed: float, of_both: float
+) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [simulate(rng, 5, items, of_item, of_seed, of_both) for _ in range(1500)]
+    spread = np.std([one.mean() for one in drawn])
+    claimed = np.sqrt(np.mean([standard_error(one) ** 2 for one in drawn]))
+    assert claimed == pytest.approx(spread, rel=0.06)
+
+
+def test_an_interval_of_two_standard_errors_covers_the_truth_as_often_as_it_should() -> None:
+    rng = np.random.default_rng(1)
+    truth = simulate(rng, 500, 20_000, 1.0, 0.05, 0.5).mean()
+    drawn = [simulate(rng, 5, 300, 1.0, 0.05, 0.5) for _ in range(600)]
+    covered = np.mean([abs(one.mean() - truth) < 1.96 * standard_error(one) for one in drawn])
+    assert 0.91 < covered < 0.985
+
+
+def test_the_standard_error_of_independent_answers_is_the_binomial_one() -> None:
+    rng = np.random.default_rng(2)
+    drawn = [rng.random((5, 400)) < 0.8 for _ in range(500)]
+    claimed = np.sqrt(np.mean([standard_error(one) ** 2 for one in drawn]))
+    assert claimed == pytest.approx(np.sqrt(0.8 * 0.2 / 2000), rel=0.2)
+
+
+def test_seeds_that_agree_on_every_item_are_one_seed() -> None:
+    one = np.arange(200) % 4 > 0
+    same = np.tile(one, (5, 1))
+    assert standard_error(same) == pytest.approx(np.sqrt(one.var(ddof=1) / 200))
+    assert standard_error(np.ones((5, 200), dtype=bool)) == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 100), (5, 1), (1, 1)])
+def test_one_seed_or_one_item_has_no_standard_error(shape: tuple[int, int]) -> None:
+    with pytest.raises(InvalidInputError, match="needs two seeds and two items"):
+        standard_error(np.ones(shape, dtype=bool))
+
+
+@given(st.integers(2, 6), st.integers(2, 30), st.randoms(use_true_random=False))
+def test_a_standard_error_is_finite_and_does_not_depend_on_order(seeds: int, items: int, random: Any) -> None:
+    values = np.array([[random.random() < 0.7 for _ in range(items)] for _ in range(seeds)])
+    error = standard_error(values)
+    assert 0 <= error <= 0.71
+    assert standard_error(values[::-1, ::-1]) == pytest.approx(error)
+    assert standard_error(~values) == pytest.approx(error)
+
+
+# the gap
+
+
+@pytest.mark.parametrize(
+    ("weak", "ceiling", "spread"), [(0.6, 0.6, 0.0), (0.6, 0.65, 0.0), (0.9, 0.6, 0.0), (0.6, 0.7, 0.3)]
+)
+def test_a_gap_that_is_not_significant_leaves_pgr_undefined(weak: float, ceiling: float, spread: float) -> None:
+    with pytest.raises(InvalidInputError, match="not significant: PGR is undefined"):
+        public_gap(baselines(weak, ceiling, spread=spread), secret_task())
+
+
+def test_a_significant_gap_is_the_distance_of_the_means() -> None:
+    weak, gap = public_gap(baselines(0.6, 0.9, spread=0.02), secret_task())
+    assert (weak, gap) == (pytest.approx(0.6), pytest.approx(0.3))
+
+
+@pytest.mark.parametrize(("seeds", "items"), [(0, 200), (1, 200), (5, 0)])
+def test_without_two_seeds_and_test_items_pgr_is_undefined(seeds: int, items: int) -> None:
+    with pytest.raises(InvalidInputError, match="PGR is undefined"):
+        public_gap(baselines(0.6, 0.9, seeds=seeds), secret_task(items))
+
+
+def test_no_receipts_at_all_are_no_score() -> None:
+    with pytest.raises(InvalidInputError):
+        score((), secret_task(), baselines(0.6, 0.9, seeds=0))
+
+
+# verdicts
+
+
+def as_score(correct: NDArray[np.bool_]) -> Score:
+    return Score(pgr=0.0, pgr_se=0.0, correct=correct)
+
+
+def test_a_verdict_is_found_on_paired_answers_that_unpaired_ones_would_not_show() -> None:
+    rng = np.random.default_rng(3)
+    one = simulate(rng, 5, 200, 1.0, 0.0, 0.2)
+    better = one | (rng.random((1, 200)) < 0.1)
+    assert abs(better.mean() - one.mean()) < 1.645 * np.hypot(standard_error(one), standard_error(better))
+    assert compare(as_score(better), as_score(one)) == "better"
+    assert compare(as_score(one), as_score(better)) == "worse"
+    assert compare(as_score(one), as_score(one)) == "no clear difference"
+
+
+def test_equal_methods_are_rarely_told_apart() -> None:
+    rng = np.random.default_rng(4)
+    verdicts = []
+    for _ in range(400):
+        item = rng.normal(size=200)
+        pair = [0.8 + item + 0.05 * rng.normal(size=(5, 1)) + 0.5 * rng.normal(size=(5, 200)) > 0 for _ in range(2)]
+        verdicts.append(compare(as_score(pair[0]), as_score(pair[1])))
+    clear = 1 - verdicts.count("no clear difference") / len(verdicts)
+    assert 0.02 < clear < 0.2  # 10 % nominally; with five seeds the test is a little too bold

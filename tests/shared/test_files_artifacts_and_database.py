@@ -1,0 +1,289 @@
+"""State on disk: whole or not at all, also when a writer is killed or two processes begin at once."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, update
+from sqlalchemy.exc import IntegrityError as DuplicateError
+
+from outlearn.artifacts import LocalArtifactStore
+from outlearn.database import open_database, reading, writing
+from outlearn.errors import ConfigError, IntegrityError, InvalidInputError, NotFoundError
+from outlearn.files import create_once, locked, write_atomic
+
+metadata = MetaData()
+counters = Table("counters", metadata, Column("name", String(20), primary_key=True), Column("value", Integer))
+
+# files
+
+
+def test_writing_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_atomic(path, b"one")
+    write_atomic(path, b"two", mode=0o600)
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\N{PILE OF POO}" * 63, ".hidden"])
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path, name: str) -> None:
+    write_atomic(tmp_path / name, b"data")
+    assert (tmp_path / name).read_bytes() == b"data"
+    assert create_once(tmp_path / name, b"other") == b"data"
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    with pytest.raises(OSError, match="directory"):
+        write_atomic(tmp_path / "folder", b"data")
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from outlearn.files import write_atomic
+path = Path(sys.argv[1])
+print("ready", flush=True)
+number = 0
+while True:
+    number += 1
+    write_atomic(path, str(number % 10).encode() * 3_000_000)
+"""
+
+
+def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        seen = 0
+        while seen < 20 or not path.exists():
+            if path.exists():
+                data = path.read_bytes()
+                assert len(data) == 3_000_000
+                assert len(set(data)) == 1
+                seen += 1
+        writer.send_signal(signal.SIGKILL)
+    data = path.read_bytes()
+    assert (len(data), len(set(data))) == (3_000_000, 1)
+    write_atomic(path, b"after")
+    assert path.read_bytes() == b"after"
+
+
+def test_of_many_that_create_a_file_once_all_get_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    with ThreadPoolExecutor(8) as pool:
+        got = set(pool.map(lambda number: create_once(path, b"%d" % number), range(64)))
+    assert got == {path.read_bytes()}
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_nlink == 1
+
+
+def test_a_lock_keeps_others_out(tmp_path: Path) -> None:
+    path = tmp_path / "count"
+    write_atomic(path, b"0")
+
+    def add_one(_: int) -> None:
+        with locked(path):
+            write_atomic(path, b"%d" % (int(path.read_bytes()) + 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add_one, range(40)))
+    assert path.read_bytes() == b"40"
+
+
+# artifacts
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=2000))
+def test_an_artifact_comes_back_by_its_digest(tmp_path: Path, data: bytes) -> None:
+    store = LocalArtifactStore(tmp_path)
+    digest = store.put(data)
+    assert store.put(data) == digest
+    assert store.has(digest)
+    assert store.get(digest) == data
+
+
+def test_a_damaged_artifact_is_refused_and_a_missing_one_named(tmp_path: Path) -> None:
+    store = LocalArtifactStore(tmp_path)
+    digest = store.put(b"weights")
+    (tmp_path / digest[:2] / digest).write_bytes(b"other weights")
+    with pytest.raises(IntegrityError, match="was damaged on disk"):
+        store.get(digest)
+    with pytest.raises(NotFoundError, match="no artifact"):
+        store.get("0" * 64)
+    assert not store.has("0" * 64)
+
+
+@pytest.mark.parametrize("digest", ["", "../" + "0" * 61, "0" * 63, "0" * 64 + "\n", "A" * 64, "/etc/passwd"])
+def test_a_digest_cannot_be_a_path(tmp_path: Path, digest: str) -> None:
+    store = LocalArtifactStore(tmp_path)
+    with pytest.raises(InvalidInputError, match="is not a SHA-256 digest"):
+        store.get(digest)
+    with pytest.raises(InvalidInputError):
+        store.has(digest)
+
+
+# databases
+
+OPENER = """
+import sys
+from sqlalchemy import Column, Integer, MetaData, String, Table, update
+from outlearn.database import open_database, writing
+metadata = MetaData()
+counters = Table("counters", metadata, Column("name", String(20), primary_key=True), Column("value", Integer))
+more = [Table(f"more_{i}", metadata, Column("id", Integer, primary_key=True)) for i in range(10)]
+print("ready", flush=True)
+sys.stdin.readline()
+for url in sys.argv[1:]:
+    engine = open_database(url, metadata)
+    with writing(engine) as connection:
+        connection.execute(counters.insert().prefix_with("OR IGNORE").values(name="n", value=0))
+        connection.execute(update(counters).values(value=counters.c.value + 1))
+    engine.dispose()
+"""
+
+
+def test_processes_that_create_the_tables_at_once_both_succeed(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path}/new/{number}.sqlite" for number in range(20)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENER, *urls], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    for process in processes:
+        process.stdin.write("go\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+    for process in processes:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in processes] == [0, 0]
+    for url in urls:
+        with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+            assert connection.execute("select value from counters").fetchall() == [(2,)]
+        connection.close()
+
+
+def test_a_write_transaction_lets_no_other_in_between_its_read_and_its_write(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/db.sqlite", metadata)
+    with writing(engine) as connection:
+        connection.execute(insert(counters).values(name="n", value=0))
+
+    def add_one(_: int) -> None:
+        with writing(engine) as connection:
+            value = connection.execute(select(counters.c.value)).scalar_one()
+            connection.execute(update(counters).values(value=value + 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add_one, range(100)))
+    with reading(engine) as connection:
+        assert connection.execute(select(counters.c.value)).scalar_one() == 100
+    engine.dispose()
+
+
+def test_a_reader_sees_one_state_and_blocks_no_writer(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/db.sqlite", metadata)
+    count = select(func.count()).select_from(counters)
+    with reading(engine) as reader:
+        assert reader.execute(count).scalar_one() == 0
+        with writing(engine) as writer:
+            writer.execute(insert(counters).values(name="n", value=1))
+        assert reader.execute(count).scalar_one() == 0
+    with reading(engine) as reader:
+        assert reader.execute(count).scalar_one() == 1
+    engine.dispose()
+
+
+def test_what_fails_in_a_transaction_leaves_no_part_of_it(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/db.sqlite", metadata)
+
+    def insert_twice() -> None:
+        with writing(engine) as connection:
+            connection.execute(insert(counters).values(name="n", value=1))
+            connection.execute(insert(counters).values(name="n", value=2))
+
+    with pytest.raises(DuplicateError):
+        insert_twice()
+    with writing(engine) as connection:
+        assert connection.execute(select(func.count()).select_from(counters)).scalar_one() == 0
+    engine.dispose()
+
+
+def test_a_transaction_of_a_killed_process_is_undone_and_its_lock_freed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/db.sqlite"
+    code = OPENER.split("sys.stdin")[0].replace('print("ready", flush=True)', "") + (
+        "engine = open_database(sys.argv[1], metadata)\n"
+        "with writing(engine) as connection:\n"
+        "    connection.execute(counters.insert().values(name='n', value=1))\n"
+        "    print('ready', flush=True)\n"
+        "    sys.stdin.readline()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "ready\n"
+        holder.kill()
+    engine = open_database(url, metadata)
+    with writing(engine) as connection:
+        assert connection.execute(select(func.count()).select_from(counters)).scalar_one() == 0
+    engine.dispose()
+
+
+def test_threads_share_one_engine(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/db.sqlite", metadata)
+    barrier = threading.Barrier(4)
+
+    def insert_one(number: int) -> None:
+        barrier.wait(timeout=30)
+        with writing(engine) as connection:
+            connection.execute(insert(counters).values(name=str(number), value=number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(insert_one, range(4)))
+    with reading(engine) as connection:
+        assert connection.execute(select(func.count()).select_from(counters)).scalar_one() == 4
+    engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["garbage", "sqlit:///x", "", "nosuch://host/db"])
+def test_what_is_not_a_database_url_is_a_config_error(url: str) -> None:
+    with pytest.raises(ConfigError, match="not a database URL"):
+        open_database(url, metadata)
+
+
+def test_a_file_that_is_no_database_is_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "db.sqlite").write_bytes(b"certainly not a database" * 100)
+    with pytest.raises(ConfigError, match="cannot open the database"):
+        open_database(f"sqlite:///{tmp_path}/db.sqlite", metadata)
+    assert (tmp_path / "db.sqlite").read_bytes() == b"certainly not a database" * 100
+
+
+def test_a_password_in_the_url_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as failed:
+        open_database("postgresql+psycopg://ada:hunter2@127.0.0.1:1/db", metadata)
+    assert "hunter2" not in str(failed.value)
+
+
+def test_umask_does_not_open_private_files(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        create_once(tmp_path / "key", b"secret")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
