@@ -1,6 +1,6 @@
 """Fixtures for all tests: a toy task whose files are real and whose numbers are known."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np

@@ -73,7 +73,7 @@ def page(view: TeamView, seconds: float) -> RenderableType:
     head.add_column(no_wrap=True)
     bar = ProgressBar(total=seconds, completed=seconds - view.seconds_left)
     head.add_row(Text(f"outlearn · {view.task}", style="bold"), bar, Text(f"{duration(view.seconds_left)} left"))
-    halves = Table.grid(padding=(0, 3), expand=True)
+    halves = Table.grid(padding=(0, 1), expand=True)
     halves.add_column(ratio=1)
     halves.add_column(ratio=1)
     halves.add_row(_board(view.leaderboard, view.runs, styles), _feed(view.findings, styles))
@@ -81,15 +81,19 @@ def page(view: TeamView, seconds: float) -> RenderableType:
     return Group(head, Text(), _agents(view.agents, styles), Text(), _runs(active, styles), Text(), halves)
 
 
-def _table(*columns: str, title: str) -> Table:
+def _table(*columns: tuple[str, int], title: str) -> Table:
+    """A table with columns of fixed widths; one of width 0 takes what is left."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1), expand=True)
-    for column in columns:
-        table.add_column(column, style="none", header_style="dim", no_wrap=True, overflow="ellipsis")
+    for header, width in columns:
+        ratio = None if width else 1
+        table.add_column(
+            header, header_style="dim", no_wrap=True, overflow="ellipsis", width=width or None, ratio=ratio
+        )
     return table
 
 
 def _agents(agents: tuple[AgentView, ...], styles: dict[str, str]) -> Table:
-    table = _table("agent", "direction", "doing", title="Agents")
+    table = _table(("agent", 8), ("direction", 0), ("doing", 0), title="Agents")
     for agent in agents:
         doing = agent.doing if agent.state == "running" else f"{agent.state}: {agent.doing}"
         table.add_row(Text(agent.name, style=styles[agent.name]), clean(agent.direction), Text(clean(doing)))
@@ -97,27 +101,26 @@ def _agents(agents: tuple[AgentView, ...], styles: dict[str, str]) -> Table:
 
 
 def _runs(runs: list[RunView], styles: dict[str, str]) -> Table:
-    table = _table("agent", "run", "", "", title="Runs")
-    table.columns[2].width = 24
+    table = _table(("agent", 8), ("run", 0), ("", 20), ("", 9), title="Runs")
     for run in reversed(runs[:8]):
         done = f"{run.seeds_done}/{run.seeds_total} seeds" if run.status == "running" else "queued"
         label = Text(clean(shorten(method_label(run.method, run.params), 60)))
-        bar = ProgressBar(total=1.0, completed=run.progress, width=24)
+        bar = ProgressBar(total=1.0, completed=run.progress, width=20)
         table.add_row(Text(run.agent, style=styles.get(run.agent, "")), label, bar, done)
     return table
 
 
 def _board(rows: tuple[LeaderboardRow, ...], runs: tuple[RunView, ...], styles: dict[str, str]) -> Table:
-    table = _table("PGR", "method", "agent", title="Leaderboard")
+    table = _table(("PGR", 12), ("method", 0), ("agent", 8), title="Leaderboard")
     params = {run.run_id: run.params for run in runs}
     for row in rows[:BOARD_ROWS]:
         label = Text(clean(method_label(row.method, params.get(row.run_id, {}))))
-        table.add_row(f"{row.pgr:.2f} ± {row.pgr_se:.2f}", label, Text(row.agent, style=styles.get(row.agent, "")))
+        table.add_row(f"{row.pgr:5.2f} ± {row.pgr_se:.2f}", label, Text(row.agent, style=styles.get(row.agent, "")))
     return table
 
 
 def _feed(findings: tuple[Finding, ...], styles: dict[str, str]) -> Table:
-    table = _table("", "", "", title="Forum")
+    table = _table(("", 8), ("", 10), ("", 0), title="Forum")
     for finding in reversed(findings[-FEED_ROWS:]):
         author = Text(finding.author, style=styles.get(finding.author, ""))
         table.add_row(author, Text(finding.kind, style="dim"), Text(clean(finding.title)))

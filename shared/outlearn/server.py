@@ -112,6 +112,8 @@ def make_server(
     name: str, settings: ServerSettings, *, instructions: str, lifespan: Lifespan | None = None
 ) -> ToolServer:
     """Make a tool server. `instructions` tell an agent in a few lines what the server is for."""
+    if not structlog.is_configured():  # its default writes to stdout, which belongs to the protocol
+        configure_logging(settings)
     return ToolServer(name, settings, instructions=instructions, lifespan=lifespan)
 
 
