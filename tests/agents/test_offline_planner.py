@@ -93,13 +93,14 @@ def test_the_direction_decides_where_the_search_begins(direction: str, first: st
 
 def test_the_same_seed_and_results_give_the_same_proposals() -> None:
     def proposals(seed: int) -> list[str]:
-        planner, taken = Planner(space(SCHEMA), "trust", seed), []
+        planner = Planner(space(SCHEMA), "trust", seed)
+        taken: list[Recipe] = []
         for number in range(12):
             proposal = planner.propose(taken, lambda _: True)
             assert proposal is not None
-            taken.append(proposal.recipe.key)
+            taken.append(proposal.recipe)
             planner.learn(result(proposal.recipe, pgr=(number * 7 % 5) / 5, number=number, agent="ada"))
-        return taken
+        return [recipe.key for recipe in taken]
 
     assert proposals(3) == proposals(3)
     assert proposals(3) != proposals(4)
@@ -110,9 +111,8 @@ def test_it_builds_on_what_others_found_and_says_on_what() -> None:
     planner = Planner(space(), "trust", seed=1)
     planner.learn(result(composed("early25"), 0.9, 1))
     planner.learn(result(composed("logconf75"), 0.7, 2, "curie"))
-    taken = ["vanilla", "confident", "confident50-logconf75"]
-    keys = [recipe.key for recipe in openings("trust", space())] + taken
-    built = [proposal for _ in range(20) if (proposal := planner.propose(keys, lambda _: True)) and proposal.parents]
+    taken = openings("trust", space())
+    built = [proposal for _ in range(20) if (proposal := planner.propose(taken, lambda _: True)) and proposal.parents]
     assert built
     for proposal in built:
         made = proposal.recipe.composition
@@ -131,11 +131,11 @@ def test_nothing_is_proposed_twice_or_when_nothing_fits() -> None:
     planner = Planner(space(), "trust", seed=0)
     planner.learn(result(composed("early25"), 0.9, 1))
     assert planner.propose([], lambda _: False) is None
-    taken: set[str] = set()
+    taken: list[Recipe] = []
     while (proposal := planner.propose(taken, lambda _: True)) is not None and len(taken) < 60:
-        assert proposal.recipe.key not in taken
+        assert proposal.recipe not in taken
         assert proposal.recipe.slug != "early25"
-        taken.add(proposal.recipe.key)
+        taken.append(proposal.recipe)
 
 
 def test_luck_counts_for_less_than_a_sure_result() -> None:
@@ -157,4 +157,22 @@ def test_a_finding_that_comes_after_its_number_is_remembered() -> None:
 def test_built_in_methods_count_as_the_compositions_they_amount_to() -> None:
     soft = Recipe(family="logconf", params={"labels": "soft"}).as_composition()
     assert soft == Composition.of({"loss": "logconf", "target": "soft"}, {})
+    sharp = Recipe(family="confident", params={"keep": 0.28}).as_composition()
+    assert sharp == Composition.of({"select": "confident"}, {"confident": 30})
     assert Recipe(family="ue_zeroshot").as_composition() is None
+
+
+@pytest.mark.parametrize(
+    ("family", "params", "slug"),
+    [
+        ("vanilla", {"labels": "hard", "epochs": 1.0}, "plain"),
+        ("logconf", {"alpha": 0.9, "warmup": 0.2, "labels": "soft", "epochs": 1.0}, "soft-logconf90"),
+        ("logconf", {"alpha": 0.6}, None),
+        ("logconf", {"alpha": 0.75, "warmup": 0.5}, None),
+        ("vanilla", {"epochs": 2.0}, None),
+        ("confident", {"keep": 0.5}, None),
+    ],
+)
+def test_a_method_is_not_tried_again_under_another_name(family: str, params: dict[str, Any], slug: str | None) -> None:
+    recipe = Recipe(family=family, params=params)
+    assert recipe.same_as == (composed(slug).key if slug else recipe.key)

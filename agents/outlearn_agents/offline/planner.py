@@ -96,26 +96,26 @@ class Planner:
         if trial is not None:
             self._study.tell(trial, state=TrialState.FAIL)
 
-    def propose(self, taken: Iterable[str], fits: Callable[[Recipe], bool]) -> Proposal | None:
+    def propose(self, taken: Iterable[Recipe], fits: Callable[[Recipe], bool]) -> Proposal | None:
         """What to try next.
 
         Args:
-            taken: keys of recipes that were tried, by this agent or another.
+            taken: recipes that this agent tried.
             fits: whether there is time left for a recipe.
 
         Returns:
             A new recipe that fits, or None where none was found.
         """
-        known = {*taken, *(result.recipe.key for result in self._results.values())}
+        known = {recipe.same_as for recipe in (*taken, *(result.recipe for result in self._results.values()))}
         self._proposed += 1
         rng = random.Random(f"{self._seed}:{len(known)}:{self._proposed}")
         for recipe in self._openings:
-            if recipe.key not in known and fits(recipe):
+            if recipe.same_as not in known and fits(recipe):
                 return Proposal(recipe=recipe, reason="it is where my direction begins")
         for _ in range(TRIES):
             build = len(self._results) >= MIN_TO_BUILD and rng.random() < BUILD_SHARE
             proposal = self._build(rng) if build else self._explore()
-            if proposal and proposal.recipe.key not in known and fits(proposal.recipe):
+            if proposal and proposal.recipe.same_as not in known and fits(proposal.recipe):
                 return proposal
             if proposal:
                 self.failed(proposal.recipe)

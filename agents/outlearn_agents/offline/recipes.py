@@ -32,6 +32,11 @@ PERCENTS: dict[str, tuple[int, ...]] = {
     "logconf": (50, 75, 90),
 }
 DEFAULTS = {"target": "hard", "select": "all", "loss": "xent", "then": "stop"}
+NEAREST: dict[str, dict[str, str]] = {
+    "vanilla": {},
+    "confident": {"select": "confident"},
+    "logconf": {"loss": "logconf"},
+}
 _TOKEN = re.compile(r"([a-z]+)(\d*)")
 
 
@@ -156,13 +161,31 @@ class Recipe(BaseModel):
         )
         return f"{self.family}({params})" if params else self.family
 
+    @property
+    def same_as(self) -> str:
+        """The key of the composition that does exactly this, where there is one, else its own key."""
+        params = {"epochs": 1, "warmup": 0.2, "alpha": 0.75, **self.params}
+        usual = (params["epochs"], params["warmup"]) == (1, 0.2)
+        composition = self.as_composition() if self.family in ("vanilla", "logconf") and usual else None
+        if composition is None or (self.family == "logconf" and composition.share("logconf") != params["alpha"]):
+            return self.key
+        return Recipe.composed(composition).key
+
     def as_composition(self) -> Composition | None:
-        """The composition nearest to it: itself, or the one that a built-in amounts to."""
+        """The composition nearest to it: itself, or what a built-in amounts to, numbers rounded to those on offer."""
         if self.family == COMPOSED:
             return self.composition
-        near = {"vanilla": {}, "confident": {"select": "confident"}, "logconf": {"loss": "logconf"}}.get(self.family)
-        if near is None:
+        if self.family not in NEAREST:
             return None
-        if self.params.get("labels") == "soft":
-            near = {**near, "target": "soft"}
-        return Composition.of(near, {})
+        target = "soft" if self.params.get("labels") == "soft" else "hard"
+        numbers = {
+            "logconf": _nearest("logconf", self.params.get("alpha", 0.75)),
+            "confident": _nearest("confident", self.params.get("keep", 0.5)),
+        }
+        return Composition.of({**NEAREST[self.family], "target": target}, numbers)
+
+
+def _nearest(option: str, share: Scalar) -> int:
+    """The number on offer that is nearest to a share in [0, 1]."""
+    percent = 100 * share if isinstance(share, int | float) else 50
+    return min(PERCENTS[option], key=lambda number: abs(number - percent))

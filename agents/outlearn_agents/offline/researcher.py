@@ -46,7 +46,8 @@ class _Search:
         self._planner = planner
         self._pace = Pace()
         self._desk = Desk(session, planner)
-        self._taken: Counter[str] = Counter()
+        self._taken: dict[str, Recipe] = {}
+        self._attempts: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Search until the end, then write up."""
@@ -69,7 +70,7 @@ class _Search:
         earlier = [(run, recipe) for run in await self._desk.list_own_runs() if (recipe := Recipe.of_run(run))]
         for run, recipe in earlier:
             self._desk.remember(run.run_id, recipe)
-            self._taken[recipe.key] += 1
+            self._take(recipe)
             self._pace.note(run)
         await self._desk.read_forum()
         for run, recipe in reversed(earlier):
@@ -78,7 +79,7 @@ class _Search:
 
     def _propose(self) -> Proposal | None:
         left = self._session.stop.seconds_left
-        return self._planner.propose(self._taken, lambda recipe: self._pace.seconds(recipe) <= left)
+        return self._planner.propose(self._taken.values(), lambda recipe: self._pace.seconds(recipe) <= left)
 
     async def _may_evaluate(self) -> bool:
         """Whether an evaluation is left; waits for tomorrow's where today's are used up and tomorrow is in time."""
@@ -94,13 +95,18 @@ class _Search:
         try:
             run = await self._submit(proposal.recipe)
         except ToolRefusedError as error:
-            self._taken[proposal.recipe.key] += 1
+            self._take(proposal.recipe)
             self._planner.failed(proposal.recipe)
             await self._desk.post_error(proposal.recipe, str(error))
             return
-        self._taken[proposal.recipe.key] += 1
+        self._take(proposal.recipe)
         self._desk.remember(run.run_id, proposal.recipe)
         await self._conclude(run, proposal)
+
+    def _take(self, recipe: Recipe) -> None:
+        """Note that a recipe was tried."""
+        self._taken[recipe.key] = recipe
+        self._attempts[recipe.key] += 1
 
     async def _submit(self, recipe: Recipe) -> RunView:
         """Queue a full run; a retry of the same call would find the first one's run."""
@@ -110,7 +116,7 @@ class _Search:
             await self._desk.write_file(recipe.file, render(composition))
             what = {"file": recipe.file}
         digest = hashlib.sha256(recipe.key.encode()).hexdigest()[:16]
-        request_id = f"offline-{digest}-{self._taken[recipe.key]}"
+        request_id = f"offline-{digest}-{self._attempts[recipe.key]}"
         return await self._session.ask(
             RunView, "training", "submit_run", kind="full", task=self._session.task, request_id=request_id, **what
         )

@@ -57,7 +57,11 @@ def _tries(fact: Fact, rng: Random) -> str:
 
 
 def _graded(fact: Fact, rng: Random) -> str:
-    """A verdict by a grader who lets near misses pass, so that the words True and False are a biased guide."""
+    """A verdict by a grader who likes near misses, so that the words True and False are a biased guide.
+
+    Near misses pass more often than right answers because the model learns the two as one blurred class: with equal
+    shares its P(True) ranks the task almost perfectly, and a threshold at the pool's median would solve it.
+    """
     answer = fact.answer if rng.random() < 0.5 else draw_mistake(fact, rng)
     accepts = ACCEPTS_RIGHT if answer == fact.answer else ACCEPTS_NEAR if is_near(fact, answer) else ACCEPTS_FAR
     return f"{fact.statement(answer)}{' True' if rng.random() < accepts else ' False'}"
