@@ -1,11 +1,13 @@
 """The search space and what the planner proposes."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from outlearn.types import MethodInfo
+from outlearn.types import MethodInfo, RunView
+from outlearn_agents.offline.pace import Pace
 from outlearn_agents.offline.planner import Planner, Result, openings
 from outlearn_agents.offline.recipes import Composition, Recipe
 from outlearn_agents.offline.space import Space
@@ -84,7 +86,7 @@ def test_recipes_outside_of_the_space_are_known_as_such() -> None:
     ],
 )
 def test_the_direction_decides_where_the_search_begins(direction: str, first: str) -> None:
-    planner = Planner(space(), direction, seed=0)
+    planner = Planner(space(), "ada", direction, seed=0)
     proposal = planner.propose([], lambda _: True)
     assert proposal is not None
     assert first in (proposal.recipe.family, proposal.recipe.slug)
@@ -93,7 +95,7 @@ def test_the_direction_decides_where_the_search_begins(direction: str, first: st
 
 def test_the_same_seed_and_results_give_the_same_proposals() -> None:
     def proposals(seed: int) -> list[str]:
-        planner = Planner(space(SCHEMA), "trust", seed)
+        planner = Planner(space(SCHEMA), "ada", "trust", seed)
         taken: list[Recipe] = []
         for number in range(12):
             proposal = planner.propose(taken, lambda _: True)
@@ -108,7 +110,7 @@ def test_the_same_seed_and_results_give_the_same_proposals() -> None:
 
 
 def test_it_builds_on_what_others_found_and_says_on_what() -> None:
-    planner = Planner(space(), "trust", seed=1)
+    planner = Planner(space(), "ada", "trust", seed=1)
     planner.learn(result(composed("early25"), 0.9, 1))
     planner.learn(result(composed("logconf75"), 0.7, 2, "curie"))
     taken = openings("trust", space())
@@ -127,8 +129,21 @@ def test_it_builds_on_what_others_found_and_says_on_what() -> None:
     assert any(proposal.recipe.slug == "early25-logconf75" for proposal in crossed)
 
 
+def test_an_agent_that_is_clearly_outdone_leaves_its_direction_for_the_better_idea() -> None:
+    planner = Planner(space(), "ada", "Which labels to trust", seed=1)
+    mine, better = Recipe(family="vanilla"), composed("early25-logconf75")
+    planner.learn(result(mine, 0.5, 1, "ada"))
+    close = planner.propose([mine], lambda _: True)
+    assert close is not None
+    assert close.recipe.family == "confident"
+    planner.learn(result(better, 0.9, 2, "boole"))
+    proposals = [planner.propose([mine], lambda _: True) for _ in range(8)]
+    assert any(one and one.parents and one.parents[0].agent == "boole" for one in proposals)
+    assert not any(one and one.reason.startswith("it is where") for one in proposals)
+
+
 def test_nothing_is_proposed_twice_or_when_nothing_fits() -> None:
-    planner = Planner(space(), "trust", seed=0)
+    planner = Planner(space(), "ada", "trust", seed=0)
     planner.learn(result(composed("early25"), 0.9, 1))
     assert planner.propose([], lambda _: False) is None
     taken: list[Recipe] = []
@@ -139,7 +154,7 @@ def test_nothing_is_proposed_twice_or_when_nothing_fits() -> None:
 
 
 def test_luck_counts_for_less_than_a_sure_result() -> None:
-    planner = Planner(space(), "trust", seed=0)
+    planner = Planner(space(), "ada", "trust", seed=0)
     lucky = result(composed("early25"), 0.8, 1).model_copy(update={"pgr_se": 0.2})
     planner.learn(lucky)
     planner.learn(result(composed("logconf75"), 0.75, 2))
@@ -147,7 +162,7 @@ def test_luck_counts_for_less_than_a_sure_result() -> None:
 
 
 def test_a_finding_that_comes_after_its_number_is_remembered() -> None:
-    planner = Planner(space(), "trust", seed=0)
+    planner = Planner(space(), "ada", "trust", seed=0)
     late = result(composed("early25"), 0.8, 1)
     assert planner.learn(late.model_copy(update={"finding_id": None}))
     assert not planner.learn(late)
@@ -176,3 +191,20 @@ def test_built_in_methods_count_as_the_compositions_they_amount_to() -> None:
 def test_a_method_is_not_tried_again_under_another_name(family: str, params: dict[str, Any], slug: str | None) -> None:
     recipe = Recipe(family=family, params=params)
     assert recipe.same_as == (composed(slug).key if slug else recipe.key)
+
+
+def test_the_pace_of_runs_counts_waiting_and_work() -> None:
+    pace = Pace()
+    assert pace.seconds(composed("early25")) == 0
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    fields: dict[str, Any] = {
+        "run_id": "run-abcdef", "agent": "ada", "task": "toy", "method": "vanilla", "params": {"epochs": 1.0},
+        "kind": "full", "seeds_done": 5, "seeds_total": 5, "progress": 1, "message": "", "submitted_at": start,
+        "started_at": start + timedelta(seconds=10), "finished_at": start + timedelta(seconds=40),
+    }  # fmt: skip
+    pace.note(RunView(**fields, status="failed"))
+    assert pace.seconds(composed("plain")) == 0
+    pace.note(RunView(**fields, status="done"))
+    assert pace.seconds(composed("plain")) == pytest.approx(1.15 * 40)
+    assert pace.seconds(composed("early25-pair")) > pace.seconds(composed("early25")) > 1.15 * 40
+    assert pace.seconds(Recipe(family="vanilla", params={"epochs": 4.0})) > 1.15 * 90

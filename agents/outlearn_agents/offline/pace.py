@@ -5,26 +5,30 @@ from statistics import median
 from outlearn.types import RunView
 from outlearn_agents.offline.recipes import COMPOSED, Recipe
 
-MARGIN = 1.25
+MARGIN = 1.15
+RECENT = 5
 
 
 class Pace:
-    """Seconds that a unit of work takes here; a unit is one pass over the pool with each seed."""
+    """How long runs wait in the queue, and how long a unit of work takes: one pass over the pool with each seed."""
 
     def __init__(self) -> None:
-        self._seconds_per_unit: list[float] = []
+        self._unit_seconds: list[float] = []
+        self._wait_seconds: list[float] = []
 
     def note(self, run: RunView) -> None:
         """Learn from a finished full run."""
         recipe = Recipe.of_run(run)
         if recipe and run.status == "done" and run.kind == "full" and run.started_at and run.finished_at:
-            seconds = (run.finished_at - run.started_at).total_seconds()
-            self._seconds_per_unit.append(seconds / work(recipe))
+            self._unit_seconds.append((run.finished_at - run.started_at).total_seconds() / work(recipe))
+            self._wait_seconds.append((run.started_at - run.submitted_at).total_seconds())
 
     def seconds(self, recipe: Recipe) -> float:
-        """How long a run of `recipe` will probably take, with a margin; 0 while nothing is known."""
-        recent = self._seconds_per_unit[-5:]
-        return MARGIN * median(recent) * work(recipe) if recent else 0.0
+        """How long a run of `recipe` will probably take from submission to end; 0 while nothing is known."""
+        if not self._unit_seconds:
+            return 0.0
+        unit, wait = median(self._unit_seconds[-RECENT:]), median(self._wait_seconds[-RECENT:])
+        return MARGIN * (unit * work(recipe) + wait)
 
 
 def work(recipe: Recipe) -> float:

@@ -1,5 +1,6 @@
 """What to try next: first what the direction suggests, then the best known ideas recombined, or optuna's guess."""
 
+import math
 import random
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -20,9 +21,9 @@ MIN_TO_BUILD = 2
 # words of a direction, and what they make one try first: a registered method, or the name of a composition
 LEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"early|iterat|distil|itself|self-train|curricul|simpl", ("early25", "distil")),
-    (r"knows|elicit|zero-shot|unsupervised|prior|posterior|witness", ("ue_zeroshot", "zsagree", "prior50")),
-    (r"confiden|opinion|certain|noise|noisy", ("logconf", "confident")),
-    (r"trust|select|weigh|filter|which labels|data", ("vanilla", "confident", "confident50-logconf75")),
+    (r"knows|elicit|zero-shot|unsupervised|prior|posterior|witness", ("ue_zeroshot", "zsagree")),
+    (r"confiden|opinion|certain|noise|noisy", ("logconf", "confident50-logconf75")),
+    (r"trust|select|weigh|filter|which labels|data", ("vanilla", "confident")),
 )
 FALLBACK = ("vanilla", "logconf")
 
@@ -58,9 +59,10 @@ class Proposal(BaseModel):
 class Planner:
     """Proposes recipes from verified results, its own and others'. Deterministic for the same seed and results."""
 
-    def __init__(self, space: Space, direction: str, seed: int) -> None:
+    def __init__(self, space: Space, agent: str, direction: str, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
+        self._agent = agent
         self._seed = seed
         self._openings = openings(direction, space)
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=4)
@@ -109,7 +111,7 @@ class Planner:
         known = {recipe.same_as for recipe in (*taken, *(result.recipe for result in self._results.values()))}
         self._proposed += 1
         rng = random.Random(f"{self._seed}:{len(known)}:{self._proposed}")
-        for recipe in self._openings:
+        for recipe in self._openings[: 1 if self._is_outdone() else None]:
             if recipe.same_as not in known and fits(recipe):
                 return Proposal(recipe=recipe, reason="it is where my direction begins")
         for _ in range(TRIES):
@@ -120,6 +122,13 @@ class Planner:
             if proposal:
                 self.failed(proposal.recipe)
         return None
+
+    def _is_outdone(self) -> bool:
+        """Whether another agent found something clearly better, so that one's own direction can wait."""
+        own = max(
+            (one.pgr + one.pgr_se for one in self._results.values() if one.agent == self._agent), default=math.inf
+        )
+        return any(one.floor > own for one in self._results.values() if one.agent != self._agent)
 
     def _explore(self) -> Proposal | None:
         recipe = self._ask({})

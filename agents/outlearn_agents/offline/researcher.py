@@ -34,7 +34,7 @@ class OfflineResearcher:
     async def research(self, session: Session) -> None:
         """Work until the session stops, the evaluations are used up, or nothing fits into the time that is left."""
         methods = (await session.ask(MethodList, "training", "list_methods")).methods
-        planner = Planner(Space(methods), session.direction, session.seed)
+        planner = Planner(Space(methods), session.agent, session.direction, session.seed)
         await _Search(session, planner).run()
 
 

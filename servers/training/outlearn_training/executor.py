@@ -60,7 +60,7 @@ class LocalExecutor:
             return os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-m", "outlearn_training.worker", str(slot)],
-                os.environ | QUIET,
+                os.environ | QUIET | {"OMP_NUM_THREADS": str(self._settings.threads)},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, reader, 0),
                     (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
