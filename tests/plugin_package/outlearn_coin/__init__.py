@@ -1,0 +1,1 @@
+"""A third-party package for outlearn."""
