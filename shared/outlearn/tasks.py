@@ -83,11 +83,19 @@ class SeedBaseline(Frozen):
     ceiling_public: float
 
 
+class SanityLine(Frozen):
+    """What something that learns nothing from the teacher would score: a line to hold methods against."""
+
+    name: str
+    accuracy: float = Field(ge=0, le=1, description="On the public half of the test items.")
+
+
 class Baselines(Frozen):
-    """The two fixed ends of PGR's scale."""
+    """The two fixed ends of PGR's scale, and lines in between and below."""
 
     fingerprint: str
     per_seed: tuple[SeedBaseline, ...]
+    lines: tuple[SanityLine, ...] = ()
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -171,10 +179,14 @@ def task_names(home: Path) -> list[str]:
     return sorted(card.parent.name for card in (home / "data").glob("*/card.json"))
 
 
+def load_card(home: Path, name: str) -> TaskCard:
+    """Read a task's card alone. Raises NotFoundError, or IntegrityError where it is damaged."""
+    return _parse(TaskCard.model_validate_json, _folder(home / "data", name, home) / "card.json")
+
+
 def load_public(home: Path, name: str) -> PublicTask:
     """Read `data/<name>/`. Raises NotFoundError, or IntegrityError where a file is damaged."""
-    folder = _folder(home / "data", name, home)
-    card = _parse(TaskCard.model_validate_json, folder / "card.json")
+    card, folder = load_card(home, name), home / "data" / name
     return PublicTask(card=card, pool=_parse(_ITEMS.validate_json, folder / "pool.json"), folder=folder)
 
 
@@ -190,7 +202,7 @@ def load_baselines(home: Path, name: str) -> Baselines:
         NotFoundError: there is no such task.
         IntegrityError: the baselines belong to other items or labels.
     """
-    card = _parse(TaskCard.model_validate_json, _folder(home / "data", name, home) / "card.json")
+    card = load_card(home, name)
     baselines = _parse(Baselines.model_validate_json, _folder(home / "vault", name, home) / "baselines.json")
     if baselines.fingerprint != card.fingerprint:
         raise IntegrityError(f"the baselines of task {name!r} are for other data; run `outlearn calibrate {name}`")

@@ -142,11 +142,19 @@ class LeaderboardRow(Answer):
     nominated: bool
 
 
+class LeaderboardLine(Answer):
+    """What a shortcut or a control reaches: a method that does not beat it has learnt nothing from the teacher."""
+
+    name: str
+    pgr: float
+
+
 class Leaderboard(Answer):
-    """`leaderboard`: best first."""
+    """`leaderboard`: best first, and lines to hold the runs against."""
 
     task: str
     rows: tuple[LeaderboardRow, ...]
+    lines: tuple[LeaderboardLine, ...] = ()
 
 
 class Nominations(Answer):

@@ -1,6 +1,7 @@
 """What the evaluation server does, without MCP: score receipts, charge for it, rank."""
 
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import structlog
 from sqlalchemy import Engine
@@ -9,11 +10,11 @@ from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, Pe
 from outlearn.identity import Caller
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult
-from outlearn.tasks import load_baselines, load_public, load_secret, task_names
-from outlearn.types import BudgetView, Evaluation, Leaderboard, Nominations
+from outlearn.tasks import Baselines, load_baselines, load_card, load_secret, task_names
+from outlearn.types import BudgetView, Evaluation, Leaderboard, LeaderboardLine, Nominations
 from outlearn_evaluation.commitment import commitment
 from outlearn_evaluation.ledger import Answered, Ledger
-from outlearn_evaluation.scoring import Score, compare, score
+from outlearn_evaluation.scoring import Score, compare, public_gap, score
 from outlearn_evaluation.settings import EvaluationSettings
 
 log = structlog.get_logger("outlearn.evaluation")
@@ -73,8 +74,10 @@ class EvaluationService:
         names = task_names(self._settings.home)
         if not names:
             raise NotFoundError("there is no task yet; the operator makes one with `outlearn prepare` or `calibrate`")
-        card = load_public(self._settings.home, task or names[0]).card
-        return Leaderboard(task=card.name, rows=tuple(self._ledger.board(card.name, limit)))
+        card = load_card(self._settings.home, task or names[0])
+        rows = tuple(self._ledger.board(card.name, limit))
+        lines = board_lines(self._settings.home, card.name, load_baselines(self._settings.home, card.name))
+        return Leaderboard(task=card.name, rows=rows, lines=lines)
 
     def budget(self, caller: Caller) -> BudgetView:
         """What the caller has left."""
@@ -142,3 +145,15 @@ class EvaluationService:
         if not self._is_published(answer.run_id):
             fields = answer.model_dump(include={"run_id", "agent", "method", "task", "seeds", "pgr", "pgr_se"})
             self._results.publish(VerifiedResult(**fields))
+
+
+@lru_cache(maxsize=64)
+def board_lines(home: Path, task: str, baselines: Baselines) -> tuple[LeaderboardLine, ...]:
+    """The sanity lines of a task on PGR's scale, best first; none where PGR is undefined."""
+    try:
+        weak, gap = public_gap(baselines, load_secret(home, task))
+    except InvalidInputError:
+        return ()
+    lines = [LeaderboardLine(name=one.name, pgr=round((one.accuracy - weak) / gap, 4)) for one in baselines.lines]
+    ends = [LeaderboardLine(name="teacher", pgr=0.0), LeaderboardLine(name="ceiling", pgr=1.0)]
+    return tuple(sorted(ends + lines, key=lambda one: -one.pgr))

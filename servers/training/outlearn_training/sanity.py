@@ -1,0 +1,68 @@
+"""Sanity lines: what shortcuts score on the public half of the test items. Each is computed, none assumed."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outlearn.tasks import Item, LabelledItem, SanityLine, SecretTask
+
+NUMBER = re.compile(r"-?\d[\d,]*\.?\d*")
+SMALLEST_GROUP = 3
+Bits = NDArray[np.bool_]
+Shortcut = Callable[[SecretTask], Bits | None]
+
+
+def shortcut_lines(secret: SecretTask) -> tuple[SanityLine, ...]:
+    """The lines that need no model: majority class, length, most frequent answer (where the task has groups)."""
+    shortcuts: dict[str, Shortcut] = {"majority class": majority, "length": length, "frequent answer": frequent_answer}
+    found = {name: shortcut(secret) for name, shortcut in shortcuts.items()}
+    return tuple(line(name, predicted, secret) for name, predicted in found.items() if predicted is not None)
+
+
+def line(name: str, predicted: Bits, secret: SecretTask) -> SanityLine:
+    """The accuracy of predictions (n,) for the test items, on their public half."""
+    correct = (predicted == secret.test_labels)[secret.public_mask()]
+    return SanityLine(name=name, accuracy=float(correct.mean()))
+
+
+def majority(secret: SecretTask) -> Bits:
+    """The class that most training items have, for every test item."""
+    share = np.mean([item.label for item in secret.train])
+    return np.full(len(secret.test), share > 0.5)
+
+
+def length(secret: SecretTask) -> Bits:
+    """A threshold on the text's length in characters, and a direction, that fit the training items best."""
+    lengths, labels = _lengths(secret.train), np.array([item.label for item in secret.train], dtype=bool)
+    best = max(
+        ((float(((lengths > cut) ^ flip == labels).mean()), int(cut), flip) for cut in set(lengths) for flip in (0, 1)),
+    )
+    _, cut, flip = best
+    return np.asarray((_lengths(secret.test) > cut) ^ bool(flip))
+
+
+def frequent_answer(secret: SecretTask) -> Bits | None:
+    """Right where an item's last number is the most frequent one in its group of at least three items.
+
+    Returns None where fewer than half of the test items are in such groups.
+    """
+    groups: defaultdict[str, list[LabelledItem]] = defaultdict(list)
+    for item in secret.test:
+        groups[item.group].append(item)
+    large = {name: items for name, items in groups.items() if len(items) >= SMALLEST_GROUP}
+    if 2 * sum(len(items) for items in large.values()) < len(secret.test):
+        return None
+    modes = {name: Counter(map(_last_number, items)).most_common(1)[0][0] for name, items in large.items()}
+    return np.array([item.group in modes and _last_number(item) == modes[item.group] for item in secret.test])
+
+
+def _last_number(item: Item) -> str:
+    numbers = NUMBER.findall(item.text)
+    return numbers[-1].replace(",", "").rstrip(".") if numbers else ""
+
+
+def _lengths(items: Sequence[Item]) -> NDArray[np.int64]:
+    return np.array([len(item.text) for item in items], dtype=np.int64)

@@ -1,0 +1,107 @@
+"""Calibration with the toy model: resumable, complete, and honest about shortcuts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from outlearn.errors import ConflictError, InvalidInputError
+from outlearn.tasks import LabelledItem, SecretTask, load_baselines, load_public
+from outlearn_training import calibrate as module
+from outlearn_training.calibrate import calibrate
+from outlearn_training.prepare import Task, prepare, read_calibration, tiny_task
+from outlearn_training.sanity import frequent_answer, length, majority, shortcut_lines
+
+
+@pytest.fixture
+def small_task(monkeypatch: pytest.MonkeyPatch) -> Task:
+    """The tiny math task with so few items that calibration takes seconds."""
+    card, pool, secret = tiny_task("math")
+    secret = secret.model_copy(
+        update={
+            "train": secret.train[:40],
+            "pool_labels": secret.pool_labels[:64],
+            "test": secret.test[:60],
+            "public_half": tuple(range(0, 60, 2)),
+        }
+    )
+    card = card.model_copy(update={"pool_size": 64, "test_size": 60})
+    from outlearn.tasks import fingerprint
+
+    card = card.model_copy(update={"fingerprint": fingerprint(card, pool[:64], secret)})
+    task = (card, pool[:64], secret)
+    monkeypatch.setattr(module, "tiny_task", lambda name: task)
+    return task
+
+
+def test_an_interrupted_calibration_goes_on_and_ends_the_same(small_task: Task, tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    def stop_at_the_third(what: str, share: float) -> None:
+        heard.append(what)
+        if what == "teacher, seed 2":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(tmp_path / "one", "math", on_progress=stop_at_the_third)
+    heard.clear()
+    calibrate(tmp_path / "one", "math", on_progress=lambda what, share: heard.append(what))
+    assert [what for what in heard if what.startswith("teacher")] == [f"teacher, seed {seed}" for seed in (2, 3, 4)]
+    calibrate(tmp_path / "other", "math", keep_in=tmp_path / "kept")
+    one, other = (load_baselines(tmp_path / name, "math") for name in ("one", "other"))
+    assert one == other == read_calibration(tmp_path / "kept")[1]
+    labels = [load_public(tmp_path / name, "math").weak_labels(3) for name in ("one", "other")]
+    assert np.array_equal(*labels)
+    assert {line.name for line in one.lines} >= {"majority class", "length", "zero-shot", "shuffled labels"}
+
+
+def test_other_seeds_in_the_same_home_are_a_conflict(small_task: Task, tmp_path: Path) -> None:
+    calibrate(tmp_path, "math")
+    with pytest.raises(ConflictError, match="other contents"):
+        calibrate(tmp_path, "math", seeds=range(6))
+
+
+def test_few_or_equal_seeds_are_refused(tmp_path: Path) -> None:
+    for seeds in (range(4), [0, 0, 1, 2, 3]):
+        with pytest.raises(InvalidInputError, match="at least 5 different seeds"):
+            calibrate(tmp_path, "math", seeds=seeds)
+
+
+def test_preparing_twice_changes_nothing(tmp_path: Path) -> None:
+    first = prepare(tmp_path, "math")
+    files = {path: path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()}
+    assert prepare(tmp_path, "math") == first
+    assert {path: path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
+def secret_of(train: list[tuple[str, int]], test: list[tuple[str, str, int]]) -> SecretTask:
+    return SecretTask(
+        train=tuple(LabelledItem(id=str(i), text=t, group=str(i), label=y) for i, (t, y) in enumerate(train)),  # type: ignore[arg-type]
+        pool_labels=(),
+        test=tuple(LabelledItem(id=str(i), text=t, group=g, label=y) for i, (t, g, y) in enumerate(test)),  # type: ignore[arg-type]
+        public_half=tuple(range(len(test))),
+    )
+
+
+def test_shortcuts_are_learnt_from_the_training_items_and_scored_on_the_test_items() -> None:
+    secret = secret_of(
+        [("a", 1), ("bb", 1), ("cccc", 0), ("d", 1)],
+        [("1 so 5", "g", 1), ("2 so 5", "g", 1), ("longer: 7", "g", 0)],
+    )
+    assert majority(secret).tolist() == [True, True, True]
+    assert length(secret).tolist() == [False, False, False]
+    assert frequent_answer(secret) is not None
+    assert frequent_answer(secret).tolist() == [True, True, False]  # type: ignore[union-attr]
+    scores = {line.name: line.accuracy for line in shortcut_lines(secret)}
+    assert scores == {
+        "majority class": pytest.approx(2 / 3),
+        "length": pytest.approx(1 / 3),
+        "frequent answer": 1.0,
+    }
+
+
+def test_a_task_without_groups_has_no_frequent_answer() -> None:
+    secret = secret_of([("a", 1)], [("1", "g", 1), ("2", "h", 0)])
+    assert frequent_answer(secret) is None
