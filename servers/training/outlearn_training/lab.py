@@ -80,8 +80,11 @@ class Lab:
         kept = np.flatnonzero(scale > 0).tolist()
         if not kept:
             raise InvalidInputError("nothing to train on: there are no items, or all weights are 0")
+        prompts = self._prompts([chosen[i] for i in kept])
+        if cut := self._trainer.count_cut(prompts):
+            self.log(prompts_cut=cut)
         trained = self._trainer.fit(
-            self._prompts([chosen[i] for i in kept]),
+            prompts,
             goal[kept],
             scale[kept],
             loss=named_loss(loss),

@@ -41,6 +41,7 @@ class LabelModel:
             raise ConfigError(f"cannot load the model {name!r}: {error}") from error
         self.model: Any = (_with_adapters(model, tuning.lora_rank) if lora else model).eval()
         self.device = torch.device("cpu")
+        self._chats = ends_turns(self.tokenizer)
         self._base = {key: value.detach().clone() for key, value in self._trained_state().items()}
         self._loaded: Weights | None = self._base
         self._token_cache: dict[str, list[int]] = {}
@@ -93,9 +94,16 @@ class LabelModel:
         return [one[0] for one in ids]
 
     def encode(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, remembered."""
+        """Token ids of a prompt, remembered: the user's turn of a conversation for a chat model, else plain text."""
         if prompt not in self._token_cache:
-            self._token_cache[prompt] = self.tokenizer.encode(prompt)
+            if self._chats:
+                turn = [{"role": "user", "content": prompt}]
+                text = self.tokenizer.apply_chat_template(
+                    turn, tokenize=False, add_generation_prompt=True, enable_thinking=False
+                )
+                self._token_cache[prompt] = self.tokenizer.encode(text, add_special_tokens=False)
+            else:
+                self._token_cache[prompt] = self.tokenizer.encode(prompt)
         return self._token_cache[prompt]
 
     def batch(self, prompts: Sequence[list[int]]) -> Batch:
@@ -151,6 +159,18 @@ class LabelModel:
 def resolve(name: str) -> str:
     """The folder of a `tiny/...` checkpoint that ships with outlearn; other names are Hugging Face's or folders."""
     return str(CHECKPOINTS / name.removeprefix("tiny/")) if name.startswith("tiny/") else name
+
+
+def ends_turns(tokenizer: Any) -> bool:
+    """Whether a tokenizer is a chat model's: its end-of-sequence token is what ends a turn of its chat template.
+
+    Base models' tokenizers often carry the family's chat template too, but end sequences with another token.
+    """
+    if not tokenizer.chat_template or not tokenizer.eos_token:
+        return False
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    text: str = tokenizer.apply_chat_template(turns, tokenize=False)
+    return tokenizer.eos_token in text.rpartition("answer")[2]
 
 
 def check_weights(weights: Weights, like: Weights) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from outlearn.errors import InvalidInputError
 from outlearn.tasks import FineTuning, Floats
 from outlearn_training.losses import Loss
 from outlearn_training.model import LabelModel, Weights
@@ -20,7 +19,7 @@ OnStep = Callable[[int, int, float], None]
 
 
 class Trainer(Protocol):
-    """Fine-tunes and runs label models. Swappable: a faster trainer implements the same four methods."""
+    """Fine-tunes and runs label models. Swappable: a faster trainer implements the same methods."""
 
     def fit(
         self,
@@ -50,6 +49,10 @@ class Trainer(Protocol):
         self, student: Weights | None, prompts: Sequence[str], *, max_tokens: int, temperature: float, seed: int
     ) -> list[str]:
         """Continue each prompt."""
+        ...
+
+    def count_cut(self, prompts: Sequence[str]) -> int:
+        """How many prompts are longer than the model may read, and lose their middle."""
         ...
 
 
@@ -126,15 +129,19 @@ class PlainTrainer:
                 texts[row] = text
         return texts
 
+    def count_cut(self, prompts: Sequence[str]) -> int:
+        return sum(len(self.model.encode(prompt)) > self._max_tokens for prompt in prompts)
+
     def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
-        tokens = [self.model.encode(prompt) for prompt in prompts]
-        long = [i for i, ids in enumerate(tokens) if len(ids) > self._max_tokens]
-        if long:
-            raise InvalidInputError(
-                f"{len(long)} of {len(tokens)} prompts are longer than the task's {self._max_tokens} tokens "
-                f"(the first is number {long[0]}); leave them out"
-            )
+        return [cut_middle(self.model.encode(prompt), self._max_tokens) for prompt in prompts]
+
+
+def cut_middle(tokens: list[int], most: int) -> list[int]:
+    """At most `most` tokens: a longer prompt loses its middle, never its beginning or the label prompt at its end."""
+    if len(tokens) <= most:
         return tokens
+    head = most // 2
+    return tokens[:head] + tokens[len(tokens) - (most - head) :]
 
 
 def _optimizer(parameters: list[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:

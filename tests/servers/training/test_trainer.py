@@ -8,9 +8,9 @@ import pytest
 from outlearn.errors import ConfigError, InvalidInputError
 from outlearn.tasks import FineTuning, TaskCard
 from outlearn_training.losses import logconf, named_loss, xent
-from outlearn_training.model import LabelModel
+from outlearn_training.model import LabelModel, ends_turns
 from outlearn_training.students import parse_student, read_students, save_students
-from outlearn_training.trainer import PlainTrainer, Trainer
+from outlearn_training.trainer import PlainTrainer, Trainer, cut_middle
 
 torch = pytest.importorskip("torch")
 
@@ -114,9 +114,28 @@ def test_embeddings_and_generated_text_have_one_row_a_prompt(toy_model: Path) ->
     assert trainer.generate(None, PROMPTS[:1], max_tokens=3, temperature=0, seed=1) == texts[:1]
 
 
-def test_a_prompt_longer_than_the_task_allows_is_named(toy_model: Path) -> None:
-    with pytest.raises(InvalidInputError, match="1 of 2 prompts are longer than the task's 16 tokens"):
-        trainer_for(toy_model).predict(None, ["1 is odd", "1" * 17], WORDS)
+def test_a_long_prompt_loses_its_middle_and_never_its_label_prompt(toy_model: Path) -> None:
+    trainer = trainer_for(toy_model)
+    long, cut = "12345678" + "9" * 30 + "7654 is odd!", "12345678" + "97654 is odd!"
+    assert trainer.count_cut([long, "1 is odd"]) == 1
+    tokens = cut_middle(trainer.model.encode(long), 16)
+    assert len(tokens) == 16
+    assert tokens[:8] == trainer.model.encode("12345678")
+    assert tokens[-3:] == trainer.model.encode(" is odd!")[-3:]
+    assert trainer.predict(None, [long], WORDS).shape == trainer.predict(None, [cut], WORDS).shape == (1,)
+
+
+CHATML = "{% for m in messages %}<{{ m.content }}>{{ eos }}{% endfor %}{% if add_generation_prompt %}[{% endif %}"
+
+
+def test_a_chat_model_gets_its_template_and_a_base_model_with_one_does_not(toy_model: Path) -> None:
+    model = trainer_for(toy_model).model
+    model.tokenizer.eos_token = "!"
+    for end, chats in (("!", True), ("0", False)):
+        model.tokenizer.chat_template = CHATML.replace("{{ eos }}", end)
+        assert ends_turns(model.tokenizer) is chats
+    model.tokenizer.chat_template = None
+    assert not ends_turns(model.tokenizer)
 
 
 def test_label_words_must_be_two_different_tokens(toy_model: Path) -> None:
