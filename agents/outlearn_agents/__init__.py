@@ -1,0 +1,1 @@
+"""Researchers, the team runner, the `outlearn` command and the report."""

@@ -52,7 +52,7 @@ def demo(
     run: Annotated[
         Path | None, typer.Option(help="Run folder; default: the next free runs/demo, runs/demo-2, ...")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=10, help="Time for research, start and end not counted.")] = 100,
+    seconds: Annotated[float, typer.Option(min=10, help="Time for research, start and end not counted.")] = 110,
     agents: Annotated[int, typer.Option(min=1, max=64, help="How many offline researchers.")] = 3,
     task: Annotated[str, typer.Option(help="The task, one of the tiny testbed.")] = "math",
     seed: Annotated[int, typer.Option(help="Seed of the researchers' searches.")] = 0,

@@ -45,6 +45,8 @@ class LabelledItem(Item):
 class FineTuning(Frozen):
     """How a model is fine-tuned to answer with one of two label tokens."""
 
+    model_config = ConfigDict(extra="forbid")
+
     epochs: float = Field(gt=0)
     lr: float = Field(gt=0)
     batch_size: int = Field(32, gt=0)

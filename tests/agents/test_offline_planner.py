@@ -43,7 +43,9 @@ class FirstChoice:
 
 
 def space(schema: dict[str, Any] | None = None) -> Space:
-    return Space(tuple(MethodInfo(name=name, summary="", params=schema or {}, source="") for name in NAMES))
+    sources = dict.fromkeys(NAMES, "lab.weak_labels()") | {"ue_zeroshot": "lab.zero_shot()"}
+    infos = [MethodInfo(name=name, summary="", params=schema or {}, source=sources[name]) for name in NAMES]
+    return Space(tuple(infos))
 
 
 def result(recipe: Recipe, pgr: float, number: int, agent: str = "boole") -> Result:
@@ -67,6 +69,13 @@ def test_the_search_space_follows_each_parameters_json_schema() -> None:
     assert recipe.params == {
         "alpha": 0, "rounds": 1, "lr": 0.0001, "labels": "hard", "kind": "a", "flag": False, "free": 3.0,
     }  # fmt: skip
+
+
+def test_a_method_that_ignores_the_teacher_is_a_reference_and_not_searched() -> None:
+    assert space().named("ue_zeroshot") == Recipe(family="ue_zeroshot")
+    chooser = FirstChoice("logconf")
+    space().suggest(chooser)
+    assert chooser.asked["family"].choices == ("confident", "logconf", "vanilla", "composed")
 
 
 def test_recipes_outside_of_the_space_are_known_as_such() -> None:

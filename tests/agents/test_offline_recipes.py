@@ -28,7 +28,7 @@ def test_every_composition_is_a_short_readable_method_file(composition: Composit
     (method,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "method"]
     assert [argument.arg for argument in method.args.args] == ["lab", "seed"]
     assert max(map(len, source.splitlines())) <= 120
-    assert source.count("\n") <= 42
+    assert source.count("\n") <= 46
     assert ("logconf" in source) == (composition.loss == "logconf")
     assert summarize(composition).endswith(".")
 
@@ -37,10 +37,17 @@ def test_a_composition_uses_exactly_what_its_parts_need() -> None:
     source = render(
         Composition.of({"select": "early", "loss": "logconf", "then": "pair"}, {"early": 40, "logconf": 90})
     )
-    assert "epochs=0.4" in source
+    assert "epochs=0.4 * lab.task.student_tuning.epochs" in source
     assert source.count("loss=logconf(0.9)") == 2
     assert "return [student, second]" in source
     assert "zero_shot" not in source
+
+
+def test_a_shorter_training_is_shorter_in_every_round_that_sees_the_teachers_labels() -> None:
+    source = render(Composition.of({"length": "short", "then": "recheck"}, {"short": 35}))
+    assert "epochs = 0.35 * lab.task.student_tuning.epochs" in source
+    assert source.count("epochs=epochs") == 2
+    assert render(Composition.of({"length": "short", "then": "distil"}, {})).count("epochs=epochs") == 1
 
 
 @pytest.mark.parametrize(

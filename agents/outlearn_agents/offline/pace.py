@@ -41,5 +41,6 @@ def work(recipe: Recipe) -> float:
         return 1.5
     early = 0.2 + composition.share("early") if composition.select == "early" else 0.0
     own = 0.3 if composition.select == "zsagree" or composition.target == "prior" else 0.0
-    second = 0.0 if composition.then == "stop" else 1.2
-    return 1.5 + early + own + second
+    fit = composition.share("short") if composition.length == "short" else 1.0
+    second = 0.0 if composition.then == "stop" else 0.2 + (1.0 if composition.then == "distil" else fit)
+    return 0.5 + fit + early + own + second

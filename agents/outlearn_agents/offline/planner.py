@@ -108,7 +108,8 @@ class Planner:
         Returns:
             A new recipe that fits, or None where none was found.
         """
-        known = {recipe.same_as for recipe in (*taken, *(result.recipe for result in self._results.values()))}
+        tried = [*taken, *(result.recipe for result in self._results.values())]
+        known = {recipe.same_as for recipe in tried}
         self._proposed += 1
         rng = random.Random(f"{self._seed}:{len(known)}:{self._proposed}")
         for recipe in self._openings[: 1 if self._is_outdone() else None]:
@@ -117,10 +118,12 @@ class Planner:
         for _ in range(TRIES):
             build = len(self._results) >= MIN_TO_BUILD and rng.random() < BUILD_SHARE
             proposal = self._build(rng) if build else self._explore()
-            if proposal and proposal.recipe.same_as not in known and fits(proposal.recipe):
+            if proposal is None:
+                continue
+            close = any(self._space.is_close(proposal.recipe, recipe) for recipe in tried)
+            if proposal.recipe.same_as not in known and not close and fits(proposal.recipe):
                 return proposal
-            if proposal:
-                self.failed(proposal.recipe)
+            self.failed(proposal.recipe)
         return None
 
     def _is_outdone(self) -> bool:
@@ -130,9 +133,13 @@ class Planner:
         )
         return any(one.floor > own for one in self._results.values() if one.agent != self._agent)
 
-    def _explore(self) -> Proposal | None:
+    def _explore(self) -> Proposal:
+        """What the search suggests; beside the best result with the same method, where there is one."""
         recipe = self._ask({})
-        return Proposal(recipe=recipe, reason="the search expects something here")
+        kin = [one for one in self.results if one.recipe.family == recipe.family != COMPOSED]
+        if not kin:
+            return Proposal(recipe=recipe, reason="the search expects something where nobody looked yet")
+        return Proposal(recipe=recipe, reason=_change(kin[0].recipe, recipe), parents=(kin[0],))
 
     def _build(self, rng: random.Random) -> Proposal | None:
         """Change one part of a good recipe: to what another good one does, or to what the search suggests."""
@@ -150,10 +157,10 @@ class Planner:
             fixed[f"{COMPOSED}.{slot}"] = donor.choices[slot]
             parents = (parent, other)
         recipe = self._ask(fixed)
-        made = recipe.composition
-        if made is None or made == base:
-            return Proposal(recipe=recipe, reason="", parents=parents)
-        return Proposal(recipe=recipe, reason=_difference(base, made), parents=parents)
+        reason = _difference(base, recipe.composition or base) or "unchanged"
+        if Recipe.composed(base).key != parent.recipe.same_as:
+            reason = f"read as {base.slug}: {reason}"
+        return Proposal(recipe=recipe, reason=reason, parents=parents)
 
     def _ask(self, fixed: Mapping[str, object]) -> Recipe:
         if fixed:
@@ -189,6 +196,16 @@ def openings(direction: str, space: Space) -> list[Recipe]:
     score, names = max(scored, key=lambda pair: pair[0])
     found = [space.named(name) for name in (names if score else FALLBACK)]
     return [recipe for recipe in found if recipe is not None]
+
+
+def _change(old: Recipe, new: Recipe) -> str:
+    """What changed between two recipes of one method, such as `keep 0.5 -> 0.75`."""
+    pairs = [(name, old.params.get(name, "default"), value) for name, value in new.params.items()]
+    return ", ".join(f"{name} {_plain(before)} -> {_plain(after)}" for name, before, after in pairs if before != after)
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _difference(old: Composition, new: Composition) -> str:

@@ -1,6 +1,7 @@
 """Recipes: what the offline researcher can try. A recipe is a registered method with parameters, or a composition.
 
-A composition is a word from a small grammar: how targets are made, which items are kept, which loss, what comes after.
+A composition is a word from a small grammar: how targets are made, which items are kept, which loss, how long the
+training is, what comes after.
 """
 
 import re
@@ -15,14 +16,15 @@ FOLDER = "methods"
 Target = Literal["hard", "soft", "prior"]
 Select = Literal["all", "confident", "zsagree", "early"]
 LossName = Literal["xent", "logconf"]
+Length = Literal["usual", "short"]
 Then = Literal["stop", "distil", "recheck", "pair"]
-Percent = Literal[15, 25, 30, 40, 50, 70, 75, 90]
 Scalar = str | int | float | bool
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "target": get_args(Target),
     "select": get_args(Select),
     "loss": get_args(LossName),
+    "length": get_args(Length),
     "then": get_args(Then),
 }
 PERCENTS: dict[str, tuple[int, ...]] = {
@@ -30,8 +32,10 @@ PERCENTS: dict[str, tuple[int, ...]] = {
     "confident": (30, 50, 70),
     "early": (15, 25, 40),
     "logconf": (50, 75, 90),
+    "short": (20, 35, 60),
 }
-DEFAULTS = {"target": "hard", "select": "all", "loss": "xent", "then": "stop"}
+DEFAULTS = {"target": "hard", "select": "all", "loss": "xent", "length": "usual", "then": "stop"}
+SHORT = 0.75
 NEAREST: dict[str, dict[str, str]] = {
     "vanilla": {},
     "confident": {"select": "confident"},
@@ -48,6 +52,7 @@ class Composition(BaseModel):
     target: Target = "hard"
     select: Select = "all"
     loss: LossName = "xent"
+    length: Length = "usual"
     then: Then = "stop"
     percents: tuple[tuple[str, int], ...] = ()
 
@@ -177,12 +182,18 @@ class Recipe(BaseModel):
             return self.composition
         if self.family not in NEAREST:
             return None
-        target = "soft" if self.params.get("labels") == "soft" else "hard"
+        epochs = self.params.get("epochs", 1.0)
+        choices = {
+            **NEAREST[self.family],
+            "target": "soft" if self.params.get("labels") == "soft" else "hard",
+            "length": "short" if isinstance(epochs, int | float) and epochs <= SHORT else "usual",
+        }
         numbers = {
             "logconf": _nearest("logconf", self.params.get("alpha", 0.75)),
             "confident": _nearest("confident", self.params.get("keep", 0.5)),
+            "short": _nearest("short", epochs),
         }
-        return Composition.of({**NEAREST[self.family], "target": target}, numbers)
+        return Composition.of(choices, numbers)
 
 
 def _nearest(option: str, share: Scalar) -> int:

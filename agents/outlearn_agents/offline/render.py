@@ -16,6 +16,7 @@ SELECTS = {
     "early": "the items on which a briefly trained student agrees",
 }
 LOSSES = {"xent": "cross-entropy", "logconf": "the confidence loss"}
+LENGTHS = {"usual": "as long as usual", "short": "cut short, before the teacher's mistakes are learned"}
 THENS = {
     "stop": "one round",
     "distil": "then a fresh student learns the first one's answers",
@@ -28,6 +29,7 @@ TEMPLATE = '''"""A composed method.
 Targets: {{ target }}.
 Items: {{ select }}.
 Loss: {{ loss_name }}.
+Training: {{ length }}.
 Rounds: {{ then }}.
 """
 
@@ -61,15 +63,20 @@ def method(lab, seed):
     weights = ((own_scores > np.median(own_scores)) == (targets > 0.5)).astype(float)
 {%- else %}
     # a student that has trained for a moment knows what is simple, not yet the teacher's mistakes
-    early = lab.fit(targets, epochs={{ c.share("early") }}).predict()
+    early = lab.fit(targets, epochs={{ c.share("early") }} * lab.task.student_tuning.epochs).predict()
     weights = ((early > 0.5) == (targets > 0.5)).astype(float)
 {%- endif %}
     lab.log(kept=weights.mean())
-{%- set loss = ', loss=logconf(' ~ c.share("logconf") ~ ')' if c.loss == "logconf" else '' %}
+{%- set how = ', loss=logconf(' ~ c.share("logconf") ~ ')' if c.loss == "logconf" else '' %}
+{%- if c.length == "short" %}
+    # the teacher's mistakes are learned last: stop before
+    epochs = {{ c.share("short") }} * lab.task.student_tuning.epochs
+{%- set how = how ~ ", epochs=epochs" %}
+{%- endif %}
 {%- if c.then == "stop" %}
-    return lab.fit(targets, weights{{ loss }})
+    return lab.fit(targets, weights{{ how }})
 {%- else %}
-    student = lab.fit(targets, weights{{ loss }})
+    student = lab.fit(targets, weights{{ how }})
     answers = student.predict() > 0.5
 {%- if c.then == "distil" %}
     # what the first student did not pick up from the teacher's mistakes, the second will not see
@@ -77,7 +84,7 @@ def method(lab, seed):
 {%- else %}
     agreed = (answers == (weak > 0.5)).astype(float)
     lab.log(agreed=agreed.mean())
-    second = lab.fit(answers.astype(float), agreed{{ loss }})
+    second = lab.fit(answers.astype(float), agreed{{ how }})
     return {{ "[student, second]" if c.then == "pair" else "second" }}
 {%- endif %}
 {%- endif %}
@@ -96,7 +103,8 @@ _ENVIRONMENT = jinja2.Environment(keep_trailing_newline=True, autoescape=False, 
 def summarize(composition: Composition) -> str:
     """A composition in one sentence."""
     c = composition
-    return f"Learn {TARGETS[c.target]} on {SELECTS[c.select]} with {LOSSES[c.loss]}; {THENS[c.then]}."
+    how = f"by {LOSSES[c.loss]}, {LENGTHS[c.length]}; {THENS[c.then]}."
+    return f"Learn {TARGETS[c.target]} on {SELECTS[c.select]}, {how}"
 
 
 def render(composition: Composition) -> str:
@@ -106,6 +114,7 @@ def render(composition: Composition) -> str:
         "target": TARGETS[c.target],
         "select": SELECTS[c.select],
         "loss_name": LOSSES[c.loss],
+        "length": LENGTHS[c.length],
         "then": THENS[c.then],
     }
     return _ENVIRONMENT.from_string(TEMPLATE).render(c=c, **words)

@@ -16,6 +16,7 @@ from outlearn_agents.offline.recipes import COMPOSED, PERCENTS, SLOTS, Compositi
 Assignment = dict[str, Scalar]
 FAMILY = "family"
 LOG_RATIO = 50.0
+CLOSE = 0.05
 
 
 class Chooser(Protocol):
@@ -25,10 +26,15 @@ class Chooser(Protocol):
 
 
 class Space:
-    """All recipes, as assignments of values to named parameters such as `logconf.alpha` or `composed.select`."""
+    """All recipes, as assignments of values to named parameters such as `logconf.alpha` or `composed.select`.
+
+    A registered method that never asks for the weak labels learns nothing from the teacher. It is a reference to
+    compare with: it can be named, but is not searched.
+    """
 
     def __init__(self, methods: tuple[MethodInfo, ...]) -> None:
-        self._params = {method.name: _distributions(method.params) for method in methods if method.name != COMPOSED}
+        searched = [method for method in methods if method.name != COMPOSED and "weak_labels" in method.source]
+        self._params = {method.name: _distributions(method.params) for method in searched}
         self._defaults = {method.name: _defaults(method.params) for method in methods}
         self._family = CategoricalDistribution((*sorted(self._params), COMPOSED))
 
@@ -48,7 +54,7 @@ class Space:
 
     def named(self, name: str) -> Recipe | None:
         """The registered method of this name with its defaults, or the composition, or None."""
-        if name in self._params:
+        if name in self._defaults:
             return Recipe(family=name, params=self._defaults[name])
         composition = Composition.parse(name)
         return Recipe.composed(composition) if composition else None
@@ -62,6 +68,13 @@ class Space:
         return {FAMILY: recipe.family} | {
             f"{recipe.family}.{name}": value for name, value in recipe.params.items() if name in known
         }
+
+    def is_close(self, one: Recipe, two: Recipe) -> bool:
+        """Whether two recipes of one registered method differ by too little to learn anything from both."""
+        if one.family != two.family or one.family not in self._params:
+            return one == two
+        searched = self._params[one.family].items()
+        return all(_is_close(known, one.params.get(name), two.params.get(name)) for name, known in searched)
 
     def distributions(self, recipe: Recipe) -> dict[str, BaseDistribution] | None:
         """The distributions behind `assign(recipe)`, or None where the recipe lies outside of the space."""
@@ -79,6 +92,13 @@ class Space:
             if not _holds(found[name], value):
                 return None
         return found
+
+
+def _is_close(distribution: BaseDistribution, one: Scalar | None, two: Scalar | None) -> bool:
+    """Equal, or numbers within a twentieth of the range."""
+    if isinstance(distribution, CategoricalDistribution) or one is None or two is None:
+        return one == two
+    return bool(abs(float(one) - float(two)) <= CLOSE * (distribution.high - distribution.low))
 
 
 def _defaults(schema: dict[str, Any]) -> dict[str, Scalar]:

@@ -44,12 +44,17 @@ class LocalExecutor:
                 self._starting[slot] = self._start(slot)
 
     def stop(self) -> None:
+        workers = set(self._starting.values())
         for slot in range(self._slots):
-            starting = self._starting.pop(slot, None)
-            if starting is not None:
-                _end(starting)
             if slot_is_alive(self._settings.home, slot) and (pid := slot_pid(self._settings.home, slot)):
-                _end(pid)
+                workers.add(pid)
+        for pid in workers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        for pid in workers:
+            with suppress(ChildProcessError):  # not ours: another server started it, and it leaves by itself
+                os.waitpid(pid, 0)
+        self._starting.clear()
 
     def _start(self, slot: int) -> int:
         """Start a worker that outlives this process: its settings come through a pipe, and it makes its own session."""
@@ -118,14 +123,6 @@ def _reap(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
         return True
-
-
-def _end(pid: int) -> None:
-    """Ask a worker to leave and wait until it did; one that is not our child may take its time."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-    with suppress(ChildProcessError):
-        os.waitpid(pid, 0)
 
 
 def _lock(file: IO[str]) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,9 +36,9 @@ class LabelModel:
         half = lora and torch.cuda.is_available()
         try:
             place = resolve(name)
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(place)
-            model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=torch.bfloat16 if half else torch.float32)
-        except (OSError, ValueError) as error:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(**place)
+            model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16 if half else torch.float32)
+        except (OSError, ValueError, ImportError) as error:
             raise ConfigError(f"cannot load the model {name!r}: {error}") from error
         self.model: Any = (_with_adapters(model, tuning.lora_rank) if lora else model).eval()
         self.device = torch.device("cpu")
@@ -156,9 +157,14 @@ class LabelModel:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
 
-def resolve(name: str) -> str:
-    """The folder of a `tiny/...` checkpoint that ships with outlearn; other names are Hugging Face's or folders."""
-    return str(CHECKPOINTS / name.removeprefix("tiny/")) if name.startswith("tiny/") else name
+def resolve(name: str) -> dict[str, str]:
+    """Where `from_pretrained` finds a model: a `tiny/...` checkpoint that ships with outlearn, a GGUF file (whose
+    weights are dequantised; needs the package gguf), a folder, or a name on the Hugging Face hub."""
+    if name.startswith("tiny/"):
+        return {"pretrained_model_name_or_path": str(CHECKPOINTS / name.removeprefix("tiny/"))}
+    if name.endswith(".gguf"):
+        return {"pretrained_model_name_or_path": str(Path(name).parent), "gguf_file": Path(name).name}
+    return {"pretrained_model_name_or_path": name}
 
 
 def ends_turns(tokenizer: Any) -> bool:
