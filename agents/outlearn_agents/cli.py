@@ -167,6 +167,32 @@ def calibrate(
     typer.echo(f"{name}: teacher {levels.weak_acc:.4f}, ceiling {levels.ceiling_acc:.4f} over {seeds} seeds, in {home}")
 
 
+@app.command("testbed-table")
+def results_table(
+    tasks: Annotated[list[str] | None, typer.Argument(help="Tiny tasks; default: all.", show_default=False)] = None,
+    out: Annotated[Path, typer.Option(help="Folder for testbed.json and testbed.md.")] = Path("docs/results"),
+    as_json: Json = False,
+) -> None:
+    """Run every method on the tiny tasks over five fresh seeds and write the results table. Takes minutes."""
+    import json
+
+    from rich.progress import Progress
+
+    from outlearn.files import write_atomic
+    from outlearn_training.table import as_markdown, make_table
+    from outlearn_training.testbed import TESTBEDS
+
+    with Progress(console=_console(to_stderr=True)) as progress:
+        bar = progress.add_task("testbed", total=1.0)
+        rows = make_table(
+            tasks or list(TESTBEDS), lambda what, share: progress.update(bar, description=what, completed=share)
+        )
+    text = json.dumps([row.model_dump() for row in rows], indent=1)
+    write_atomic(out / "testbed.json", text.encode() + b"\n")
+    write_atomic(out / "testbed.md", as_markdown(rows).encode())
+    typer.echo(text if as_json else as_markdown(rows))
+
+
 @app.command()
 def token(
     agent: Annotated[str, typer.Argument(help="Whose token it is, such as ada.", show_default=False)],

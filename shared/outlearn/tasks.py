@@ -5,8 +5,10 @@ A task is a binary question over text. The vault is read by the evaluation serve
 
 import hashlib
 import io
+import re
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -17,9 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from outlearn.errors import ConflictError, IntegrityError, NotFoundError
 from outlearn.files import write_atomic
 from outlearn.signing import canonical_json
+from outlearn.sources import DataFacts
 
 Floats = NDArray[np.float64]
-TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}$")]
+TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
+TaskName = Annotated[str, StringConstraints(pattern=rf"^{TASK_NAME.pattern}$")]
 
 
 class Frozen(BaseModel):
@@ -72,6 +76,7 @@ class TaskCard(Frozen):
     test_size: int
     seeds: tuple[int, ...] = Field((), description="Seeds of a full run; each has its own teacher and weak labels.")
     source: str = Field("", description="Where the items come from, and their licence.")
+    data: DataFacts | None = Field(None, description="What is public about real data; None where items are generated.")
     fingerprint: str = ""
 
 
@@ -160,7 +165,8 @@ _ITEMS = TypeAdapter(tuple[Item, ...])
 
 def fingerprint(card: TaskCard, pool: tuple[Item, ...], secret: SecretTask) -> str:
     """SHA-256 over everything that a result depends on, but for the weak labels, which follow from it and the seeds."""
-    fixed = card.model_dump(mode="json", exclude={"fingerprint", "seeds"})
+    absent = {"data"} if card.data is None else set()
+    fixed = card.model_dump(mode="json", exclude={"fingerprint", "seeds"} | absent)
     return hashlib.sha256(
         canonical_json([fixed, [item.model_dump() for item in pool], secret.model_dump(mode="json")])
     ).hexdigest()
@@ -183,7 +189,7 @@ def task_names(home: Path) -> list[str]:
 
 def load_card(home: Path, name: str) -> TaskCard:
     """Read a task's card alone. Raises NotFoundError, or IntegrityError where it is damaged."""
-    return _parse(TaskCard.model_validate_json, _folder(home / "data", name, home) / "card.json")
+    return _remembered(TaskCard.model_validate_json, _folder(home / "data", name, home) / "card.json")
 
 
 def load_public(home: Path, name: str) -> PublicTask:
@@ -205,7 +211,7 @@ def load_baselines(home: Path, name: str) -> Baselines:
         IntegrityError: the baselines belong to other items or labels.
     """
     card = load_card(home, name)
-    baselines = _parse(Baselines.model_validate_json, _folder(home / "vault", name, home) / "baselines.json")
+    baselines = _remembered(Baselines.model_validate_json, _folder(home / "vault", name, home) / "baselines.json")
     if baselines.fingerprint != card.fingerprint:
         raise IntegrityError(f"the baselines of task {name!r} are for other data; run `outlearn calibrate {name}`")
     return baselines
@@ -252,7 +258,7 @@ def remove_task(home: Path, name: str) -> None:
 
 
 def _folder(parent: Path, name: str, home: Path) -> Path:
-    if name not in task_names(home):
+    if not TASK_NAME.fullmatch(name) or not (home / "data" / name / "card.json").exists():
         raise NotFoundError(f"no task {name!r}; there are: {', '.join(task_names(home)) or 'none yet'}")
     return parent / name
 
@@ -265,6 +271,21 @@ def _is_same(home: Path, card: TaskCard, weak_labels: dict[int, Floats], baselin
         and load_baselines(home, card.name) == baselines
         and all(np.array_equal(known.weak_labels(seed), weak_labels[seed]) for seed in card.seeds)
     )
+
+
+def _remembered(validate: Callable[[bytes], Parsed], path: Path) -> Parsed:
+    """Parse a small file that is asked for again and again, once for each version of it."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return _parse(validate, path)
+    parsed: Parsed = _parse_version(validate, path, (stat.st_mtime_ns, stat.st_ino, stat.st_size))
+    return parsed
+
+
+@lru_cache(maxsize=64)
+def _parse_version(validate: Callable[[bytes], Parsed], path: Path, _version: tuple[int, int, int]) -> Parsed:
+    return _parse(validate, path)
 
 
 def _parse(validate: Callable[[bytes], Parsed], path: Path) -> Parsed:

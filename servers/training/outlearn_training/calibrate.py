@@ -74,7 +74,7 @@ class _Calibration:
 
     def __init__(self, home: Path, task: Task, report: OnProgress) -> None:
         self._task, self._report = task, report
-        self._folder = home / "vault" / task[0].name / "calibration" / task[0].fingerprint[:16]
+        self._folder = _folder(home, task[0])
         self._teacher: PlainTrainer | None = None
         self._student: PlainTrainer | None = None
 
@@ -124,6 +124,12 @@ class _Calibration:
         return self._student
 
 
+def load_predictions(home: Path, card: TaskCard) -> dict[int, SeedPredictions]:
+    """What a task's calibration kept, by seed."""
+    found = {seed: _load(_folder(home, card) / f"seed-{seed}.npz") for seed in card.seeds}
+    return {seed: one for seed, one in found.items() if one is not None}
+
+
 def train_teacher(trainer: PlainTrainer, task: Task, seed: int) -> tuple[Floats, Floats]:
     """Train the teacher on its labelled items. Returns P(label = 1) for the pool (n,) and the test items (m,)."""
     card, pool, secret = task
@@ -169,6 +175,10 @@ def _baseline(task: Task, seed: int, found: SeedPredictions) -> SeedBaseline:
         weak_public=weak[public].mean(),
         ceiling_public=ceiling[public].mean(),
     )
+
+
+def _folder(home: Path, card: TaskCard) -> Path:
+    return home / "vault" / card.name / "calibration" / card.fingerprint[:16]
 
 
 def _load(path: Path) -> SeedPredictions | None:

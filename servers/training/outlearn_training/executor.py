@@ -64,7 +64,7 @@ class LocalExecutor:
         try:
             return os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-m", "outlearn_training.worker", str(slot)],
+                [sys.executable, "-P", "-m", "outlearn_training.worker", str(slot)],
                 os.environ | QUIET | {"OMP_NUM_THREADS": str(self._settings.threads)},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, reader, 0),

@@ -7,7 +7,6 @@ together with two pipes, for the child's output and for its events; the answers 
 import json
 import os
 import select
-import signal
 import socket
 import sys
 import traceback
@@ -21,9 +20,9 @@ from outlearn.tasks import PublicTask, load_public, task_names
 from outlearn_training.confinement import confine, python_folders
 from outlearn_training.job import MAX_JOB_BYTES, Job
 from outlearn_training.lab import Lab, Student, prompts_for
-from outlearn_training.limits import die_with_parent, limit_resources
+from outlearn_training.limits import adopt_orphans, die_with_parent, kill_children, limit_memory, limit_resources
 from outlearn_training.model import LabelModel
-from outlearn_training.students import MAX_STUDENTS, save_students
+from outlearn_training.students import MAX_STUDENTS, max_student_bytes, save_students
 from outlearn_training.trainer import PlainTrainer
 
 
@@ -59,7 +58,9 @@ class Host:
             self._channel.close()
             _child(job, task, trainer, output, events)
         self._send({"pid": pid})
-        self._send({"exit": self._wait(pid)})
+        code = self._wait(pid)
+        kill_children()
+        self._send({"exit": code})
 
     def _load(self, home: Path, name: str) -> tuple[PublicTask, PlainTrainer]:
         """The task and its base model, with the pool tokenised: the child inherits all of it."""
@@ -78,7 +79,7 @@ class Host:
             if found:
                 return os.waitstatus_to_exitcode(status)
             if select.select([self._channel], [], [], 0.02)[0]:
-                os.killpg(pid, signal.SIGKILL)
+                kill_children()
                 raise SystemExit
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -120,8 +121,9 @@ def _child(job: Job, task: PublicTask, trainer: PlainTrainer, output: int, event
         sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - for the process's whole life
         sys.stderr = sys.stdout
         _set_threads(job.threads)
+        limit_resources(job.cpu_seconds, max_student_bytes(trainer.model))
         if trainer.model.to_device().device.type == "cpu":  # CUDA maps more address space than there is memory
-            limit_resources(job.cpu_seconds, job.memory_bytes)
+            limit_memory(job.memory_bytes)
         if not confine([*python_folders(), task.folder], [job.out], secret=job.home / "vault"):
             print("# not confined: this system has no Landlock")  # noqa: T201 - to the run's log
 
@@ -181,6 +183,7 @@ def _receive(channel: socket.socket) -> tuple[bytes, list[int]] | None:
 def main() -> None:
     """Serve the socket that is file descriptor `argv[1]`, for tasks in the home folder `argv[2]`."""
     die_with_parent()
+    adopt_orphans()
     _set_threads(1)  # a process whose thread pool has started must not fork
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         host = Host(channel)

@@ -1,13 +1,14 @@
-"""Limits that the kernel keeps for a method's process."""
+"""Limits that the kernel keeps for a method's process, and the end of what it leaves behind."""
 
 import ctypes
+import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
-MAX_FILE_BYTES = 64 * 2**30
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def die_with_parent() -> None:
@@ -16,12 +17,39 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def limit_resources(cpu_seconds: int, memory_bytes: int) -> None:
-    """Limit this process's CPU time, and (Linux) its address space to `memory_bytes` beyond the present."""
+def adopt_orphans() -> None:
+    """Make this process the parent of whatever its descendants leave behind (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_children() -> None:
+    """Kill this process's children, and those that it inherits from them, until there are none (Linux)."""
+    while pids := _children():
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def limit_resources(cpu_seconds: int, file_bytes: int) -> None:
+    """Limit this process's CPU time and the size of its files; it leaves no core."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """Limit this process's address space to `memory_bytes` beyond the present (Linux)."""
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         limit = pages * resource.getpagesize() + memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _children() -> list[int]:
+    """Process ids of this process's children, zombies included (Linux)."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return [int(pid) for children in lists for pid in children.read_text(encoding="ascii").split()]

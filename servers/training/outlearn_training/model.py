@@ -14,6 +14,7 @@ from outlearn.tasks import FineTuning
 from outlearn_training.testbed import CHECKPOINTS
 
 Weights = dict[str, Tensor]
+WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -31,7 +32,9 @@ class LabelModel:
 
     def __init__(self, name: str, tuning: FineTuning) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         lora = tuning.lora_rank > 0
         half = lora and torch.cuda.is_available()
         try:
@@ -180,13 +183,15 @@ def ends_turns(tokenizer: Any) -> bool:
 
 
 def check_weights(weights: Weights, like: Weights) -> None:
-    """Raises InvalidInputError unless `weights` has the names and shapes of `like` and only finite numbers."""
+    """Raises InvalidInputError unless `weights` has the names and shapes of `like` and only finite floats."""
     if weights.keys() != like.keys():
         odd = sorted(weights.keys() ^ like.keys())[:3]
         raise InvalidInputError(f"the student's weights are not of this base model: {odd}")
     for name, tensor in weights.items():
         if tensor.shape != like[name].shape:
             raise InvalidInputError(f"weight {name!r} has shape {tuple(tensor.shape)}, not {tuple(like[name].shape)}")
+        if tensor.dtype not in WEIGHT_TYPES:
+            raise InvalidInputError(f"weight {name!r} is of {tensor.dtype}; use one of {WEIGHT_TYPES}")
         if not torch.isfinite(tensor).all():
             raise InvalidInputError(f"weight {name!r} has NaN or infinite values; lower the learning rate")
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from outlearn.artifacts import ArtifactStore
+from outlearn.errors import InvalidInputError
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.tasks import Floats, TaskCard, load_public, load_secret
 from outlearn_training.lab import prompts_for
 from outlearn_training.model import LabelModel
 from outlearn_training.queue import Run
-from outlearn_training.students import parse_student, read_students
+from outlearn_training.students import max_student_bytes, parse_student, read_students
 from outlearn_training.trainer import PlainTrainer
 
 
@@ -27,15 +28,15 @@ class Predictor:
         """Predict with the students in `folder` and file the receipt. Weights go to the artifact store first.
 
         Raises:
-            InvalidInputError, NotFoundError: the students cannot be used; the message says why.
+            InvalidInputError, NotFoundError, PermissionDeniedError: the students cannot be used; the message says why.
         """
         card, trainer, prompts = self._load(run.task)
-        limit = trainer.model.size_bytes() + 2**20
+        limit = max_student_bytes(trainer.model)
         predictions: list[Floats] = []
         digests: list[str] = []
         for data in read_students(folder, limit):
             weights, digest = parse_student(data)
-            predictions.append(trainer.predict(weights, prompts, card.label_words))
+            predictions.append(_finite(trainer.predict(weights, prompts, card.label_words)))
             digests.append(digest)
             self._artifacts.put(data)
         self._receipts.issue(
@@ -63,3 +64,10 @@ class Predictor:
             prompts = prompts_for(card, load_secret(self._home, task).test)
             self._loaded = (card.fingerprint, card, PlainTrainer(model, card.max_tokens), prompts)
         return self._loaded[1:]
+
+
+def _finite(predictions: Floats) -> Floats:
+    """`predictions`, unless finite weights made NaN of them."""
+    if not np.isfinite(predictions).all():
+        raise InvalidInputError("the student answers NaN: its weights are too large; lower the learning rate")
+    return predictions

@@ -178,8 +178,9 @@ class RunQueue:
     def finish(self, run_id: str, status: RunStatus, message: str) -> None:
         """End a running run. A run that ended already is left as it is."""
         with writing(self._engine) as connection:
-            if _row(connection, run_id).status == "running":
-                extra = {"progress": 1.0} if status == "done" else {}
+            row = _row(connection, run_id)
+            if row.status == "running":
+                extra = {"progress": 1.0, "seeds_done": len(row.seeds)} if status == "done" else {}
                 _update(
                     connection, run_id, status=status, message=message[:2000], slot=None, finished_at=_now(), **extra
                 )

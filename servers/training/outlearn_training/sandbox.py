@@ -22,6 +22,8 @@ from outlearn_training.settings import TrainingSettings
 POLL_SECONDS = 0.1
 MAX_EVENT_BYTES = 64_000
 MAX_METRICS = 50
+MAX_FILES = 32  # in `job.out`; the kernel limits their size
+READ_BYTES, MAX_PIPE_BYTES = 65536, 2**20
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE")
 Event = dict[str, Any]
 
@@ -77,7 +79,7 @@ class MethodSandbox:
             finally:
                 output_end.close()
                 events_end.close()
-            watch = _Watch(channel, output, events, log, self._settings, on_event)
+            watch = _Watch(channel, output, events, log, job.out, self._settings, on_event)
             try:
                 watch.until_exit(should_stop)
             except EOFError:
@@ -104,11 +106,12 @@ class _Watch:
         output: "_End",
         events: "_End",
         log: Path,
+        out: Path,
         settings: TrainingSettings,
         on_event: Callable[[Event], None],
     ) -> None:
         self._channel, self._output, self._events = channel, output.take(), events.take()
-        self._log, self._settings, self._on_event = log, settings, on_event
+        self._log, self._out, self._settings, self._on_event = log, out, settings, on_event
         self._deadline = time.monotonic() + settings.seed_seconds
         self._partial, self._answers = b"", b""
         self._pid: int | None = None
@@ -127,11 +130,12 @@ class _Watch:
                     sources.remove(source)
             if should_stop():
                 self._kill("cancelled")
+            elif len(os.listdir(self._out)) > MAX_FILES:  # noqa: PTH208  (counted often)
+                self._kill(f"wrote more than {MAX_FILES} files")
             elif time.monotonic() > self._deadline:
                 self._kill(f"took longer than the {self._settings.seed_seconds:g} seconds that a seed may take")
         for source in sources[1:]:
-            while select.select([source], [], [], 0)[0] and self._pump(source):
-                pass
+            self._drain(source)
 
     def raise_for_exit(self) -> None:
         """Raises MethodError unless the method ended well."""
@@ -140,8 +144,14 @@ class _Watch:
         killed = f"was killed by signal {-(self._exit or 0)}; it may have used too much memory or CPU time"
         raise MethodError(self._error or (killed if (self._exit or 0) < 0 else f"ended with exit code {self._exit}"))
 
+    def _drain(self, source: int) -> None:
+        """Take what is left in a pipe, and no more than it holds: somebody may have stayed behind to write on."""
+        left = MAX_PIPE_BYTES // READ_BYTES
+        while left and select.select([source], [], [], 0)[0] and self._pump(source):
+            left -= 1
+
     def _pump(self, source: int) -> bool:
-        data = os.read(source, 65536)
+        data = os.read(source, READ_BYTES)
         if source == self._output:
             self._keep(data)
         else:
@@ -193,15 +203,15 @@ class _Watch:
 def _parse_event(line: bytes) -> Event:
     """An event that a method sent, or {} where it is none: the sender is not trusted."""
     try:
-        event = json.loads(line)
-    except ValueError:
+        event = json.loads(line, parse_int=float)
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(event, dict):
         return {}
     if isinstance(event.get("error"), str):
-        return {"error": event["error"][:2000]}
+        return {"error": _printable(event["error"][:2000])}
     if isinstance(event.get("metrics"), dict):
-        numbers = {str(name)[:64]: value for name, value in event["metrics"].items() if _is_number(value)}
+        numbers = {_printable(name[:64]): value for name, value in event["metrics"].items() if _is_number(value)}
         return {"metrics": dict(list(numbers.items())[:MAX_METRICS])}
     if all(_is_number(event.get(name)) for name in ("step", "steps", "loss_nats")) and event["steps"] >= 1:
         return {name: event[name] for name in ("step", "steps", "loss_nats")}
@@ -209,7 +219,12 @@ def _parse_event(line: bytes) -> Event:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _printable(text: str) -> str:
+    """`text` without what terminals obey and databases refuse."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 class _End:

@@ -1,6 +1,7 @@
 """What the training server does, without MCP: tasks, methods and runs, for a caller."""
 
 import ast
+import codecs
 import json
 from typing import Any
 
@@ -29,6 +30,7 @@ from outlearn_training.settings import TrainingSettings
 
 MAX_SOURCE_BYTES = 200_000
 MAX_PARAMS_BYTES = 10_000
+MAX_CHARACTER_BYTES = 4
 
 
 class TrainingService:
@@ -124,12 +126,14 @@ class TrainingService:
         if not path.exists():
             return LogPage(text="", offset=0, next_offset=None, size=0)
         size = path.stat().st_size
+        start = min(offset, size)
         with path.open("rb") as file:
-            file.seek(min(offset, size))
+            file.seek(start)
             data = file.read(max_bytes)
-        end = min(offset, size) + len(data)
-        text = data.decode("utf-8", errors="replace")
-        return LogPage(text=text, offset=min(offset, size), next_offset=end if end < size else None, size=size)
+        whole = start + len(data) >= size or len(data) < MAX_CHARACTER_BYTES
+        text, used = codecs.utf_8_decode(data, "replace", whole)
+        end = start + used
+        return LogPage(text=text, offset=start, next_offset=end if end < size else None, size=size)
 
     def cancel(self, caller: Caller, run_id: str) -> RunView:
         """Cancel a run that is not finished."""
@@ -147,12 +151,14 @@ class TrainingService:
         return load_public(self._settings.home, name or names[0])
 
     def _read_source(self, caller: Caller, file: str) -> str:
+        if not file.endswith(".py") or not file.isprintable():
+            raise InvalidInputError(f"{file[:200]!r} must be a Python file with a plain name, such as 'methods/mine.py'")
         workspace = self._settings.workspaces / caller.agent
         if not workspace.is_dir():
             raise NotFoundError(f"your workspace is empty: write {file!r} with the filesystem server first")
         data = read_confined(workspace, file, max_bytes=MAX_SOURCE_BYTES)
         try:
-            source = data.decode()
+            source = data.decode("utf-8-sig")
             tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise InvalidInputError(f"{file!r} is not Python that parses: {error}") from error
@@ -163,9 +169,9 @@ class TrainingService:
 
 def _check_json(params: dict[str, Any]) -> dict[str, Any]:
     try:
-        text = json.dumps(params, allow_nan=False)
-    except ValueError as error:
+        size = len(json.dumps(params, allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"params must be plain JSON: {error}") from error
-    if len(text) > MAX_PARAMS_BYTES:
-        raise InvalidInputError(f"params are {len(text)} characters of JSON; the limit is {MAX_PARAMS_BYTES}")
+    if size > MAX_PARAMS_BYTES:
+        raise InvalidInputError(f"params are {size:,} bytes of JSON; the limit is {MAX_PARAMS_BYTES:,}")
     return params

@@ -7,12 +7,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from outlearn.confined import read_confined
 from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn.files import write_atomic
-from outlearn_training.model import Weights
+from outlearn_training.model import LabelModel, Weights
 
 MAX_STUDENTS = 8
 WEIGHTS_FILE = "student-{index}.safetensors"
+
+
+def max_student_bytes(model: LabelModel) -> int:
+    """Largest file that one student of this model may need."""
+    return model.size_bytes() + 2**20
 
 
 def save_students(folder: Path, students: list[Weights]) -> None:
@@ -27,18 +33,14 @@ def read_students(folder: Path, max_bytes: int) -> list[bytes]:
 
     Raises:
         NotFoundError: it left none.
-        InvalidInputError: it left too many, or one that is too large or not a plain file.
+        InvalidInputError, PermissionDeniedError: it left too many, or one that is too large or not a plain file.
     """
     found: list[bytes] = []
     for index in range(MAX_STUDENTS + 1):
-        path = folder / WEIGHTS_FILE.format(index=index)
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise InvalidInputError(f"{path.name!r} is not a plain file")
-        if not path.exists():
+        try:
+            found.append(read_confined(folder, WEIGHTS_FILE.format(index=index), max_bytes=max_bytes))
+        except NotFoundError:
             break
-        if path.stat().st_size > max_bytes:
-            raise InvalidInputError(f"{path.name!r} is larger than {max_bytes:,} bytes, the size of the whole model")
-        found.append(path.read_bytes())
     if not found:
         raise NotFoundError("the method returned no student; return what `lab.fit` returned")
     if len(found) > MAX_STUDENTS:
@@ -47,8 +49,8 @@ def read_students(folder: Path, max_bytes: int) -> list[bytes]:
 
 
 def parse_student(data: bytes) -> tuple[Weights, str]:
-    """A student's weights and the SHA-256 of its file. Raises InvalidInputError where it is not safetensors."""
+    """A student's weights and the SHA-256 of its file. Raises InvalidInputError where torch cannot read it."""
     try:
         return load(data), hashlib.sha256(data).hexdigest()
-    except SafetensorError as error:
-        raise InvalidInputError(f"the student's weights are not a safetensors file: {error}") from error
+    except (SafetensorError, KeyError, RuntimeError) as error:  # a type or a shape that only safetensors knows
+        raise InvalidInputError(f"the student's weights are not a safetensors file of torch's: {error}") from error

@@ -19,7 +19,7 @@ from outlearn.logs import configure_logging
 from outlearn_training.executor import hold_slot, slot_is_alive
 from outlearn_training.job import Job
 from outlearn_training.queue import Run, RunQueue
-from outlearn_training.sandbox import Event, MethodSandbox
+from outlearn_training.sandbox import MAX_METRICS, Event, MethodSandbox
 from outlearn_training.settings import TrainingSettings
 
 POLL_SECONDS = 0.2
@@ -121,7 +121,7 @@ class _Progress:
     def on_event(self, event: Event) -> None:
         """Take a step or metrics."""
         if "metrics" in event:
-            self._metrics |= event["metrics"]
+            self._metrics = dict(list((self._metrics | event["metrics"]).items())[:MAX_METRICS])
         else:
             self._share = max(self._share, min(1.0, event["step"] / event["steps"]))
             step = f"step {event['step']:.0f} of {event['steps']:.0f}, loss {event['loss_nats']:.3f}"

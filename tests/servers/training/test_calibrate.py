@@ -13,6 +13,7 @@ from outlearn_training import calibrate as module
 from outlearn_training.calibrate import calibrate
 from outlearn_training.prepare import Task, prepare, read_calibration, tiny_task
 from outlearn_training.sanity import frequent_answer, length, majority, shortcut_lines
+from outlearn_training.table import as_markdown, make_table
 
 
 @pytest.fixture
@@ -61,6 +62,18 @@ def test_other_seeds_in_the_same_home_are_a_conflict(small_task: Task, tmp_path:
     calibrate(tmp_path, "math")
     with pytest.raises(ConflictError, match="other contents"):
         calibrate(tmp_path, "math", seeds=range(6))
+
+
+def test_the_results_table_has_a_row_for_each_method_and_control(small_task: Task) -> None:
+    heard: list[float] = []
+    rows = make_table(["math"], lambda what, share: heard.append(share))
+    names = [row.method for row in rows]
+    assert names[:4] == ["weak", "ceiling", "shuffled", "zero_shot"]
+    assert {"vanilla", "confident", "logconf", "ue_zeroshot"} <= set(names[4:])
+    assert [row.pgr for row in rows[:2]] == pytest.approx([0, 1])
+    assert {row.seeds for row in rows} == {1, 5}
+    assert heard == sorted(heard)
+    assert as_markdown(rows).count("\n") == len(rows) + 2
 
 
 def test_few_or_equal_seeds_are_refused(tmp_path: Path) -> None:
