@@ -18,6 +18,8 @@ ROWS = 20
 def print_outcome(console: Console, summary: Summary, report: Path) -> None:
     """Print the methods with PGR ± s.e. and who found them, the best finding's text, and where the report is."""
     console.print(_methods(summary) if summary.runs else Text("No run was evaluated."))
+    if summary.lines:
+        console.print(Text(f"for scale: {summary.for_scale()}", style="dim"))
     finding = summary.best_finding()
     if finding is not None:
         title = Text(f"the best finding: {clean(finding.title)} · {finding.author}")

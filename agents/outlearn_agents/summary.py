@@ -34,6 +34,13 @@ class RunSummary(SummaryModel):
     nominated: bool = False
 
 
+class LineSummary(SummaryModel):
+    """A shortcut, a control or an end of the scale, to hold the runs against."""
+
+    name: str
+    pgr: float
+
+
 class FindingSummary(SummaryModel):
     """A finding of the forum. `text` is its author's; `pgr` and `pgr_se` are the evaluation server's, or null."""
 
@@ -69,9 +76,14 @@ class Summary(SummaryModel):
     agents: tuple[AgentSummary, ...]
     runs: tuple[RunSummary, ...] = Field(description="Evaluated runs, best first.")
     best: RunSummary | None = Field(description="The run with the highest PGR, or null where none was evaluated.")
+    lines: tuple[LineSummary, ...] = Field((), description="What shortcuts and controls reach, best first.")
     findings: tuple[FindingSummary, ...] = Field(description="Oldest first.")
     started_at: datetime
     wall_seconds: float = Field(description="Wall time that the team was at work, starting the servers included.")
+
+    def for_scale(self) -> str:
+        """The lines in words."""
+        return ", ".join(f"{one.name} {one.pgr:.2f}" for one in self.lines)
 
     def best_finding(self) -> FindingSummary | None:
         """The result finding with the highest verified PGR."""
@@ -105,6 +117,7 @@ async def collect(tools: Tools, folder: RunFolder, spec: TeamSpec, wall_seconds:
         ),
         runs=runs,
         best=runs[0] if runs else None,
+        lines=tuple(LineSummary(name=one.name, pgr=round(one.pgr, 2)) for one in board.lines),
         findings=tuple(_finding(finding, numbers) for finding in await all_findings(tools)),
         started_at=spec.created_at,
         wall_seconds=round(wall_seconds, 1),

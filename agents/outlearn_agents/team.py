@@ -104,7 +104,7 @@ async def run_team(
                 await _supervise(Watcher(spec, folder, tools), agents, seconds, observe, control)
                 summary = await collect(tools, folder, spec, spec.seconds_worked + time.monotonic() - start)
                 write_summary(folder, summary)
-    folder.write_spec(spec.model_copy(update={"seconds_worked": spec.seconds_worked + time.monotonic() - start}))
+        folder.write_spec(spec.model_copy(update={"seconds_worked": spec.seconds_worked + time.monotonic() - start}))
     return summary
 
 

@@ -59,25 +59,10 @@ runs = Table(
 )
 
 
-class Run(BaseModel):
-    """What a worker needs to know of a run."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True)
-
-    run_id: str
-    agent: str
-    task: str
-    method: str
-    source_sha256: str
-    params: dict[str, Any]
-    kind: RunKind
-    seeds: tuple[int, ...]
-
-
 class Submission(BaseModel):
     """A run to be queued."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     agent: str
     task: str
@@ -87,6 +72,12 @@ class Submission(BaseModel):
     kind: RunKind
     seeds: tuple[int, ...]
     request_id: str | None = None
+
+
+class Run(Submission):
+    """A queued run, as a worker needs to know it."""
+
+    run_id: str
 
 
 class RunQueue:
@@ -185,6 +176,14 @@ class RunQueue:
                     connection, run_id, status=status, message=message[:2000], slot=None, finished_at=_now(), **extra
                 )
 
+    def give_back(self, run_id: str) -> None:
+        """Queue a running run again because its worker was told to end, which does not count as an attempt."""
+        with writing(self._engine) as connection:
+            row = _row(connection, run_id)
+            if row.status == "running":
+                _update(connection, run_id, attempts=row.attempts - 1)
+                _release(connection, row, "its worker was stopped")
+
     def waiting(self) -> int:
         """Number of unfinished runs."""
         with reading(self._engine) as connection:
@@ -192,15 +191,15 @@ class RunQueue:
             return int(connection.execute(query).scalar_one())
 
 
-def _release(connection: Connection, row: Row[Any]) -> None:
-    """Give up a run whose worker died."""
+def _release(connection: Connection, row: Row[Any], reason: str = "its worker died") -> None:
+    """Give up a run whose worker does not go on."""
     if row.cancel_requested:
         _update(connection, row.run_id, status="cancelled", message="cancelled", slot=None, finished_at=_now())
     elif row.attempts >= MAX_ATTEMPTS:
         message = f"its worker died {row.attempts} times while running it, probably for want of memory; use less"
         _update(connection, row.run_id, status="failed", message=message, slot=None, finished_at=_now())
     else:
-        _update(connection, row.run_id, status="queued", message="queued again: its worker died", slot=None)
+        _update(connection, row.run_id, status="queued", message=f"queued again: {reason}", slot=None)
 
 
 def _update(connection: Connection, run_id: str, **values: Any) -> None:
