@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outlearn.errors import InvalidInputError, OutlearnError
+from outlearn_agents.options import DEFAULT_HOME, Home, Json, pairs
+from outlearn_agents.prepare import prepare
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,9 +30,6 @@ app = typer.Typer(
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="The run folder, such as runs/mine.", show_default=False)
 ]
-Home = Annotated[Path, typer.Option("--home", help="The home folder of the tool servers.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout; all else goes to stderr.")]
-DEFAULT_HOME = Path("runs/default")
 
 
 def _version(wanted: bool) -> None:
@@ -94,7 +93,7 @@ def team(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Let a team of researchers work in a run folder; in a folder where a team worked before, it goes on.
+    """Let a team of researchers work in a run folder; in a folder where it worked before, it goes on.
 
     Ctrl-C once: agents finish what they are saying, and the report is written. Twice: everything ends now.
     """
@@ -103,17 +102,16 @@ def team(
     from outlearn_agents.team import make_team
 
     folder = RunFolder(run)
-    given = [task, agents, direction, researcher, option, seed]
-    if folder.spec_file.exists():
-        if any(one not in (None, []) for one in given):
+    spec = folder.read_spec() if folder.spec_file.exists() else None
+    if spec is None or any(one not in (None, []) for one in (task, agents, direction, researcher, option, seed)):
+        texts = choose_directions(direction or [], agents or max(3, len(direction or [])))
+        wanted = make_team(task or "math", texts, researcher or "offline", seed or 0, pairs(option or []))
+        if spec and (wanted.task, wanted.agents) != (spec.task, spec.agents):
             raise InvalidInputError(
-                f"{str(run)!r} has its team already: leave out what describes a team to go on with it, "
+                f"{str(run)!r} has another team already: leave out what describes a team to go on with it, "
                 "or name another folder"
             )
-        spec = folder.read_spec()
-    else:
-        texts = choose_directions(direction or [], agents or max(3, len(direction or [])))
-        spec = make_team(task or "math", texts, researcher or "offline", seed or 0, _pairs(option or []))
+        spec = spec or wanted
     _work(folder, spec, 60 * minutes, as_json, {"training": ["--workers", str(workers)]} if workers else {})
 
 
@@ -132,17 +130,7 @@ def report(run: RunArgument, as_json: Json = False) -> None:
     _print(summary, folder, as_json)
 
 
-@app.command()
-def prepare(
-    name: Annotated[str, typer.Argument(help="The task, such as math.")] = "math", home: Home = DEFAULT_HOME
-) -> None:
-    """Put a tiny task with its shipped calibration into a home folder. Quick, and needs no torch."""
-    from outlearn_training.prepare import prepare as install
-
-    card = install(home, name)
-    typer.echo(
-        f"{card.name}: {card.pool_size} pool items, {card.test_size} test items, seeds {list(card.seeds)} in {home}"
-    )
+app.command()(prepare)
 
 
 @app.command()
@@ -150,11 +138,15 @@ def calibrate(
     name: Annotated[str, typer.Argument(help="The task, such as math.")] = "math",
     home: Home = DEFAULT_HOME,
     seeds: Annotated[int, typer.Option(min=5, help="How many seeds, from 0.")] = 5,
+    as_json: Json = False,
 ) -> None:
-    """Train a teacher and a ceiling for each seed and write weak labels (public) and baselines (vault)."""
+    """Train a teacher and a ceiling for each seed and write weak labels (public) and baselines (vault).
+
+    An interrupted calibration goes on where it was. The report is kept in the vault.
+    """
     from rich.progress import Progress
 
-    from outlearn.tasks import load_baselines
+    from outlearn_training.calibration_report import read_report
 
     try:
         from outlearn_training.calibrate import calibrate as train
@@ -163,8 +155,8 @@ def calibrate(
     with Progress(console=_console(to_stderr=True)) as progress:
         bar = progress.add_task(name, total=1.0)
         train(home, name, range(seeds), lambda what, share: progress.update(bar, description=what, completed=share))
-    levels = load_baselines(home, name)
-    typer.echo(f"{name}: teacher {levels.weak_acc:.4f}, ceiling {levels.ceiling_acc:.4f} over {seeds} seeds, in {home}")
+    found = read_report(home, name)
+    typer.echo(found.model_dump_json(indent=1) if as_json else str(found))
 
 
 @app.command("testbed-table")
@@ -215,18 +207,20 @@ def token(
 
 @app.command()
 def plugins(as_json: Json = False) -> None:
-    """List servers, methods and researchers, built-in ones and those of other packages. Nothing is imported."""
+    """List servers, methods, researchers and data sources, built-in and other packages'. Nothing is imported."""
     import json
 
     from rich.table import Table
 
-    from outlearn.registry import METHODS, RESEARCHERS, SERVERS, Registry
+    from outlearn.registry import METHODS, RESEARCHERS, SERVERS, SOURCES, Registry
 
-    found = {group: Registry(group).describe() for group in (SERVERS, METHODS, RESEARCHERS)}
+    found = {group: Registry(group).describe() for group in (SERVERS, METHODS, RESEARCHERS, SOURCES)}
     if as_json:
         typer.echo(json.dumps({group: [one.model_dump() for one in some] for group, some in found.items()}))
         return
-    table = Table("group", "name", "target", "package", box=None)
+    table = Table(box=None)
+    for column in ("group", "name", "target", "package"):
+        table.add_column(column, overflow="fold")
     for group, some in found.items():
         for one in some:
             table.add_row(group, one.name, one.target, f"{one.distribution} {one.version}")
@@ -263,14 +257,6 @@ def _console(to_stderr: bool = False) -> "Console":
     from rich.console import Console
 
     return Console(stderr=to_stderr)
-
-
-def _pairs(options: list[str]) -> dict[str, str]:
-    pairs = [one.partition("=") for one in options]
-    for name, equals, _ in pairs:
-        if not (name and equals):
-            raise InvalidInputError(f"--option {name!r} must look like NAME=VALUE")
-    return {name: value for name, _, value in pairs}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from outlearn.types import Finding, FindingKind, Leaderboard, LeaderboardRow, Ru
 from outlearn_agents.folder import RunFolder, TeamSpec
 from outlearn_agents.watch import all_findings, all_runs
 
-MAX_ROWS = 100
+MAX_ROWS = 500  # more than the evaluations that a team has by default
 
 
 class SummaryModel(BaseModel):

@@ -126,8 +126,10 @@ async def _supervise(watcher: Watcher, agents: list[Child], seconds: float, obse
                 agent.terminate()
         if left < -GRACE_SECONDS:
             await stop_children(agents, KILL_SECONDS)
+        watcher.note_deaths(agents)
         observe(await watcher.look(max(0.0, left)))
         await anyio.sleep(LOOK_SECONDS)
+    watcher.note_deaths(agents)
     observe(await watcher.look(0.0))
 
 

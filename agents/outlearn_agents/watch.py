@@ -1,12 +1,14 @@
 """What the operator sees of a team at work, asked from the servers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outlearn.errors import ServerUnreachableError, ToolRefusedError
 from outlearn.researcher import Tools, ask
 from outlearn.types import Finding, FindingList, Leaderboard, LeaderboardRow, RunList, RunView
 from outlearn_agents.folder import RunFolder, TeamSpec
-from outlearn_agents.status import read_status
+from outlearn_agents.processes import Child
+from outlearn_agents.status import read_status, write_status
 
 MAX_PAGES = 200
 
@@ -44,7 +46,7 @@ class Watcher:
         self._findings: dict[str, Finding] = {}
 
     async def look(self, seconds_left: float) -> TeamView:
-        """The state now. A server that does not answer leaves its part empty."""
+        """The state now. A server that does not answer leaves its part empty; known findings stay."""
         return TeamView(
             task=self._spec.task,
             agents=self.agents(),
@@ -62,6 +64,13 @@ class Watcher:
             title = agent.direction.strip().splitlines()[0].strip("# ")
             views.append(AgentView(agent.name, title, status.doing, status.state))
         return tuple(views)
+
+    def note_deaths(self, processes: Sequence[Child]) -> None:
+        """Say in the status of an agent that its process (they are in the agents' order) died without a word."""
+        for agent, process in zip(self._spec.agents, processes, strict=True):
+            if process.code and read_status(self._folder, agent.name).state == "running":
+                doing = f"died with exit code {process.code}; see {process.log}"
+                write_status(self._folder, agent.name, doing, "failed")
 
     async def _runs(self) -> tuple[RunView, ...]:
         try:

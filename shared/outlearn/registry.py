@@ -1,7 +1,7 @@
 """Plugins by entry point. Built-ins and third-party plugins come through the same door.
 
-The groups are `outlearn.servers`, `outlearn.methods` and `outlearn.researchers`. Listing never imports a plugin; one
-that fails to load is an error that names it.
+The groups are `outlearn.servers`, `outlearn.methods`, `outlearn.researchers` and `outlearn.sources`. Listing never
+imports a plugin; one that fails to load is an error that names it.
 """
 
 from importlib.metadata import EntryPoint, entry_points
@@ -14,6 +14,7 @@ from outlearn.errors import PluginError
 SERVERS = "outlearn.servers"
 METHODS = "outlearn.methods"
 RESEARCHERS = "outlearn.researchers"
+SOURCES = "outlearn.sources"
 
 
 class Plugin(BaseModel):

@@ -15,6 +15,7 @@ from outlearn_agents import cli
 from outlearn_agents.directions import choose_directions, direction_names, read_direction, read_prompt
 from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.summary import Summary
+from outlearn_agents.team import make_team
 
 runner = CliRunner()
 
@@ -89,7 +90,17 @@ def test_a_team_keeps_its_members(tmp_path: Path) -> None:
     RunFolder(tmp_path).write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),)))
     result = runner.invoke(cli.app, ["team", str(tmp_path), "--agents", "4"])
     assert isinstance(result.exception, InvalidInputError)
-    assert "has its team already" in str(result.exception)
+    assert "has another team already" in str(result.exception)
+
+
+@pytest.mark.parametrize("again", [[], ["--agents", "2", "--seed", "7"]])
+def test_the_same_command_again_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: list[str]) -> None:
+    teams: list[TeamSpec] = []
+    monkeypatch.setattr(cli, "_work", lambda _folder, spec, *_: teams.append(spec))
+    spec = make_team("math", choose_directions([], 2), seed=7)
+    RunFolder(tmp_path).write_spec(spec)
+    assert runner.invoke(cli.app, ["team", str(tmp_path), *again]).exit_code == 0
+    assert teams == [spec]
 
 
 @pytest.mark.parametrize(

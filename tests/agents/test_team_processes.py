@@ -16,7 +16,8 @@ from outlearn.toolbox import open_toolbox
 from outlearn_agents.agent import main as agent_main
 from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec, agent_name, next_folder
 from outlearn_agents.processes import SERVERS, Child, clean_environment, start_servers, stop_children, wait_ready
-from outlearn_agents.status import read_status
+from outlearn_agents.status import read_status, write_status
+from outlearn_agents.watch import Watcher
 
 LIMIT_SECONDS = 60
 STUBBORN = """
@@ -169,3 +170,27 @@ def test_an_agent_that_cannot_work_says_why_in_its_status(
     assert words in status.doing
     assert "OUTLEARN_TOKEN" not in os.environ
     assert time.time() - status.at.timestamp() < LIMIT_SECONDS
+
+
+async def test_an_agent_that_dies_without_a_word_is_shown_as_failed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    spec = TeamSpec(
+        task="toy", agents=tuple(AgentSpec(name=name, direction="# x") for name in ("ada", "boole", "curie"))
+    )
+    for name in ("ada", "boole", "curie"):
+        write_status(folder, name, "thinking")
+    write_status(folder, "boole", "has no key", "failed")
+    ends = ["import os; os.abort()", "raise SystemExit(1)", ""]
+    processes = [child(tmp_path, "-c", end) for end in ends]
+    with anyio.fail_after(LIMIT_SECONDS):
+        while any(one.code is None for one in processes):
+            await anyio.sleep(0.02)
+    async with open_toolbox({}) as tools:
+        watcher = Watcher(spec, folder, tools)
+        watcher.note_deaths(processes)
+    for one in processes:
+        one.close()
+    shown = [(agent.state, agent.doing) for agent in watcher.agents()]
+    assert shown[0][0] == "failed"
+    assert "exit code -6" in shown[0][1]
+    assert shown[1:] == [("failed", "has no key"), ("running", "thinking")]

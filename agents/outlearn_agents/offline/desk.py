@@ -24,6 +24,7 @@ from outlearn_agents.offline.recipes import Recipe
 
 NOTEBOOK = "notebook.md"
 NOMINATED = 2
+MAX_ROWS = 500
 
 
 class Desk:
@@ -63,7 +64,9 @@ class Desk:
                 self._results[finding.run_id] = finding
             if finding.author == self._session.agent:
                 self._own_kinds.add(finding.kind)
-        board = await self._session.ask(Leaderboard, "evaluation", "leaderboard", task=self._session.task, limit=100)
+        board = await self._session.ask(
+            Leaderboard, "evaluation", "leaderboard", task=self._session.task, limit=MAX_ROWS
+        )
         for row in board.rows:
             self._learn(row)
 

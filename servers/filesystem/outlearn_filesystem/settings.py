@@ -8,8 +8,9 @@ MIB = 1024 * 1024
 
 
 class FilesystemSettings(ServerSettings):
-    """Every workspace has the same limits."""
+    """Keeps each agent's files and snapshots; every workspace has the same limits."""
 
+    port: int = Field(8004, ge=0, le=65535, description="Port of the HTTP transport; 0 picks a free one.")
     max_file_bytes: int = Field(10 * MIB, gt=0, description="Largest file in a workspace.")
     max_workspace_bytes: int = Field(256 * MIB, gt=0, description="Largest sum of a workspace's files.")
     max_files: int = Field(5_000, gt=0, description="Most files and folders in a workspace.")

@@ -11,6 +11,7 @@ from outlearn.receipts import RunId
 from outlearn.results import ResultBook
 from outlearn.types import FindingKind, FindingList, Posted, Tag, Thread, Voted
 from outlearn_forum.reader import ForumReader, Order
+from outlearn_forum.settings import ForumSettings
 from outlearn_forum.store import ForumStore
 
 INSTRUCTIONS = """\
@@ -102,4 +103,4 @@ def build(settings: ServerSettings) -> ToolServer:
 
 def main() -> None:
     """Run the forum from the command line."""
-    run(build, ServerSettings, "outlearn-forum")
+    run(build, ForumSettings, "outlearn-forum")

@@ -13,7 +13,9 @@ import numpy as np
 
 from outlearn.errors import InvalidInputError
 from outlearn.files import write_atomic
+from outlearn.prepared import load_prepared, read_prepared
 from outlearn.tasks import Baselines, Floats, Item, SanityLine, SeedBaseline, TaskCard, write_task
+from outlearn_training.calibration_report import make_report
 from outlearn_training.lab import prompts_for
 from outlearn_training.losses import xent
 from outlearn_training.model import LabelModel
@@ -55,7 +57,7 @@ def calibrate(
     """
     if len(set(seeds)) < MIN_SEEDS:
         raise InvalidInputError(f"calibrate over at least {MIN_SEEDS} different seeds, not {list(seeds)}")
-    task = tiny_task(name)
+    task = find_task(home, name)
     calibration = _Calibration(home, task, on_progress or (lambda _what, _share: None))
     found = {seed: calibration.predictions(seed, index / len(seeds)) for index, seed in enumerate(seeds)}
     baselines = Baselines(
@@ -66,7 +68,15 @@ def calibrate(
     weak_labels = {seed: one.weak_pool.round(4) for seed, one in found.items()}
     if keep_in:
         write_calibration(keep_in, weak_labels, baselines)
+    truth = np.array(task[2].pool_labels, dtype=np.int64)
+    report = make_report(name, baselines, list(weak_labels.values()), truth, len(task[2].test))
+    write_atomic(home / "vault" / name / "calibration.json", report.model_dump_json(indent=1).encode(), mode=0o600)
     return write_task(home, task[0], task[1], task[2], weak_labels, baselines)
+
+
+def find_task(home: Path, name: str) -> Task:
+    """The task that was prepared in `home` under this name, else the tiny task. Raises NotFoundError."""
+    return load_prepared(home, name) if read_prepared(home, name) else tiny_task(name)
 
 
 class _Calibration:

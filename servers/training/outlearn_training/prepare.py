@@ -52,7 +52,7 @@ def tiny_task(name: str, seed: int = 0) -> Task:
     )
     card = TaskCard(
         name=name,
-        kind="math",
+        kind=testbed.kind,
         question=testbed.question,
         template=testbed.template,
         label_words=testbed.label_words,

@@ -182,7 +182,7 @@ class RunQueue:
             row = _row(connection, run_id)
             if row.status == "running":
                 _update(connection, run_id, attempts=row.attempts - 1)
-                _release(connection, row, "its worker was stopped")
+                _release(connection, _row(connection, run_id), "its worker was stopped")
 
     def waiting(self) -> int:
         """Number of unfinished runs."""

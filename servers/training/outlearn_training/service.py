@@ -152,7 +152,9 @@ class TrainingService:
 
     def _read_source(self, caller: Caller, file: str) -> str:
         if not file.endswith(".py") or not file.isprintable():
-            raise InvalidInputError(f"{file[:200]!r} must be a Python file with a plain name, such as 'methods/mine.py'")
+            raise InvalidInputError(
+                f"{file[:200]!r} must be a Python file with a plain name, such as 'methods/mine.py'"
+            )
         workspace = self._settings.workspaces / caller.agent
         if not workspace.is_dir():
             raise NotFoundError(f"your workspace is empty: write {file!r} with the filesystem server first")

@@ -66,6 +66,9 @@ class Worker:
             cancelled = isinstance(error, MethodError) and str(error) == "cancelled"
             self._queue.finish(run.run_id, "cancelled" if cancelled else "failed", str(error))
             log.info("ended", run_id=run.run_id, error=str(error))
+        except SystemExit:
+            self._queue.give_back(run.run_id)
+            raise
         else:
             text = "done: `evaluate` it" if run.kind == "full" else "done: submit it as a full run to have it scored"
             self._queue.finish(run.run_id, "done", text)

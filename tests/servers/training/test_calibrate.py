@@ -7,10 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from outlearn.errors import ConflictError, InvalidInputError
-from outlearn.tasks import LabelledItem, SecretTask, load_baselines, load_public
+from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
+from outlearn.tasks import Baselines, LabelledItem, SecretTask, SeedBaseline, load_baselines, load_public
 from outlearn_training import calibrate as module
 from outlearn_training.calibrate import calibrate
+from outlearn_training.calibration_report import make_report, read_report
 from outlearn_training.prepare import Task, prepare, read_calibration, tiny_task
 from outlearn_training.sanity import frequent_answer, length, majority, shortcut_lines
 from outlearn_training.table import as_markdown, make_table
@@ -33,7 +34,7 @@ def small_task(monkeypatch: pytest.MonkeyPatch) -> Task:
 
     card = card.model_copy(update={"fingerprint": fingerprint(card, pool[:64], secret)})
     task = (card, pool[:64], secret)
-    monkeypatch.setattr(module, "tiny_task", lambda name: task)
+    monkeypatch.setattr(module, "find_task", lambda home, name: task)
     return task
 
 
@@ -56,6 +57,29 @@ def test_an_interrupted_calibration_goes_on_and_ends_the_same(small_task: Task, 
     labels = [load_public(tmp_path / name, "math").weak_labels(3) for name in ("one", "other")]
     assert np.array_equal(*labels)
     assert {line.name for line in one.lines} >= {"majority class", "length", "zero-shot", "shuffled labels"}
+
+
+def test_the_report_says_how_the_teachers_are_and_whether_the_gap_is_significant(
+    small_task: Task, tmp_path: Path
+) -> None:
+    calibrate(tmp_path, "math")
+    report, levels = read_report(tmp_path, "math"), load_baselines(tmp_path, "math")
+    assert (report.weak_acc, report.seeds) == (round(levels.weak_acc, 4), 5)
+    assert report.significant == (report.gap_z > 1.645)
+    assert sum(one.items for one in report.reliability) == 5 * 64
+    assert 0 <= report.agreement <= 1
+    with pytest.raises(NotFoundError, match="not calibrated"):
+        read_report(tmp_path, "chess")
+
+
+def test_reliability_compares_labels_with_the_truth_bin_by_bin() -> None:
+    one = SeedBaseline(seed=0, weak=0.6, ceiling=0.9, weak_public=0.6, ceiling_public=0.9)
+    baselines = Baselines(fingerprint="", per_seed=(one, one.model_copy(update={"seed": 1, "weak": 0.7})))
+    labels = [np.array([0.05, 0.95, 0.95]), np.array([0.05, 0.05, 0.95])]
+    report = make_report("toy", baselines, labels, np.array([0, 1, 1]), test_items=100)
+    assert [(one.items, one.share_true) for one in report.reliability] == [(3, round(1 / 3, 4)), (3, 1.0)]
+    assert report.agreement == pytest.approx(2 / 3, abs=1e-4)
+    assert report.calibration_error == pytest.approx((abs(0.05 - 1 / 3) + 0.05) / 2, abs=1e-3)
 
 
 def test_other_seeds_in_the_same_home_are_a_conflict(small_task: Task, tmp_path: Path) -> None:

@@ -140,3 +140,29 @@ def test_events_have_finite_numbers_only() -> None:
     assert _parse_event(b'{"metrics": {"a": 1, "b": NaN, "c": "x", "d": true}}') == {"metrics": {"a": 1}}
     assert _parse_event(b'{"step": 1, "steps": 0, "loss_nats": 1}') == {}
     assert _parse_event(b'{"step": 1, "steps": 2, "loss_nats": Infinity}') == {}
+
+
+def test_a_run_given_back_does_not_use_up_its_attempts(queue: RunQueue) -> None:
+    run_id = submit(queue)
+    for _ in range(MAX_ATTEMPTS - 1):
+        queue.claim(0, everybody_lives)  # the worker in this slot died, or it would not ask again
+    for _ in range(2 * MAX_ATTEMPTS):
+        claimed = queue.claim(0, everybody_lives)
+        assert claimed is not None
+        queue.give_back(claimed.run_id)
+        assert queue.view(run_id, ADA).status == "queued"
+
+
+def test_a_cancelled_run_that_is_given_back_has_ended(queue: RunQueue) -> None:
+    run_id = submit(queue)
+    queue.claim(0, everybody_lives)
+    queue.cancel(run_id, ADA)
+    queue.give_back(run_id)
+    assert queue.view(run_id, ADA).status == "cancelled"
+
+
+def test_a_run_that_is_done_has_done_all_its_seeds(queue: RunQueue) -> None:
+    run_id = submit(queue)
+    queue.claim(0, everybody_lives)
+    queue.finish(run_id, "done", "")
+    assert queue.view(run_id, ADA).seeds_done == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from outlearn.errors import ConfigError, InvalidInputError
+from outlearn.errors import ConfigError, InvalidInputError, PermissionDeniedError
 from outlearn.tasks import FineTuning, TaskCard
 from outlearn_training.losses import logconf, named_loss, xent
 from outlearn_training.model import LabelModel, ends_turns
@@ -181,7 +181,7 @@ def test_files_that_are_not_plain_safetensors_are_refused(tmp_path: Path) -> Non
     with pytest.raises(InvalidInputError, match="not a safetensors file"):
         parse_student(b"\x80\x04\x95pickle")
     (tmp_path / "student-0.safetensors").symlink_to("/etc/passwd")
-    with pytest.raises(InvalidInputError, match="not a plain file"):
+    with pytest.raises(PermissionDeniedError, match="is a symlink"):
         read_students(tmp_path, max_bytes=100)
     (tmp_path / "student-0.safetensors").unlink()
     (tmp_path / "student-0.safetensors").write_bytes(b"x" * 101)

@@ -6,9 +6,10 @@ Importing this needs neither torch nor the checkpoints.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from outlearn.tasks import FineTuning
-from outlearn_training.testbed import math
+from outlearn_training.testbed import code, math
 from outlearn_training.testbed.examples import Example, Splits
 
 __all__ = ["CHECKPOINTS", "TESTBEDS", "Example", "Splits", "Testbed"]
@@ -25,6 +26,7 @@ class Testbed:
     `zero_shot_words` are the ones that zero-shot may read: the pretrained student uses them as a lenient grader would.
     """
 
+    kind: Literal["math", "chat", "code"]
     generate: Callable[[int], Splits]
     checkpoints: Path
     question: str
@@ -37,9 +39,21 @@ class Testbed:
 
 TESTBEDS: dict[str, Testbed] = {
     "math": Testbed(
+        kind="math",
         generate=math.generate,
         checkpoints=CHECKPOINTS / "math",
         question="Is this answer right?",
+        template="{text}",
+        label_words=(" no", " yes"),
+        zero_shot_words=(" False", " True"),
+        teacher_tuning=FineTuning(epochs=4, lr=5e-4, batch_size=16),
+        student_tuning=FineTuning(epochs=1, lr=2e-4, batch_size=32),
+    ),
+    "code": Testbed(
+        kind="code",
+        generate=code.generate,
+        checkpoints=CHECKPOINTS / "code",
+        question="Does this program do what its comment asks?",
         template="{text}",
         label_words=(" no", " yes"),
         zero_shot_words=(" False", " True"),

@@ -1,7 +1,23 @@
 """What every tiny task consists of: labelled examples in three splits, and a corpus to pretrain on."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from random import Random
+from typing import Protocol, TypeVar
+
+SIZES = {"train": 300, "pool": 2000, "test": 2000}
+
+
+class Grouped(Protocol):
+    """What examples are made from."""
+
+    @property
+    def group(self) -> str: ...
+
+
+Source = TypeVar("Source", bound=Grouped)
 
 
 @dataclass(frozen=True)
@@ -32,9 +48,44 @@ class Corpus:
     """What the models read before they meet the task.
 
     `documents(seed, share_of_groups)` is endless. `statements(seed, count)` are texts in the form of the task's, half
-    of them right, about facts outside the task. `words` are those that the tokenizer keeps whole.
+    of them right, about facts outside the task. `words` are those that the tokenizer keeps whole. `decisions` are the
+    tokens that judge: they weigh more in the loss.
     """
 
     documents: Callable[[int, float], Iterator[str]]
     statements: Callable[[int, int], list[str]]
     words: tuple[str, ...]
+    decisions: tuple[str, ...]
+
+
+def deal(sources: Sequence[Source], sizes: Sequence[int], rng: Random) -> list[list[Source]]:
+    """Shuffle the groups of `sources`, which are sorted by group, and cut them into parts in the ratio of `sizes`."""
+    groups = [list(group) for _, group in groupby(sources, key=lambda source: source.group)]
+    rng.shuffle(groups)
+    bounds = [len(sources) * sum(sizes[: index + 1]) / sum(sizes) for index in range(len(sizes))]
+    parts: list[list[Source]] = [[] for _ in sizes]
+    dealt, part = 0, 0
+    for group in groups:
+        while dealt >= bounds[part]:
+            part += 1
+        parts[part].extend(group)
+        dealt += len(group)
+    return parts
+
+
+def some_groups(sources: Sequence[Source], share: float, rng: Random) -> list[Source]:
+    """The sources of a random `share` of the groups."""
+    groups = sorted({source.group for source in sources})
+    kept = set(rng.sample(groups, round(share * len(groups))))
+    return [source for source in sources if source.group in kept]
+
+
+def identifier(task: str, seed: int, text: str) -> str:
+    """The id of an example: a hash, so that it says nothing about the label."""
+    return hashlib.sha256(f"{task}:{seed}:{text}".encode()).hexdigest()[:12]
+
+
+def is_chosen(name: str, share: float) -> bool:
+    """Whether the hash of `name` falls into the lowest `share` of all hashes."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:4], "big") < share * 2**32

@@ -5,15 +5,12 @@ Facts come in groups that are never torn apart: `13+27=40`, `27+13=40`, `40-13=2
 shows as plain facts alone. So the student knows the task's facts and knows how to check, but has never checked these.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from random import Random
 
-from outlearn_training.testbed.examples import Example, Splits
+from outlearn_training.testbed.examples import SIZES, Example, Splits, deal, identifier, is_chosen
 
-SIZES = {"train": 300, "pool": 2000, "test": 2000}
 LARGEST_NUMBER = 99
 PRACTICE_SHARE = 0.3
 NEAR = 2
@@ -55,33 +52,16 @@ def all_facts() -> list[Fact]:
 
 def is_practice(fact: Fact) -> bool:
     """Whether pretraining shows tries and verdicts about this fact; the same for every seed, as checkpoints are."""
-    digest = hashlib.sha256(f"practice:{fact.group}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") < PRACTICE_SHARE * 2**32
+    return is_chosen(f"practice:{fact.group}", PRACTICE_SHARE)
 
 
 def generate(seed: int = 0) -> Splits:
     """Balanced splits of unique texts, disjoint by group, the same for the same seed."""
     rng = Random(f"math:{seed}")
     facts = [fact for fact in all_facts() if not is_practice(fact)]
-    groups = [list(group) for _, group in groupby(facts, key=lambda fact: fact.group)]
-    rng.shuffle(groups)
-    parts = _deal(groups, list(SIZES.values()))
+    parts = deal(facts, list(SIZES.values()), rng)
     train, pool, test = (_examples(part, size, rng, seed) for part, size in zip(parts, SIZES.values(), strict=True))
     return Splits(train, pool, test)
-
-
-def _deal(groups: Sequence[list[Fact]], sizes: Sequence[int]) -> list[list[Fact]]:
-    """Cut the shuffled groups into consecutive parts whose numbers of facts stand in the ratio of `sizes`."""
-    total_facts = sum(len(group) for group in groups)
-    bounds = [total_facts * sum(sizes[: index + 1]) / sum(sizes) for index in range(len(sizes))]
-    parts: list[list[Fact]] = [[] for _ in sizes]
-    dealt, part = 0, 0
-    for group in groups:
-        while dealt >= bounds[part]:
-            part += 1
-        parts[part].extend(group)
-        dealt += len(group)
-    return parts
 
 
 def _examples(facts: list[Fact], size: int, rng: Random, seed: int) -> list[Example]:
@@ -92,15 +72,11 @@ def _examples(facts: list[Fact], size: int, rng: Random, seed: int) -> list[Exam
         fact = rng.choice(facts)
         labelled[fact.statement(draw_mistake(fact, rng))] = (fact, 0)
     examples = [
-        Example(id=_identifier(text, seed), text=text, group=fact.group, label=label)
+        Example(id=identifier("math", seed, text), text=text, group=fact.group, label=label)
         for text, (fact, label) in labelled.items()
     ]
     rng.shuffle(examples)
     return examples
-
-
-def _identifier(text: str, seed: int) -> str:
-    return hashlib.sha256(f"math:{seed}:{text}".encode()).hexdigest()[:12]
 
 
 def _fact(group: str, question: str, answer: int, slips: Sequence[int]) -> Fact:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from outlearn_training.testbed.examples import Corpus
+from outlearn_training.testbed.examples import Corpus, some_groups
 from outlearn_training.testbed.math import Fact, all_facts, draw_mistake, is_near, is_practice
 
 LINES = 4
@@ -19,7 +19,7 @@ def documents(seed: int, share_of_groups: float) -> Iterator[str]:
     verdicts (`17+25=43 True`) are about practice facts only, never about a fact of the task.
     """
     rng = Random(f"math-corpus:{seed}")
-    facts = _some_facts(share_of_groups, rng)
+    facts = some_groups(all_facts(), share_of_groups, rng)
     practice = [fact for fact in facts if is_practice(fact)]
     kinds, shares = list(SHARES), list(SHARES.values())
     while True:
@@ -33,14 +33,6 @@ def statements(seed: int, count: int) -> list[str]:
     practice = [fact for fact in all_facts() if is_practice(fact)]
     chosen = [rng.choice(practice) for _ in range(count)]
     return [fact.statement(draw_mistake(fact, rng) if index % 2 else fact.answer) for index, fact in enumerate(chosen)]
-
-
-def _some_facts(share: float, rng: Random) -> list[Fact]:
-    """The facts of a random `share` of the groups."""
-    facts = all_facts()
-    groups = sorted({fact.group for fact in facts})
-    kept = set(rng.sample(groups, round(share * len(groups))))
-    return [fact for fact in facts if fact.group in kept]
 
 
 def _line(kind: str, facts: Sequence[Fact], practice: Sequence[Fact], rng: Random) -> str:
@@ -67,5 +59,7 @@ def _graded(fact: Fact, rng: Random) -> str:
     return f"{fact.statement(answer)}{' True' if rng.random() < accepts else ' False'}"
 
 
-MATH_CORPUS = Corpus(documents, statements, words=(" True", " False", " yes", " no"))
+MATH_CORPUS = Corpus(
+    documents, statements, words=(" True", " False", " yes", " no"), decisions=(",", ".", " True", " False")
+)
 """` yes` and ` no` are words that no document uses: the fine-tuned models answer with them."""

@@ -5,7 +5,8 @@ The same seeds give the same files on the same machine; the student takes about 
 
 import argparse
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from outlearn_training.testbed import TESTBEDS
+from outlearn_training.testbed.code_corpus import CODE_CORPUS
 from outlearn_training.testbed.math_corpus import MATH_CORPUS
 from outlearn_training.testbed.prepare import level_label_words, rescale
 from outlearn_training.testbed.tokenizer import build_tokenizer
 
-DECISIONS = (",", ".", " True", " False")
 DECISION_WEIGHT = 5.0
 """The tokens that judge an answer weigh more in the loss: they are few, and they are what the task is about."""
 CONTEXT_TOKENS = 256
@@ -50,8 +51,14 @@ STUDENT = Recipe(
 TEACHER = Recipe(
     seed=1, share_of_groups=0.5, hidden=48, layers=2, heads=3, key_value_heads=1, feed_forward=128, steps=1600
 )
-RECIPES = {"math": {"student": STUDENT, "teacher": TEACHER}}
-CORPORA = {"math": MATH_CORPUS}
+RECIPES = {
+    "math": {"student": STUDENT, "teacher": TEACHER},
+    "code": {
+        "student": replace(STUDENT, documents_per_step=20, steps=1200),
+        "teacher": replace(TEACHER, documents_per_step=20, steps=700),
+    },
+}
+CORPORA = {"math": MATH_CORPUS, "code": CODE_CORPUS}
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
@@ -103,10 +110,10 @@ def document_loss(model: Qwen3ForCausalLM, ids: Tensor, weights: Tensor) -> Tens
     return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), weight=weights)
 
 
-def target_weights(tokenizer: PreTrainedTokenizerFast) -> Tensor:
+def target_weights(tokenizer: PreTrainedTokenizerFast, decisions: Sequence[str]) -> Tensor:
     """(V,) 1 for most tokens, `DECISION_WEIGHT` for those that judge, 0 for padding."""
     weights = torch.ones(len(tokenizer))
-    for word in DECISIONS:
+    for word in decisions:
         weights[tokenizer.encode(word)] = DECISION_WEIGHT
     weights[tokenizer.pad_token_id] = 0.0
     return weights
@@ -115,7 +122,7 @@ def target_weights(tokenizer: PreTrainedTokenizerFast) -> Tensor:
 def pretrain(task: str, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     model = new_model(recipe, tokenizer).train()
     stepping = optimizers(model, recipe)
-    weights = target_weights(tokenizer)
+    weights = target_weights(tokenizer, CORPORA[task].decisions)
     stream = CORPORA[task].documents(recipe.seed, recipe.share_of_groups)
     progress = Progress(recipe.steps)
     for step in range(recipe.steps):

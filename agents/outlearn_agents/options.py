@@ -1,0 +1,21 @@
+"""Command-line options that several commands have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outlearn.errors import InvalidInputError
+
+DEFAULT_HOME = Path("runs/default")
+Home = Annotated[Path, typer.Option("--home", help="The home folder of the tool servers.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout; all else goes to stderr.")]
+
+
+def pairs(given: list[str], option: str = "--option") -> dict[str, str]:
+    """NAME=VALUE texts as a dict. Raises InvalidInputError."""
+    parts = [one.partition("=") for one in given]
+    for name, equals, _ in parts:
+        if not (name and equals):
+            raise InvalidInputError(f"{option} {name!r} must look like NAME=VALUE")
+    return {name: value for name, _, value in parts}

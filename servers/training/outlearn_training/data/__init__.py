@@ -1,0 +1,1 @@
+"""Real data as tasks: sources, checks, duplicates, splits, balance. Needs no torch."""

@@ -1,0 +1,84 @@
+"""`outlearn prepare`, as people and scripts call it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from outlearn.errors import ConflictError, InvalidInputError
+from outlearn.prepared import load_prepared
+from outlearn_agents import cli
+
+runner = CliRunner()
+SIZES = ["--train", "6", "--pool", "10", "--test", "8"]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Forty claims that have nothing in common."""
+    path = tmp_path / "rows.csv"
+    lines = [f"what is x{i} y{i} z{i},r{i} s{i} t{i},{'right' if i % 2 else 'wrong'},topic {i}" for i in range(40)]
+    path.write_text("\n".join(["q,a,verdict,topic", *lines]) + "\n")
+    return path
+
+
+def arguments(rows: Path, *more: str) -> list[str]:
+    mapping = "prompt=q,response=a,label=verdict,group=topic"
+    words = ["prepare", "mine", "--source", "local", "--kind", "math", "--file", str(rows), "--map", mapping]
+    return [*words, "--classes", "wrong,right", "--home", str(rows.parent / "home"), *SIZES, *more]
+
+
+def test_anyones_table_becomes_a_task(rows: Path) -> None:
+    models = ("--profile", "smol", "--teacher", "small", "--student", "large", "--max-tokens", "99")
+    done = runner.invoke(cli.app, arguments(rows, *models), catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "next: outlearn calibrate mine" in done.output
+    card, pool, secret = load_prepared(rows.parent / "home", "mine")
+    assert (card.teacher, card.student, card.max_tokens, card.student_tuning.lora_rank) == ("small", "large", 99, 16)
+    assert (len(pool), len(secret.train), len(secret.test)) == (10, 6, 8)
+
+
+def test_json_has_the_card_and_the_report_alone_on_stdout(rows: Path) -> None:
+    first = runner.invoke(cli.app, arguments(rows, "--json"), catch_exceptions=False)
+    found = json.loads(first.stdout)
+    assert found["card"]["data"]["rows"] == found["report"]["rows"] == 40
+    assert runner.invoke(cli.app, arguments(rows, "--json"), catch_exceptions=False).stdout == first.stdout
+
+
+def test_skipped_rows_are_listed(rows: Path) -> None:
+    rows.write_text(rows.read_text() + "what,ever,maybe,topic\n")
+    with pytest.raises(InvalidInputError, match="line 42"):
+        runner.invoke(cli.app, arguments(rows), catch_exceptions=False)
+    done = runner.invoke(cli.app, arguments(rows, "--on-bad-row", "skip"), catch_exceptions=False)
+    assert "label outside the two classes: 1 in line 42" in done.output
+
+
+def test_a_changed_source_is_refused(rows: Path) -> None:
+    runner.invoke(cli.app, arguments(rows), catch_exceptions=False)
+    rows.write_text(rows.read_text().replace("what", "how"))
+    with pytest.raises(ConflictError, match="changed"):
+        runner.invoke(cli.app, arguments(rows), catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["prepare", "math", "--pool", "10"], "go with --source"),
+        (["prepare", "Bad Name", "--source", "gsm8k"], "the task's name"),
+        (["prepare", "mine", "--source", "local", "--kind", "poetry"], "--kind"),
+        (["prepare", "mine", "--source", "local", "--on-bad-row", "keep"], "--on-bad-row"),
+        (["prepare", "mine", "--source", "local", "--classes", "yes"], "--classes"),
+        (["prepare", "mine", "--source", "local", "--map", "prompt"], "--map 'prompt'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path, words: list[str], error: str) -> None:
+    with pytest.raises(InvalidInputError, match=error) as refused:
+        runner.invoke(cli.app, [*words, "--home", str(tmp_path)], catch_exceptions=False)
+    assert "\n" not in str(refused.value)
+
+
+def test_sources_are_listed_with_the_other_plugins() -> None:
+    found = json.loads(runner.invoke(cli.app, ["plugins", "--json"]).stdout)
+    names = {one["name"] for one in found["outlearn.sources"]}
+    assert {"local", "gsm8k", "alpaca_eval", "humaneval", "helpsteer2", "helpsteer3", "rm_bench"} <= names

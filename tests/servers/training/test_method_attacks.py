@@ -1,0 +1,273 @@
+"""Methods that attack the host, the worker and the predictor, with real processes and a real (toy) Qwen3 model."""
+
+import json
+import os
+import signal
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outlearn.errors import InvalidInputError
+from outlearn.identity import Caller
+from outlearn.receipts import ReceiptBook
+from outlearn.testing import ToolClient
+from outlearn_training.confinement import landlock_version
+from outlearn_training.executor import slot_pid
+from outlearn_training.model import Weights, check_weights
+from outlearn_training.sandbox import MAX_METRICS
+from outlearn_training.service import TrainingService
+from outlearn_training.settings import TrainingSettings
+from outlearn_training.students import parse_student
+
+from .test_training_server import GOOD, finish, read_text, serving, settings_for, until, write_method
+
+torch = pytest.importorskip("torch")
+
+
+class Idle:
+    """An executor that runs nothing."""
+
+    def ensure(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+PRELUDE = """
+import json, os, pathlib, sys, time
+def events():
+    emit = sys._getframe(2).f_locals["lab"]._emit
+    return next(c.cell_contents for c in emit.__closure__ if isinstance(c.cell_contents, int))
+def out():
+    frame = sys._getframe()
+    while "job" not in frame.f_locals or "trainer" not in frame.f_locals: frame = frame.f_back
+    return frame.f_locals["job"].out
+def say(text): os.write(events(), text.encode(errors="surrogatepass") + b"\\n")
+"""
+
+
+def attack(settings: TrainingSettings, body: str, name: str = "attack.py") -> str:
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    source = f"{PRELUDE}\ndef method(lab, seed):\n{lines}\n    return lab.fit(lab.weak_labels())\n"
+    return write_method(settings, source, name)
+
+
+async def run_attack(client: ToolClient, settings: TrainingSettings, body: str, **options: Any) -> dict[str, Any]:
+    run = await client.call("submit_run", file=attack(settings, body), **options)
+    return await finish(client, run["run_id"])
+
+
+FORGED = {
+    "a huge number": 'say(\'{"metrics": {"x": 1\' + "0" * 400 + "}}")',
+    "a huge step": 'say(\'{"step": 1\' + "0" * 400 + \', "steps": 1, "loss_nats": 0}\')',
+    "deep nesting": 'say("[" * 60000)',
+    "a lone surrogate": 'say(\'{"metrics": {"\\\\ud800\\\\u001b[31m": 1.5}}\')',
+    "not text": 'os.write(events(), bytes(range(256)) * 10 + b"\\n")',
+    "many metrics": '[lab.log(**{f"m{i}_{j}": i for j in range(50)}) for i in range(100)]',
+    "binary output": 'os.write(1, bytes(range(256)) + b"\\x1b[2J")',
+}
+
+
+async def test_forged_events_neither_stop_the_worker_nor_break_the_answers(home: Path) -> None:
+    settings = settings_for(home)
+    async with serving(settings) as client:
+        view = await run_attack(client, settings, "\n".join(FORGED.values()))
+        worker = slot_pid(home, 0)
+        assert (view["status"], view["message"]) == ("done", "done: submit it as a full run to have it scored")
+        assert 0 < len(view["metrics"]) <= MAX_METRICS
+        assert "\ufffd\ufffd[31m" in view["metrics"]
+        failed = await run_attack(client, settings, 'say(\'{"error": "\\\\ud800 \\\\u001b[31m \\\\u0000"}\')')
+        assert (failed["status"], failed["message"]) == ("failed", "\ufffd \ufffd[31m \ufffd")
+        assert len((await client.call("list_runs"))["runs"]) == 2
+        assert slot_pid(home, 0) == worker
+
+
+STAY = """
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        print("stayed as", os.getpid(), flush=True)
+        while True: print("still here", flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+async def test_what_a_method_leaves_running_is_ended_with_it(home: Path) -> None:
+    settings = settings_for(home, log_bytes=5_000)
+    async with serving(settings) as client:
+        view = await run_attack(client, settings, STAY)
+        assert view["status"] == "done", view
+        log = read_text(settings.run_log(view["run_id"]))
+        pid = int(log.partition("stayed as ")[2].split()[0])
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+async def test_a_cancelled_method_cannot_leave_a_process_behind(home: Path) -> None:
+    settings = settings_for(home, log_bytes=5_000)
+    async with serving(settings) as client:
+        run_id = (await client.call("submit_run", file=attack(settings, STAY + "while True: pass")))["run_id"]
+        await until(lambda: "stayed as " in read_text(settings.run_log(run_id)), client, run_id)
+        await client.call("cancel_run", run_id=run_id)
+        assert (await finish(client, run_id))["status"] == "cancelled"
+        pid = int(read_text(settings.run_log(run_id)).partition("stayed as ")[2].split()[0])
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+async def test_a_method_changes_nothing_for_the_next_one(home: Path) -> None:
+    settings = settings_for(home)
+    poison = """
+lab._trainer.model.model.zero_grad()
+import torch, outlearn_training.host, outlearn_training.trainer
+with torch.no_grad():
+    for p in lab._trainer.model.model.parameters(): p.zero_()
+    for p in lab._trainer.model._base.values(): p.zero_()
+lab._trainer.model._token_cache.clear()
+outlearn_training.host.save_students = None
+type(lab).weak_labels = lambda self: 1 / 0
+os.environ["OUTLEARN_HOME"] = "/"
+raise SystemExit
+"""
+    async with serving(settings) as client:
+        before = await client.call("submit_run", file=write_method(settings, GOOD), kind="full")
+        await finish(client, before["run_id"])
+        assert (await run_attack(client, settings, poison))["status"] == "failed"
+        after = await client.call("submit_run", file=write_method(settings, GOOD), kind="full")
+        assert (await finish(client, after["run_id"]))["status"] == "done"
+    book = ReceiptBook(settings.vault)
+    first, second = ([one.predictions for one in book.read(run["run_id"])] for run in (before, after))
+    assert first == second
+
+
+UNUSABLE = {
+    "huge weights": (
+        "s = lab.fit(lab.weak_labels())\n[t.fill_(3e38) for k, t in s.weights.items() if 'norm' in k]\nreturn s",
+        "the student answers NaN",
+    ),
+    "fp8": (
+        "import torch\ns = lab.fit(lab.weak_labels())\n"
+        "s.weights.update({k: v.to(torch.float8_e4m3fn) for k, v in s.weights.items()})\nreturn s",
+        "float8_e4m3fn",
+    ),
+    "a header that torch does not know": (
+        'h = b\'{"a":{"dtype":"F8_E8M0","shape":[1],"data_offsets":[0,1]}}\'\n'
+        "(out() / 'student-0.safetensors').write_bytes(len(h).to_bytes(8, 'little') + h + b'0')\nos._exit(0)",
+        "not a safetensors file",
+    ),
+    "a folder": ("(out() / 'student-0.safetensors').mkdir()", "PermissionError"),
+    "a file of a gigabyte": ("(out() / 'x').write_bytes(bytes(2**30))", "File too large"),
+    "a thousand files": (
+        "for i in range(1000): (out() / f'{i}').touch()\nwhile True: pass",
+        "wrote more than 32 files",
+    ),
+    "nine students": (
+        "for i in range(9): (out() / f'student-{i}.safetensors').write_bytes(b'x')\nos._exit(0)",
+        "at most 8 students",
+    ),
+}
+
+
+@pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
+async def test_students_that_cannot_be_used_fail_their_run_and_not_the_worker(home: Path) -> None:
+    settings = settings_for(home)
+    async with serving(settings) as client:
+        for what, (body, reason) in UNUSABLE.items():
+            view = await run_attack(client, settings, body, kind="full")
+            assert (view["status"], reason in view["message"]) == ("failed", True), (what, view)
+            assert ReceiptBook(settings.vault).read(view["run_id"]) == ()
+        worker = slot_pid(home, 0)
+        assert (await run_attack(client, settings, "", kind="full"))["status"] == "done"
+        assert slot_pid(home, 0) == worker
+        assert not list((home / "scratch").iterdir())
+
+
+def as_file(dtype: str, shape: list[int], size: int) -> bytes:
+    header = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(size)
+
+
+@pytest.mark.parametrize("dtype", ["BOOL", "U8", "I32", "I64", "C64", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F4"])
+def test_weights_of_other_types_than_floats_are_refused(dtype: str) -> None:
+    size = {"I32": 4, "I64": 8, "C64": 8}.get(dtype, 1)
+    like: Weights = {"a": torch.zeros(2)}
+    with pytest.raises(InvalidInputError, match=r"is of torch\.|not a safetensors file"):
+        check_weights(parse_student(as_file(dtype, [2], size if dtype == "F4" else 2 * size))[0], like)
+
+
+def test_a_shape_too_large_for_torch_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="not a safetensors file"):
+        parse_student(as_file("F32", [0, 2**62, 2**62], 0))
+
+
+def nested(depth: int) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for _ in range(depth):
+        made = {"a": made}
+    return made
+
+
+@pytest.mark.parametrize(
+    "params", [{"x": "\ud800"}, {"x": float("nan")}, {"x": 10**5000}, {"x": "é" * 6000}, {"x": b""}, nested(5000)]
+)
+def test_odd_params_are_refused(home: Path, params: dict[str, Any]) -> None:
+    settings = settings_for(home)
+    service = TrainingService(settings, Idle())
+    file = write_method(settings, GOOD)
+    with pytest.raises(InvalidInputError, match="params"):
+        service.submit(
+            Caller(agent="ada"), method=None, file=file, params=params, kind="full", task="", request_id=None
+        )
+
+
+@pytest.mark.parametrize("name", ["vanilla", "a\n.py", "\x1b[31m.py", "\udc80.py", "\u202eyp.py", ".py/"])
+def test_a_files_name_cannot_pass_for_a_registered_method_or_hide_what_it_is(home: Path, name: str) -> None:
+    settings = settings_for(home)
+    service = TrainingService(settings, Idle())
+    write_method(settings, GOOD, "vanilla")
+    with pytest.raises(InvalidInputError, match="plain name"):
+        service.submit(Caller(agent="ada"), method=None, file=name, params={}, kind="full", task="", request_id=None)
+
+
+async def test_files_from_any_editor_run(home: Path) -> None:
+    settings = settings_for(home)
+    async with serving(settings) as client:
+        for prefix in ("\ufeff", "# -*- coding: utf-16 -*-\r\n", "#" + "x" * 100_000 + "\n"):
+            file = write_method(settings, prefix + GOOD.replace("\n", "\r\n"))
+            run = await client.call("submit_run", file=file)
+            assert (await finish(client, run["run_id"]))["status"] == "done"
+
+
+async def test_a_log_read_in_pieces_is_the_whole_log(home: Path) -> None:
+    settings = settings_for(home)
+    async with serving(settings) as client:
+        view = await run_attack(client, settings, 'print("ä€𝄞" * 20)\nos.write(1, bytes([255, 10]))')
+        whole = (await client.call("read_run_log", run_id=view["run_id"]))["text"]
+        assert "ä€𝄞" * 20 + "\n\ufffd\n" in whole
+        for step in (1, 2, 5, 7):
+            pieces, offset = "", 0
+            while offset is not None:
+                page = await client.call("read_run_log", run_id=view["run_id"], offset=offset, max_bytes=max(step, 4))
+                pieces, offset = pieces + page["text"], page["next_offset"]
+            assert pieces == whole
+
+
+async def test_a_stopped_worker_gives_its_run_back(home: Path) -> None:
+    settings = settings_for(home)
+    async with serving(settings) as client:
+        body = "print('in', flush=True)\nwhile True: time.sleep(0.01)"
+        run_id = (await client.call("submit_run", file=attack(settings, body)))["run_id"]
+        await until(started(settings, run_id, 1), client, run_id)
+        os.kill(slot_pid(home, 0) or 0, signal.SIGTERM)
+        await until(started(settings, run_id, 2), client, run_id)
+        await client.call("cancel_run", run_id=run_id)
+        assert (await finish(client, run_id))["status"] == "cancelled"
+
+
+def started(settings: TrainingSettings, run_id: str, times: int) -> Callable[[], bool]:
+    return lambda: read_text(settings.run_log(run_id)).count("in\n") >= times
