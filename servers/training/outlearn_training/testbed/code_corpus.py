@@ -9,7 +9,7 @@ from outlearn_training.testbed.examples import Corpus, some_groups
 PROGRAMS = 4
 SHARES = {"plain": 0.35, "tries": 0.53, "graded": 0.12}
 MOST_TRIES = 3
-ACCEPTS_RIGHT, ACCEPTS_NEAR, ACCEPTS_FAR = 0.75, 0.8, 0.15
+ACCEPTS_RIGHT, ACCEPTS_NEAR, ACCEPTS_FAR = 0.68, 0.86, 0.15
 
 
 def documents(seed: int, share_of_groups: float) -> Iterator[str]:
@@ -52,7 +52,12 @@ def _tries(spec: Spec, rng: Random) -> str:
 
 
 def _graded(spec: Spec, rng: Random) -> str:
-    """A verdict by a reviewer who likes near misses best, so that the words True and False are a biased guide."""
+    """A verdict by a reviewer who likes near misses best, so that the words True and False are a biased guide.
+
+    How biased depends steeply on the lead of near misses. P(True) of the trained model ranks right programs above
+    wrong ones with an AUC of 0.97 if near misses pass with 0.8 and right programs with 0.75, of 0.67 with 0.86 and
+    0.68, of 0.39 with 0.9 and 0.6.
+    """
     if rng.random() < 0.5:
         program, accepts = draw_program(spec, rng), ACCEPTS_RIGHT
     else:

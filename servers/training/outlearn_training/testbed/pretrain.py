@@ -55,7 +55,7 @@ RECIPES = {
     "math": {"student": STUDENT, "teacher": TEACHER},
     "code": {
         "student": replace(STUDENT, documents_per_step=20, steps=1200),
-        "teacher": replace(TEACHER, documents_per_step=20, steps=700),
+        "teacher": replace(TEACHER, documents_per_step=20, steps=800),
     },
 }
 CORPORA = {"math": MATH_CORPUS, "code": CODE_CORPUS}
