@@ -8,6 +8,7 @@ from contextlib import (
     contextmanager,
     nullcontext,
 )
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,16 @@ def open_database(url: str, tables: MetaData) -> Engine:
         engine.dispose()
         raise ConfigError(f"cannot open the database {engine.url!r}: {error}") from error
     return engine
+
+
+def utc_now() -> datetime:
+    """The present moment as a DateTime column keeps it: in UTC, without saying so."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def as_utc(moment: datetime) -> datetime:
+    """What a DateTime column kept, with its time zone."""
+    return moment.replace(tzinfo=UTC)
 
 
 @contextmanager

@@ -187,6 +187,14 @@ def task_names(home: Path) -> list[str]:
     return sorted(card.parent.name for card in (home / "data").glob("*/card.json"))
 
 
+def default_task(home: Path) -> str:
+    """The task that an empty name stands for: the first one. Raises NotFoundError where there is none."""
+    names = task_names(home)
+    if not names:
+        raise NotFoundError("there is no task yet; the operator makes one with `outlearn prepare` or `calibrate`")
+    return names[0]
+
+
 def load_card(home: Path, name: str) -> TaskCard:
     """Read a task's card alone. Raises NotFoundError, or IntegrityError where it is damaged."""
     return _remembered(TaskCard.model_validate_json, _folder(home / "data", name, home) / "card.json")

@@ -1,6 +1,5 @@
 """The ledger of evaluations: what was answered and charged, and who nominated what. One transaction a charge."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -21,7 +20,7 @@ from sqlalchemy import (
     select,
 )
 
-from outlearn.database import open_database, reading, writing
+from outlearn.database import as_utc, open_database, reading, utc_now, writing
 from outlearn.errors import BudgetError, InvalidInputError
 from outlearn.identity import Caller
 from outlearn.types import BudgetView, LeaderboardRow, Verdict
@@ -106,7 +105,7 @@ class Ledger:
                 return Answered.model_validate(known), False
             if not caller.is_operator:
                 _check_budget(self._budget(connection, caller.agent))
-            now = datetime.now(UTC).replace(tzinfo=None)
+            now = utc_now()
             values = {"charged": not caller.is_operator, "day": now.date().isoformat(), "evaluated_at": now}
             connection.execute(evaluations.insert().values(answer.model_dump() | values))
             return answer, not caller.is_operator
@@ -147,7 +146,7 @@ class Ledger:
                 connection.execute(nominations.insert().values(agent=agent, run_id=run_id))
 
     def _budget(self, connection: Connection, agent: str) -> BudgetView:
-        today = datetime.now(UTC).date().isoformat()
+        today = utc_now().date().isoformat()
         charged = evaluations.c.charged.is_(True)
         mine = charged & (evaluations.c.agent == agent)
         nominated = select(func.count()).select_from(nominations).where(nominations.c.agent == agent)
@@ -184,6 +183,6 @@ def _board_row(rank: int, row: Row[Any]) -> LeaderboardRow:
         pgr=row.pgr,
         pgr_se=row.pgr_se,
         seeds=row.seeds,
-        evaluated_at=row.evaluated_at.replace(tzinfo=UTC),
+        evaluated_at=as_utc(row.evaluated_at),
         nominated=bool(row.nominated),
     )

@@ -10,7 +10,7 @@ from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, Pe
 from outlearn.identity import Caller
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult
-from outlearn.tasks import Baselines, load_baselines, load_card, load_secret, task_names
+from outlearn.tasks import Baselines, default_task, load_baselines, load_card, load_secret, task_names
 from outlearn.types import BudgetView, Evaluation, Leaderboard, LeaderboardLine, Nominations
 from outlearn_evaluation.commitment import commitment
 from outlearn_evaluation.ledger import Answered, Ledger
@@ -71,10 +71,7 @@ class EvaluationService:
 
     def leaderboard(self, task: str, limit: int) -> Leaderboard:
         """The evaluated runs of a task, best first. Raises NotFoundError."""
-        names = task_names(self._settings.home)
-        if not names:
-            raise NotFoundError("there is no task yet; the operator makes one with `outlearn prepare` or `calibrate`")
-        card = load_card(self._settings.home, task or names[0])
+        card = load_card(self._settings.home, task or default_task(self._settings.home))
         rows = tuple(self._ledger.board(card.name, limit))
         lines = board_lines(self._settings.home, card.name, load_baselines(self._settings.home, card.name))
         return Leaderboard(task=card.name, rows=rows, lines=lines)

@@ -14,14 +14,14 @@ import numpy as np
 from outlearn.errors import InvalidInputError
 from outlearn.files import write_atomic
 from outlearn.prepared import load_prepared, read_prepared
-from outlearn.tasks import Baselines, Floats, Item, SanityLine, SeedBaseline, TaskCard, write_task
+from outlearn.tasks import Baselines, FineTuning, Floats, Item, SanityLine, SeedBaseline, TaskCard, write_task
 from outlearn_training.calibration_report import make_report
 from outlearn_training.lab import prompts_for
 from outlearn_training.losses import xent
-from outlearn_training.model import LabelModel
+from outlearn_training.model import LabelModel, Weights
 from outlearn_training.prepare import Task, tiny_task, write_calibration
 from outlearn_training.sanity import line, shortcut_lines
-from outlearn_training.trainer import PlainTrainer
+from outlearn_training.trainer import PlainTrainer, student_trainer
 
 MIN_SEEDS = 5
 OnProgress = Callable[[str, float], None]
@@ -129,8 +129,7 @@ class _Calibration:
 
     def _get_student(self) -> PlainTrainer:
         if self._student is None:
-            card = self._task[0]
-            self._student = PlainTrainer(LabelModel(card.student, card.student_tuning).to_device(), card.max_tokens)
+            self._student = student_trainer(self._task[0])
         return self._student
 
 
@@ -144,15 +143,7 @@ def train_teacher(trainer: PlainTrainer, task: Task, seed: int) -> tuple[Floats,
     """Train the teacher on its labelled items. Returns P(label = 1) for the pool (n,) and the test items (m,)."""
     card, pool, secret = task
     labels = np.array([item.label for item in secret.train], dtype=np.float64)
-    weights = trainer.fit(
-        prompts_for(card, secret.train),
-        labels,
-        np.ones(len(labels)),
-        loss=xent,
-        tuning=card.teacher_tuning,
-        words=card.label_words,
-        seed=seed,
-    )
+    weights = _fit(trainer, card, secret.train, labels, card.teacher_tuning, seed)
     pool_p, test_p = (
         trainer.predict(weights, prompts_for(card, items), card.label_words) for items in (pool, secret.test)
     )
@@ -163,16 +154,22 @@ def fit_and_predict(
     trainer: PlainTrainer, card: TaskCard, items: Sequence[Item], targets: Floats, test: Sequence[Item], seed: int
 ) -> Floats:
     """Fine-tune the student on `targets` (n,) and return P(label = 1) for the test items (m,)."""
-    weights = trainer.fit(
+    weights = _fit(trainer, card, items, targets, card.student_tuning, seed)
+    return trainer.predict(weights, prompts_for(card, test), card.label_words)
+
+
+def _fit(
+    trainer: PlainTrainer, card: TaskCard, items: Sequence[Item], targets: Floats, tuning: FineTuning, seed: int
+) -> Weights:
+    return trainer.fit(
         prompts_for(card, items),
         targets,
         np.ones(len(targets)),
         loss=xent,
-        tuning=card.student_tuning,
+        tuning=tuning,
         words=card.label_words,
         seed=seed,
     )
-    return trainer.predict(weights, prompts_for(card, test), card.label_words)
 
 
 def _baseline(task: Task, seed: int, found: SeedPredictions) -> SeedBaseline:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from outlearn.errors import InvalidInputError, OutlearnError
-from outlearn.tasks import PublicTask, load_public, task_names
+from outlearn.tasks import PublicTask, load_card, load_public, task_names
 from outlearn_training.confinement import confine, python_folders
-from outlearn_training.job import MAX_JOB_BYTES, Job
+from outlearn_training.job import HEAD_BYTES, MAX_JOB_BYTES, Job
 from outlearn_training.lab import Lab, Student, prompts_for
 from outlearn_training.limits import adopt_orphans, die_with_parent, kill_children, limit_memory, limit_resources
 from outlearn_training.model import LabelModel
@@ -31,7 +31,7 @@ class Host:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        self._loaded: tuple[str, PublicTask, PlainTrainer] | None = None
+        self._loaded: tuple[PublicTask, PlainTrainer] | None = None
 
     def warm_up(self, home: Path) -> None:
         """Load the base model of the first task before anybody asks."""
@@ -64,13 +64,13 @@ class Host:
 
     def _load(self, home: Path, name: str) -> tuple[PublicTask, PlainTrainer]:
         """The task and its base model, with the pool tokenised: the child inherits all of it."""
-        task = load_public(home, name)
-        if self._loaded is None or self._loaded[0] != task.card.fingerprint:
-            model = LabelModel(task.card.student, task.card.student_tuning)
-            for prompt in prompts_for(task.card, task.pool):
+        card = load_card(home, name)
+        if self._loaded is None or self._loaded[0].card != card:
+            task, model = load_public(home, name), LabelModel(card.student, card.student_tuning)
+            for prompt in prompts_for(card, task.pool):
                 model.encode(prompt)
-            self._loaded = (task.card.fingerprint, task, PlainTrainer(model, task.card.max_tokens))
-        return task, self._loaded[2]
+            self._loaded = (task, PlainTrainer(model, card.max_tokens))
+        return self._loaded
 
     def _wait(self, pid: int) -> int:
         """The child's exit code. Ends the child and this process where the worker is gone."""
@@ -86,7 +86,7 @@ class Host:
         self._channel.sendall(json.dumps(message).encode() + b"\n")
 
 
-def run_method(job: Job, lab: Lab) -> list[Student]:
+def run_method(source: str, params: dict[str, Any], seed: int, lab: Lab) -> list[Student]:
     """Execute the method's source and call it.
 
     Raises:
@@ -95,13 +95,13 @@ def run_method(job: Job, lab: Lab) -> list[Student]:
     module = types.ModuleType("method")
     module.__file__ = "method.py"
     try:
-        exec(compile(job.source, "method.py", "exec"), module.__dict__)  # noqa: S102 - this process is the sandbox
+        exec(compile(source, "method.py", "exec"), module.__dict__)  # noqa: S102 - this process is the sandbox
     except SyntaxError as error:
         raise InvalidInputError(f"the method does not parse: {error}") from error
     function = getattr(module, "method", None)
     if not callable(function):
         raise InvalidInputError("the file has no function `method(lab, seed)`")
-    result = function(lab, job.seed, **job.params)
+    result = function(lab, seed, **params)
     students = list(result) if isinstance(result, list | tuple) else [result]
     if not students or not all(isinstance(one, Student) for one in students):
         raise InvalidInputError(f"the method returned {type(result).__name__}; return what `lab.fit` returned")
@@ -131,7 +131,7 @@ def _child(job: Job, task: PublicTask, trainer: PlainTrainer, output: int, event
             os.write(events, json.dumps(event).encode() + b"\n")
 
         try:
-            students = run_method(job, Lab(task, trainer, job.seed, emit))
+            students = run_method(job.source, job.params, job.seed, Lab(task, trainer, job.seed, emit))
             save_students(job.out, [student.weights for student in students])
             code = 0
         except BaseException as error:  # noqa: BLE001 - whatever the method raises is its answer
@@ -164,8 +164,8 @@ def _set_threads(threads: int) -> None:
 
 
 def _receive(channel: socket.socket) -> tuple[bytes, list[int]] | None:
-    """A job of `length\\n` and that many bytes, with two descriptors; None where the worker is gone."""
-    head, descriptors, _, _ = socket.recv_fds(channel, 16, 2)
+    """A job: its length in `HEAD_BYTES`, with two descriptors, and that many bytes. None where the worker is gone."""
+    head, descriptors, _, _ = socket.recv_fds(channel, HEAD_BYTES, 2)
     if not head:
         return None
     size = int(head)

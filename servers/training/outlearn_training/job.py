@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+HEAD_BYTES = 16
 MAX_JOB_BYTES = 4_000_000
 
 

@@ -7,12 +7,11 @@ import numpy as np
 from outlearn.artifacts import ArtifactStore
 from outlearn.errors import InvalidInputError
 from outlearn.receipts import Receipt, ReceiptBook
-from outlearn.tasks import Floats, TaskCard, load_public, load_secret
+from outlearn.tasks import Floats, TaskCard, load_card, load_secret
 from outlearn_training.lab import prompts_for
-from outlearn_training.model import LabelModel
 from outlearn_training.queue import Run
 from outlearn_training.students import max_student_bytes, parse_student, read_students
-from outlearn_training.trainer import PlainTrainer
+from outlearn_training.trainer import PlainTrainer, student_trainer
 
 
 class Predictor:
@@ -22,7 +21,7 @@ class Predictor:
         self._home = home
         self._artifacts = artifacts
         self._receipts = ReceiptBook(home / "vault")
-        self._loaded: tuple[str, TaskCard, PlainTrainer, list[str]] | None = None
+        self._loaded: tuple[TaskCard, PlainTrainer, list[str]] | None = None
 
     def sign(self, run: Run, seed: int, folder: Path) -> None:
         """Predict with the students in `folder` and file the receipt. Weights go to the artifact store first.
@@ -58,12 +57,11 @@ class Predictor:
         return [receipt.seed for receipt in self._receipts.read(run_id)]
 
     def _load(self, task: str) -> tuple[TaskCard, PlainTrainer, list[str]]:
-        card = load_public(self._home, task).card
-        if self._loaded is None or self._loaded[0] != card.fingerprint:
-            model = LabelModel(card.student, card.student_tuning).to_device()
+        card = load_card(self._home, task)
+        if self._loaded is None or self._loaded[0] != card:
             prompts = prompts_for(card, load_secret(self._home, task).test)
-            self._loaded = (card.fingerprint, card, PlainTrainer(model, card.max_tokens), prompts)
-        return self._loaded[1:]
+            self._loaded = (card, student_trainer(card), prompts)
+        return self._loaded
 
 
 def _finite(predictions: Floats) -> Floats:

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -23,7 +22,7 @@ from sqlalchemy import (
     select,
 )
 
-from outlearn.database import open_database, reading, writing
+from outlearn.database import as_utc, open_database, reading, utc_now, writing
 from outlearn.errors import BudgetError, ConflictError, NotFoundError
 from outlearn.identity import Caller
 from outlearn.types import FINISHED, RunKind, RunStatus, RunView
@@ -101,7 +100,7 @@ class RunQueue:
                 raise BudgetError(f"you have {max_waiting} unfinished runs; wait for one, or `cancel_run` one")
             run_id = f"run-{secrets.token_hex(5)}"
             values = submission.model_dump() | {"run_id": run_id, "status": "queued", "metrics": {}}
-            connection.execute(runs.insert().values(values | {"submitted_at": _now(), "message": "queued"}))
+            connection.execute(runs.insert().values(values | {"submitted_at": utc_now(), "message": "queued"}))
             return _view(connection, _row(connection, run_id))
 
     def view(self, run_id: str, caller: Caller) -> RunView:
@@ -129,7 +128,7 @@ class RunQueue:
         with writing(self._engine) as connection:
             row = _row(connection, run_id, caller)
             if row.status == "queued":
-                _update(connection, run_id, status="cancelled", message="cancelled", finished_at=_now())
+                _update(connection, run_id, status="cancelled", message="cancelled", finished_at=utc_now())
             elif row.status == "running":
                 _update(connection, run_id, cancel_requested=True)
             return _view(connection, _row(connection, run_id))
@@ -139,6 +138,8 @@ class RunQueue:
 
         Runs of workers that are not alive are queued again, at most `MAX_ATTEMPTS` times.
         """
+        if not self.waiting():  # idle workers ask all the time, and must not hold the write lock for it
+            return None
         with writing(self._engine) as connection:
             for row in connection.execute(select(runs).where(runs.c.status == "running")).all():
                 if row.slot == slot or not is_alive(row.slot):
@@ -153,7 +154,7 @@ class RunQueue:
             ).one_or_none()
             if chosen is None:
                 return None
-            started = {"started_at": chosen.started_at or _now(), "attempts": chosen.attempts + 1}
+            started = {"started_at": chosen.started_at or utc_now(), "attempts": chosen.attempts + 1}
             _update(connection, chosen.run_id, status="running", slot=slot, message="starting", **started)
             return Run.model_validate(chosen)
 
@@ -173,7 +174,7 @@ class RunQueue:
             if row.status == "running":
                 extra = {"progress": 1.0, "seeds_done": len(row.seeds)} if status == "done" else {}
                 _update(
-                    connection, run_id, status=status, message=message[:2000], slot=None, finished_at=_now(), **extra
+                    connection, run_id, status=status, message=message[:2000], slot=None, finished_at=utc_now(), **extra
                 )
 
     def give_back(self, run_id: str) -> None:
@@ -194,10 +195,10 @@ class RunQueue:
 def _release(connection: Connection, row: Row[Any], reason: str = "its worker died") -> None:
     """Give up a run whose worker does not go on."""
     if row.cancel_requested:
-        _update(connection, row.run_id, status="cancelled", message="cancelled", slot=None, finished_at=_now())
+        _update(connection, row.run_id, status="cancelled", message="cancelled", slot=None, finished_at=utc_now())
     elif row.attempts >= MAX_ATTEMPTS:
         message = f"its worker died {row.attempts} times while running it, probably for want of memory; use less"
-        _update(connection, row.run_id, status="failed", message=message, slot=None, finished_at=_now())
+        _update(connection, row.run_id, status="failed", message=message, slot=None, finished_at=utc_now())
     else:
         _update(connection, row.run_id, status="queued", message=f"queued again: {reason}", slot=None)
 
@@ -252,16 +253,8 @@ def _view(connection: Connection, row: Row[Any]) -> RunView:
         message=row.message,
         metrics=row.metrics,
         queue_position=ahead,
-        submitted_at=_utc(row.submitted_at),
-        started_at=_utc(row.started_at) if row.started_at else None,
-        finished_at=_utc(row.finished_at) if row.finished_at else None,
+        submitted_at=as_utc(row.submitted_at),
+        started_at=as_utc(row.started_at) if row.started_at else None,
+        finished_at=as_utc(row.finished_at) if row.finished_at else None,
         device_seconds=round(row.device_seconds, 2),
     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC)

@@ -16,7 +16,7 @@ from typing import Any
 
 from outlearn.errors import MethodError
 from outlearn_training.executor import QUIET
-from outlearn_training.job import Job
+from outlearn_training.job import HEAD_BYTES, Job
 from outlearn_training.settings import TrainingSettings
 
 POLL_SECONDS = 0.1
@@ -71,7 +71,8 @@ class MethodSandbox:
         with _pipe() as (output, output_end), _pipe() as (events, events_end):
             data = job.model_dump_json().encode()
             try:
-                socket.send_fds(channel, [f"{len(data):<16d}".encode()], [output_end.take(), events_end.take()])
+                head = f"{len(data):<{HEAD_BYTES}d}".encode()
+                socket.send_fds(channel, [head], [output_end.take(), events_end.take()])
                 channel.sendall(data)
             except OSError as error:
                 self.close()

@@ -11,7 +11,7 @@ from outlearn.artifacts import LocalArtifactStore
 from outlearn.confined import read_confined
 from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn.identity import Caller
-from outlearn.tasks import PublicTask, load_public, task_names
+from outlearn.tasks import PublicTask, default_task, load_card, load_public, task_names
 from outlearn.types import (
     ItemPage,
     LogPage,
@@ -83,7 +83,7 @@ class TrainingService:
         request_id: str | None,
     ) -> RunView:
         """Queue a run of a registered method, or of a file in the caller's workspace as it is now."""
-        card = self._task(task).card
+        card = load_card(self._settings.home, task or default_task(self._settings.home))
         if (method is None) == (file is None):
             raise InvalidInputError(
                 "give `method` (a name from `list_methods`) or `file` (in your workspace), not both"
@@ -145,10 +145,7 @@ class TrainingService:
             self._executor.ensure()
 
     def _task(self, name: str) -> PublicTask:
-        names = task_names(self._settings.home)
-        if not names:
-            raise NotFoundError("there is no task yet; the operator makes one with `outlearn prepare` or `calibrate`")
-        return load_public(self._settings.home, name or names[0])
+        return load_public(self._settings.home, name or default_task(self._settings.home))
 
     def _read_source(self, caller: Caller, file: str) -> str:
         if not file.endswith(".py") or not file.isprintable():

@@ -12,10 +12,8 @@ from outlearn.tasks import Baselines, load_baselines, load_public, load_secret
 from outlearn_training.calibrate import calibrate, load_predictions
 from outlearn_training.catalogue import Method, methods
 from outlearn_training.host import run_method
-from outlearn_training.job import Job
 from outlearn_training.lab import Lab
-from outlearn_training.model import LabelModel
-from outlearn_training.trainer import PlainTrainer
+from outlearn_training.trainer import student_trainer
 
 FRESH_SEEDS = range(100, 105)
 OnProgress = Callable[[str, float], None]
@@ -55,8 +53,7 @@ class _Bench:
         self._task, self._secret = load_public(home, task), load_secret(home, task)
         self._baselines: Baselines = load_baselines(home, task)
         self._shuffled = [one.shuffled_test for one in load_predictions(home, self._task.card).values()]
-        card = self._task.card
-        self._trainer = PlainTrainer(LabelModel(card.student, card.student_tuning).to_device(), card.max_tokens)
+        self._trainer = student_trainer(self._task.card)
 
     def rows(self) -> Iterator[TableRow]:
         """Rows for the ends of the scale, the controls and the methods."""
@@ -70,18 +67,8 @@ class _Bench:
             yield self._row(name, np.array([self._run(method, seed) for seed in self._task.card.seeds]))
 
     def _run(self, method: Method, seed: int) -> float:
-        job = Job(
-            task=self._task.card.name,
-            home=self._task.folder,
-            source=method.info.source,
-            params=method.check_params({}),
-            seed=seed,
-            out=self._task.folder,
-            threads=1,
-            cpu_seconds=0,
-            memory_bytes=0,
-        )
-        students = run_method(job, Lab(self._task, self._trainer, seed, lambda event: None))
+        lab = Lab(self._task, self._trainer, seed, lambda event: None)
+        students = run_method(method.info.source, method.check_params({}), seed, lab)
         return self._accuracy(np.mean([student.predict(self._secret.test) for student in students], axis=0))
 
     def _accuracy(self, predicted: NDArray[np.float64]) -> float:

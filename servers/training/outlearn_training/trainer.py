@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from outlearn.tasks import FineTuning, Floats
+from outlearn.tasks import FineTuning, Floats, TaskCard
 from outlearn_training.losses import Loss
 from outlearn_training.model import LabelModel, Weights
 
@@ -134,6 +134,11 @@ class PlainTrainer:
 
     def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
         return [cut_middle(self.model.encode(prompt), self._max_tokens) for prompt in prompts]
+
+
+def student_trainer(card: TaskCard) -> PlainTrainer:
+    """A trainer with the task's student, on the GPU where there is one."""
+    return PlainTrainer(LabelModel(card.student, card.student_tuning).to_device(), card.max_tokens)
 
 
 def cut_middle(tokens: list[int], most: int) -> list[int]:

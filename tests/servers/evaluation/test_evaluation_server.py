@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -189,20 +189,14 @@ def test_each_budget_ends_with_its_own_explanation(start: Start, file_run: FileR
 def test_a_day_brings_new_evaluations_but_not_more_in_all(
     start: Start, file_run: FileRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    today = datetime(2026, 1, 31, 23, 59, tzinfo=UTC)
-
-    class Clock(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return today.astimezone(tz)
-
-    monkeypatch.setattr(outlearn_evaluation.ledger, "datetime", Clock)
+    today = datetime(2026, 1, 31, 23, 59)
+    monkeypatch.setattr(outlearn_evaluation.ledger, "utc_now", lambda: today)
     for run_id in RUNS[:6]:
         file_run(run_id)
     service = start(agent_evaluations=5, daily_evaluations=2)
     asked = iter(RUNS)
     for day, budgets in enumerate([[(4, 1), (3, 0)], [(2, 1), (1, 0)], [(0, 1)]]):
-        today = datetime(2026, 2, 1 + day, 0, 0, tzinfo=UTC)
+        today = datetime(2026, 2, 1 + day, 0, 0)
         for budget in budgets:
             service.evaluate(ADA, next(asked), None)
             assert left(service)[:2] == budget

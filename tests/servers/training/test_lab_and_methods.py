@@ -13,7 +13,6 @@ from outlearn.tasks import Item, load_public
 from outlearn_training import catalogue
 from outlearn_training.catalogue import find_method, methods
 from outlearn_training.host import run_method
-from outlearn_training.job import Job
 from outlearn_training.lab import Lab, prompts_for
 from outlearn_training.model import LabelModel
 from outlearn_training.trainer import PlainTrainer
@@ -153,27 +152,12 @@ def test_a_plugin_that_is_not_a_method_is_an_error_by_name() -> None:
 def test_the_method_in_the_documentation_runs(lab: Lab) -> None:
     text = (Path(__file__).parents[3] / "docs" / "write-a-method.md").read_text(encoding="utf-8")
     source = text.split("```python\n")[1].split("```")[0]
-    students = run_method(job_for(source), lab)
+    students = run_method(source, {}, 0, lab)
     assert students[0].predict().shape == (len(lab.pool),)
 
 
 def test_a_list_of_students_is_an_ensemble_of_at_most_eight(lab: Lab) -> None:
     source = "def method(lab, seed, n=2):\n    return [lab.fit(lab.weak_labels())] * n\n"
-    assert len(run_method(job_for(source), lab)) == 2
+    assert len(run_method(source, {}, 0, lab)) == 2
     with pytest.raises(InvalidInputError, match="9 students; the limit is 8"):
-        run_method(job_for(source, n=9), lab)
-
-
-def job_for(source: str, **params: Any) -> Job:
-    place = Path("unused")
-    return Job(
-        task="toy",
-        home=place,
-        source=source,
-        params=params,
-        seed=0,
-        out=place,
-        threads=1,
-        cpu_seconds=1,
-        memory_bytes=1,
-    )
+        run_method(source, {"n": 9}, 0, lab)

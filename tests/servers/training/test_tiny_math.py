@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 from outlearn.tasks import Baselines, PublicTask, SecretTask, load_baselines, load_public, load_secret
 from outlearn_training.calibrate import train_teacher
 from outlearn_training.host import run_method
-from outlearn_training.job import Job
 from outlearn_training.lab import Lab
 from outlearn_training.model import LabelModel
 from outlearn_training.prepare import prepare, tiny_task
@@ -48,12 +47,7 @@ class Bench:
         return (mean(self.accuracies(source)) - weak) / (ceiling - weak)
 
     def _accuracy(self, source: str, seed: int) -> float:
-        place = Path("unused")
-        job = Job(
-            task="math", home=place, source=source, params={}, seed=seed, out=place,
-            threads=1, cpu_seconds=1, memory_bytes=1,
-        )  # fmt: skip
-        (student,) = run_method(job, Lab(self.task, self.trainer, seed, lambda event: None))
+        (student,) = run_method(source, {}, seed, Lab(self.task, self.trainer, seed, lambda event: None))
         return float(((student.predict(self.secret.test) > 0.5) == self.secret.test_labels).mean())
 
 

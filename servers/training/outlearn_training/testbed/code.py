@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
-from outlearn_training.testbed.examples import SIZES, Example, Splits, deal, identifier, is_chosen
+from outlearn_training.testbed.examples import Example, Splits, identifier, is_chosen, make_splits
 from outlearn_training.testbed.programs import run
 
 INPUTS = range(-24, 25)
@@ -91,9 +91,7 @@ def generate(seed: int = 0) -> Splits:
     """Balanced splits of unique texts, disjoint by group, the same for the same seed."""
     rng = Random(f"code:{seed}")
     specs = [spec for spec in all_specs() if not is_practice(spec)]
-    parts = deal(specs, list(SIZES.values()), rng)
-    train, pool, test = (_examples(part, size, rng, seed) for part, size in zip(parts, SIZES.values(), strict=True))
-    return Splits(train, pool, test)
+    return make_splits(specs, lambda part, size: _examples(part, size, rng, seed), rng)
 
 
 def draw_program(spec: Spec, rng: Random) -> str:

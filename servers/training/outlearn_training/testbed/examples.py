@@ -73,6 +73,13 @@ def deal(sources: Sequence[Source], sizes: Sequence[int], rng: Random) -> list[l
     return parts
 
 
+def make_splits(sources: Sequence[Source], make: Callable[[list[Source], int], list[Example]], rng: Random) -> Splits:
+    """Deal the sources by group, and `make(part, size)` each split's examples, train first."""
+    parts = deal(sources, list(SIZES.values()), rng)
+    train, pool, test = (make(part, size) for part, size in zip(parts, SIZES.values(), strict=True))
+    return Splits(train, pool, test)
+
+
 def some_groups(sources: Sequence[Source], share: float, rng: Random) -> list[Source]:
     """The sources of a random `share` of the groups."""
     groups = sorted({source.group for source in sources})

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from outlearn_training.testbed.examples import SIZES, Example, Splits, deal, identifier, is_chosen
+from outlearn_training.testbed.examples import Example, Splits, identifier, is_chosen, make_splits
 
 LARGEST_NUMBER = 99
 PRACTICE_SHARE = 0.3
@@ -59,9 +59,7 @@ def generate(seed: int = 0) -> Splits:
     """Balanced splits of unique texts, disjoint by group, the same for the same seed."""
     rng = Random(f"math:{seed}")
     facts = [fact for fact in all_facts() if not is_practice(fact)]
-    parts = deal(facts, list(SIZES.values()), rng)
-    train, pool, test = (_examples(part, size, rng, seed) for part, size in zip(parts, SIZES.values(), strict=True))
-    return Splits(train, pool, test)
+    return make_splits(facts, lambda part, size: _examples(part, size, rng, seed), rng)
 
 
 def _examples(facts: list[Fact], size: int, rng: Random, seed: int) -> list[Example]:
