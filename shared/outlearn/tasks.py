@@ -56,6 +56,8 @@ class FineTuning(Frozen):
     batch_size: int = Field(32, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
     lora_rank: int = Field(0, ge=0, description="Rank of the LoRA adapters; 0 trains all weights.")
+    lora_layers: int = Field(0, ge=0, description="How many of the top layers have adapters; 0 is all of them.")
+    gradient_checkpointing: bool = Field(False, description="Compute activations twice: slower, in far less memory.")
 
 
 class TaskCard(Frozen):
@@ -103,6 +105,9 @@ class Baselines(Frozen):
     fingerprint: str
     per_seed: tuple[SeedBaseline, ...]
     lines: tuple[SanityLine, ...] = ()
+    design_effect: float = Field(
+        1.0, ge=1, description="By how much groups raise the variance of an accuracy on the public half."
+    )
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -167,6 +172,10 @@ def fingerprint(card: TaskCard, pool: tuple[Item, ...], secret: SecretTask) -> s
     """SHA-256 over everything that a result depends on, but for the weak labels, which follow from it and the seeds."""
     absent = {"data"} if card.data is None else set()
     fixed = card.model_dump(mode="json", exclude={"fingerprint", "seeds"} | absent)
+    for tuning in (fixed["teacher_tuning"], fixed["student_tuning"]):
+        del tuning["gradient_checkpointing"]  # saves memory, changes no result
+        if not tuning["lora_layers"]:  # all of them, as before there was a choice
+            del tuning["lora_layers"]
     return hashlib.sha256(
         canonical_json([fixed, [item.model_dump() for item in pool], secret.model_dump(mode="json")])
     ).hexdigest()

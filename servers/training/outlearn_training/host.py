@@ -18,6 +18,7 @@ from typing import Any
 from outlearn.errors import InvalidInputError, OutlearnError
 from outlearn.tasks import PublicTask, load_card, load_public, task_names
 from outlearn_training.confinement import confine, python_folders
+from outlearn_training.fast.trainer import make_trainer
 from outlearn_training.job import HEAD_BYTES, MAX_JOB_BYTES, Job
 from outlearn_training.lab import Lab, Student, prompts_for
 from outlearn_training.limits import adopt_orphans, die_with_parent, kill_children, limit_memory, limit_resources
@@ -69,7 +70,7 @@ class Host:
             task, model = load_public(home, name), LabelModel(card.student, card.student_tuning)
             for prompt in prompts_for(card, task.pool):
                 model.encode(prompt)
-            self._loaded = (task, PlainTrainer(model, card.max_tokens))
+            self._loaded = (task, make_trainer(model, card.max_tokens))
         return self._loaded
 
     def _wait(self, pid: int) -> int:

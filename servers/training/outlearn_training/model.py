@@ -35,6 +35,7 @@ class LabelModel:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
+        self.name = name
         lora = tuning.lora_rank > 0
         half = lora and torch.cuda.is_available()
         try:
@@ -43,7 +44,7 @@ class LabelModel:
             model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16 if half else torch.float32)
         except (OSError, ValueError, ImportError) as error:
             raise ConfigError(f"cannot load the model {name!r}: {error}") from error
-        self.model: Any = (_with_adapters(model, tuning.lora_rank) if lora else model).eval()
+        self.model: Any = (_with_adapters(model, tuning) if lora else model).eval()
         self.device = torch.device("cpu")
         self._chats = ends_turns(self.tokenizer)
         self._base = {key: value.detach().clone() for key, value in self._trained_state().items()}
@@ -77,12 +78,12 @@ class LabelModel:
         return 4 * sum(tensor.numel() for tensor in self._base.values())
 
     @contextmanager
-    def training(self) -> Iterator[list[torch.nn.Parameter]]:
-        """The parameters to train; leaving forgets which weights are loaded, as they were changed in place."""
+    def training(self) -> Iterator[None]:
+        """While the weights are trained in place: it forgets which ones are loaded."""
         self._loaded = None
         self.model.train()
         try:
-            yield [p for p in self.model.parameters() if p.requires_grad]
+            yield
         finally:
             self.model.eval()
 
@@ -196,11 +197,18 @@ def check_weights(weights: Weights, like: Weights) -> None:
             raise InvalidInputError(f"weight {name!r} has NaN or infinite values; lower the learning rate")
 
 
-def _with_adapters(model: Any, rank: int) -> Any:
+def _with_adapters(model: Any, tuning: FineTuning) -> Any:
     from peft import LoraConfig, get_peft_model
 
+    rank, layers = tuning.lora_rank, model.config.num_hidden_layers
+    top = list(range(layers - min(tuning.lora_layers, layers), layers)) or None
     config = LoraConfig(
-        r=rank, lora_alpha=rank, use_rslora=True, target_modules=list(LORA_TARGETS), task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=rank,
+        use_rslora=True,
+        target_modules=list(LORA_TARGETS),
+        layers_to_transform=top,
+        task_type="CAUSAL_LM",
     )
     torch.manual_seed(0)  # the adapters start at random: the same in every process
     return get_peft_model(model, config)

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from outlearn.tasks import Baselines, load_baselines, load_public, load_secret
 from outlearn_training.calibrate import calibrate, load_predictions
 from outlearn_training.catalogue import Method, methods
+from outlearn_training.fast.trainer import student_trainer
 from outlearn_training.host import run_method
 from outlearn_training.lab import Lab
-from outlearn_training.trainer import student_trainer
 
 FRESH_SEEDS = range(100, 105)
 OnProgress = Callable[[str, float], None]

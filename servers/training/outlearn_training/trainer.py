@@ -7,14 +7,17 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from outlearn.tasks import FineTuning, Floats, TaskCard
+from outlearn.tasks import FineTuning, Floats
 from outlearn_training.losses import Loss
 from outlearn_training.model import LabelModel, Weights
 
 PREDICT_BATCH_TOKENS = 4096
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
+STEPS_PER_REPORT = 10
+"""On a GPU, whose queue of work every report interrupts."""
 OnStep = Callable[[int, int, float], None]
 
 
@@ -56,6 +59,20 @@ class Trainer(Protocol):
         ...
 
 
+class Learner(Protocol):
+    """A model in training."""
+
+    optimizer: torch.optim.Optimizer
+
+    def log_probs(self, prompts: Sequence[list[int]], word_ids: list[int]) -> Tensor:
+        """Log-probabilities of the two words at the label position, with a gradient. Returns (B, 2)."""
+        ...
+
+    def step(self, loss: Tensor) -> None:
+        """Clip the gradient of this loss to norm 1 and take a step."""
+        ...
+
+
 class PlainTrainer:
     """The trainer on a transformers model as it is, one batch after another."""
 
@@ -82,17 +99,14 @@ class PlainTrainer:
         steps = max(1, math.ceil(len(tokens) * tuning.epochs / tuning.batch_size))
         torch.manual_seed(seed)
         model.load(init)
-        with model.training() as parameters:
-            optimizer = _optimizer(parameters, tuning.lr)
+        with model.training():
+            learner = self._learner(tuning)
             for step, rows in enumerate(_batches(len(tokens), tuning.batch_size, steps, seed)):
-                _set_lr(optimizer, tuning, step, steps)
-                log_probs = model.label_log_probs(model.batch([tokens[i] for i in rows]), word_ids)
+                _set_lr(learner.optimizer, tuning, step, steps)
+                log_probs = learner.log_probs([tokens[i] for i in rows], word_ids)
                 value = (loss(log_probs, goal[rows], step / steps) * scale[rows]).mean()
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
-                optimizer.step()
-                if on_step:
+                learner.step(value)
+                if on_step and (model.device.type == "cpu" or step % STEPS_PER_REPORT == 0 or step + 1 == steps):
                     on_step(step + 1, steps, float(value.detach()))
         return model.weights()
 
@@ -132,13 +146,30 @@ class PlainTrainer:
     def count_cut(self, prompts: Sequence[str]) -> int:
         return sum(len(self.model.encode(prompt)) > self._max_tokens for prompt in prompts)
 
+    def _learner(self, tuning: FineTuning) -> "Learner":
+        return _PlainLearner(self.model, tuning)
+
     def _encode(self, prompts: Sequence[str]) -> list[list[int]]:
         return [cut_middle(self.model.encode(prompt), self._max_tokens) for prompt in prompts]
 
 
-def student_trainer(card: TaskCard) -> PlainTrainer:
-    """A trainer with the task's student, on the GPU where there is one."""
-    return PlainTrainer(LabelModel(card.student, card.student_tuning).to_device(), card.max_tokens)
+class _PlainLearner:
+    def __init__(self, model: LabelModel, tuning: FineTuning) -> None:
+        self._model = model
+        if tuning.gradient_checkpointing:
+            model.model.enable_input_require_grads()  # else nothing below the adapters has a gradient to keep
+            model.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._parameters = [p for p in model.model.parameters() if p.requires_grad]
+        self.optimizer = _optimizer(self._parameters, tuning.lr)
+
+    def log_probs(self, prompts: Sequence[list[int]], word_ids: list[int]) -> Tensor:
+        return self._model.label_log_probs(self._model.batch(prompts), word_ids)
+
+    def step(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._parameters, CLIP_NORM)
+        self.optimizer.step()
 
 
 def cut_middle(tokens: list[int], most: int) -> list[int]:

@@ -1,0 +1,117 @@
+"""The fast trainer: what `PlainTrainer` does, on the same batches and with the same loss, in far less time."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import structlog
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from outlearn.tasks import FineTuning, Floats, TaskCard
+from outlearn_training.fast.decoder import Decoder, why_not
+from outlearn_training.fast.frozen import FrozenStates
+from outlearn_training.fast.layout import Row, by_budget, pack, share_prefixes
+from outlearn_training.model import LabelModel, Weights
+from outlearn_training.trainer import CLIP_NORM, PlainTrainer
+
+PREDICT_TOKENS = 4096
+
+log = structlog.get_logger()
+
+
+class FastTrainer(PlainTrainer):
+    """A trainer of Llama, Qwen2 and Qwen3 models."""
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """Built when first needed: by then the model is on its device."""
+        return Decoder(self.model.model)
+
+    @cached_property
+    def _frozen(self) -> FrozenStates:
+        return FrozenStates(self.decoder)
+
+    @torch.no_grad()
+    def predict(self, student: Weights | None, prompts: Sequence[str], words: tuple[str, str]) -> Floats:
+        word_ids, result = self.model.word_ids(words), np.empty(len(prompts), dtype=np.float64)
+        for members, states in self._states(student, prompts):
+            log_probs = self.decoder.label_log_probs(states, word_ids)
+            result[members] = log_probs.softmax(-1)[:, 1].double().cpu().numpy()
+        return result
+
+    @torch.no_grad()
+    def embed(self, student: Weights | None, prompts: Sequence[str]) -> NDArray[np.float32]:
+        result = np.empty((len(prompts), self.decoder.width), dtype=np.float32)
+        for members, states in self._states(student, prompts):
+            result[members] = states.float().cpu().numpy()
+        return result
+
+    def _states(self, student: Weights | None, prompts: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
+        """Indices of some prompts, and their states at the label position, until all prompts have been there."""
+        decoder, tokens = self.decoder, self._encode(prompts)
+        self.model.load(student)
+        decoder.merge()
+        alone = [Row((index,), 0, len(one)) for index, one in enumerate(tokens)]
+        rows = alone if decoder.frozen else share_prefixes(tokens, decoder.width)
+        for batch in by_budget(rows, PREDICT_TOKENS):
+            members = [member for row in batch for member in row.members]
+            yield members, self._label_states([tokens[member] for member in members], _renumbered(batch))
+
+    def _label_states(self, prompts: Sequence[list[int]], rows: Sequence[Row]) -> Tensor:
+        packed = pack(prompts, rows, self.model.device)
+        start = self._frozen.of(prompts, packed) if self.decoder.frozen else None
+        return self.decoder.states(packed, start=start)
+
+    def _learner(self, tuning: FineTuning) -> "_FastLearner":
+        return _FastLearner(self, tuning)
+
+
+class _FastLearner:
+    def __init__(self, trainer: FastTrainer, tuning: FineTuning) -> None:
+        self._trainer, self._decoder = trainer, trainer.decoder
+        self._checkpointing = tuning.gradient_checkpointing
+        self.optimizer = self._decoder.flat.optimizer(tuning.lr)
+        self._merge()
+
+    def log_probs(self, prompts: Sequence[list[int]], word_ids: list[int]) -> Tensor:
+        packed = pack(prompts, device=self._trainer.model.device)
+        start = self._trainer._frozen.of(prompts, packed) if self._decoder.frozen else None
+        states = self._decoder.states(packed, start=start, checkpointing=self._checkpointing)
+        return self._decoder.label_log_probs(states, word_ids)
+
+    def step(self, loss: Tensor) -> None:
+        self._decoder.flat.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._decoder.flat.tensors(), CLIP_NORM)
+        self.optimizer.step()
+        self._merge()
+
+    def _merge(self) -> None:
+        if self._checkpointing:
+            self._decoder.unmerge()
+        else:
+            self._decoder.merge()
+
+
+def make_trainer(model: LabelModel, max_tokens: int) -> PlainTrainer:
+    """The fast trainer where it knows the model's blocks, else the plain one; the log says why."""
+    if reason := why_not(model.model):
+        log.info("plain trainer", model=model.name, reason=reason)
+        return PlainTrainer(model, max_tokens)
+    return FastTrainer(model, max_tokens)
+
+
+def student_trainer(card: TaskCard) -> PlainTrainer:
+    """A trainer with the task's student, on the GPU where there is one."""
+    return make_trainer(LabelModel(card.student, card.student_tuning).to_device(), card.max_tokens)
+
+
+def _renumbered(rows: Sequence[Row]) -> list[Row]:
+    """The same rows, whose members are numbered in the order in which they appear."""
+    result, count = [], 0
+    for row in rows:
+        result.append(Row(tuple(range(count, count + len(row.members))), row.prefix, row.length))
+        count += len(row.members)
+    return result
