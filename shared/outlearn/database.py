@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, MetaData, create_engine, event, func, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import CreateColumn
 
 from outlearn.errors import ConfigError
 from outlearn.files import locked
@@ -40,6 +41,7 @@ def open_database(url: str, tables: MetaData) -> Engine:
     try:
         with _first(engine), writing(engine) as connection:
             tables.create_all(connection)
+            _add_columns(connection, tables)
     except SQLAlchemyError as error:
         engine.dispose()
         raise ConfigError(f"cannot open the database {engine.url!r}: {error}") from error
@@ -83,6 +85,17 @@ def closing_at_end(engine: Engine) -> Callable[[object], AbstractAsyncContextMan
             engine.dispose()
 
     return lifespan
+
+
+def _add_columns(connection: Connection, tables: MetaData) -> None:
+    """Add the nullable columns that a later version brought to tables that an earlier one made."""
+    known = inspect(connection)
+    for table in tables.sorted_tables:
+        there = {column["name"] for column in known.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 
 
 def _first(engine: Engine) -> AbstractContextManager[None]:

@@ -63,6 +63,15 @@ class MethodList(Answer):
     methods: tuple[MethodInfo, ...]
 
 
+class RunUsage(Answer):
+    """How a run used the machine, in its last seed. The first two come from the method's own process."""
+
+    tokens_per_second: float | None = Field(None, description="Real tokens trained on, without padding.")
+    mfu: float | None = Field(None, description="Model FLOPs of training over what large matrix products reach here.")
+    peak_memory_mb: float | None = Field(None, description="Most memory the method's process had, in MiB.")
+    peak_gpu_mb: float | None = Field(None, description="The same on the GPU; 0 without one.")
+
+
 class RunView(Answer):
     """A run, as its owner sees it. It has no score: `evaluate` gives that."""
 
@@ -83,6 +92,8 @@ class RunView(Answer):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     device_seconds: float = 0.0
+    seconds_left: float | None = Field(None, description="Estimated, while it runs.")
+    usage: RunUsage = RunUsage()
 
 
 class RunList(Answer):

@@ -196,6 +196,22 @@ def test_a_write_transaction_lets_no_other_in_between_its_read_and_its_write(tmp
     engine.dispose()
 
 
+def test_columns_of_a_later_version_are_added_to_the_tables_of_an_earlier_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/db.sqlite"
+    engine = open_database(url, metadata)
+    with writing(engine) as connection:
+        connection.execute(insert(counters).values(name="n", value=7))
+    engine.dispose()
+    newer = MetaData()
+    columns = (Column("name", String(20), primary_key=True), Column("value", Integer), Column("note", String(9)))
+    table = Table(counters.name, newer, *columns)
+    for _ in range(2):
+        engine = open_database(url, newer)
+        with reading(engine) as connection:
+            assert connection.execute(select(table)).one() == ("n", 7, None)
+        engine.dispose()
+
+
 def test_a_reader_sees_one_state_and_blocks_no_writer(tmp_path: Path) -> None:
     engine = open_database(f"sqlite:///{tmp_path}/db.sqlite", metadata)
     count = select(func.count()).select_from(counters)

@@ -22,9 +22,15 @@ from outlearn_training.fast.trainer import make_trainer
 from outlearn_training.job import HEAD_BYTES, MAX_JOB_BYTES, Job
 from outlearn_training.lab import Lab, Student, prompts_for
 from outlearn_training.limits import adopt_orphans, die_with_parent, kill_children, limit_memory, limit_resources
+from outlearn_training.meter import peak_gpu_bytes
 from outlearn_training.model import LabelModel
 from outlearn_training.students import MAX_STUDENTS, max_student_bytes, save_students
 from outlearn_training.trainer import PlainTrainer
+
+OUT_OF_MEMORY = (
+    "out of memory; train fewer students at once, or ask the operator for a task with gradient_checkpointing, a "
+    "smaller batch_size or max_tokens, or for a larger --memory-gb"
+)
 
 
 class Host:
@@ -59,9 +65,9 @@ class Host:
             self._channel.close()
             _child(job, task, trainer, output, events)
         self._send({"pid": pid})
-        code = self._wait(pid)
+        code, peak_kib = self._wait(pid)
         kill_children()
-        self._send({"exit": code})
+        self._send({"exit": code, "peak_mb": peak_kib / 1024})
 
     def _load(self, home: Path, name: str) -> tuple[PublicTask, PlainTrainer]:
         """The task and its base model, with the pool tokenised: the child inherits all of it."""
@@ -73,12 +79,12 @@ class Host:
             self._loaded = (task, make_trainer(model, card.max_tokens))
         return self._loaded
 
-    def _wait(self, pid: int) -> int:
-        """The child's exit code. Ends the child and this process where the worker is gone."""
+    def _wait(self, pid: int) -> tuple[int, int]:
+        """The child's exit code and peak memory in KiB. Ends the child and this process where the worker is gone."""
         while True:
-            found, status = os.waitpid(pid, os.WNOHANG)
+            found, status, used = os.wait4(pid, os.WNOHANG)
             if found:
-                return os.waitstatus_to_exitcode(status)
+                return os.waitstatus_to_exitcode(status), used.ru_maxrss
             if select.select([self._channel], [], [], 0.02)[0]:
                 kill_children()
                 raise SystemExit
@@ -134,6 +140,7 @@ def _child(job: Job, task: PublicTask, trainer: PlainTrainer, output: int, event
         try:
             students = run_method(job.source, job.params, job.seed, Lab(task, trainer, job.seed, emit))
             save_students(job.out, [student.weights for student in students])
+            emit({"usage": trainer.meter.summary(trainer.model.device) | {"peak_gpu_mb": peak_gpu_bytes() / 2**20}})
             code = 0
         except BaseException as error:  # noqa: BLE001 - whatever the method raises is its answer
             traceback.print_exception(error.with_traceback(_own_frames(error.__traceback__)))
@@ -145,8 +152,8 @@ def _child(job: Job, task: PublicTask, trainer: PlainTrainer, output: int, event
 
 def _describe(error: BaseException) -> str:
     text = str(error) if isinstance(error, OutlearnError) else f"{type(error).__name__}: {error}"
-    if isinstance(error, MemoryError) or "allocate memory" in text:
-        text = "out of memory; train fewer students at once, or ask the operator for a larger --memory-gb"
+    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
+        text = OUT_OF_MEMORY
     return text[:2000]
 
 

@@ -170,8 +170,8 @@ class LabelModel:
 
 def resolve(name: str) -> dict[str, str]:
     """Where `from_pretrained` finds a model: a `tiny/...` checkpoint that ships with outlearn, a GGUF file (whose
-    weights are dequantised; needs the package gguf), a folder, a name on the Hugging Face hub, or with `package:` a file
-    or folder inside an installed Python package.
+    weights are dequantised; needs the package gguf), a folder, a name on the Hugging Face hub, or with `package:` a
+    file or folder inside an installed Python package.
 
     Raises:
         ConfigError: the package is not installed.

@@ -25,9 +25,11 @@ from sqlalchemy import (
 from outlearn.database import as_utc, open_database, reading, utc_now, writing
 from outlearn.errors import BudgetError, ConflictError, NotFoundError
 from outlearn.identity import Caller
-from outlearn.types import FINISHED, RunKind, RunStatus, RunView
+from outlearn.types import FINISHED, RunKind, RunStatus, RunUsage, RunView
 
 MAX_ATTEMPTS = 3
+MIN_PROGRESS = 0.02
+"""From where on the time left can be estimated."""
 metadata = MetaData()
 runs = Table(
     "runs",
@@ -50,6 +52,7 @@ runs = Table(
     Column("progress", Float, nullable=False, default=0.0),
     Column("message", String(2200), nullable=False, default=""),
     Column("metrics", JSON, nullable=False),
+    Column("usage", JSON),
     Column("device_seconds", Float, nullable=False, default=0.0),
     Column("submitted_at", DateTime, nullable=False),
     Column("started_at", DateTime),
@@ -257,4 +260,14 @@ def _view(connection: Connection, row: Row[Any]) -> RunView:
         started_at=as_utc(row.started_at) if row.started_at else None,
         finished_at=as_utc(row.finished_at) if row.finished_at else None,
         device_seconds=round(row.device_seconds, 2),
+        seconds_left=_seconds_left(row),
+        usage=RunUsage.model_validate(row.usage or {}),
     )
+
+
+def _seconds_left(row: Row[Any]) -> float | None:
+    """By what is done and how long that took; None where there is nothing to go by."""
+    if row.status != "running" or row.progress < MIN_PROGRESS:
+        return None
+    left: float = row.device_seconds * (1 - row.progress) / row.progress
+    return round(left, 1)

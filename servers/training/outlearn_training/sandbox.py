@@ -22,6 +22,7 @@ from outlearn_training.settings import TrainingSettings
 POLL_SECONDS = 0.1
 MAX_EVENT_BYTES = 64_000
 MAX_METRICS = 50
+USAGE = ("tokens_per_second", "mfu", "peak_gpu_mb")
 MAX_FILES = 32  # in `job.out`; the kernel limits their size
 READ_BYTES, MAX_PIPE_BYTES = 65536, 2**20
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_OFFLINE")
@@ -61,7 +62,7 @@ class MethodSandbox:
 
         Args:
             log: file that the method's output is appended to, up to `settings.log_bytes`.
-            on_event: called with {"step", "steps", "loss_nats"} and {"metrics"} events, their values checked.
+            on_event: called with {"step", "steps", "loss_nats"}, {"metrics"} and {"usage"} events; values are checked.
             should_stop: asked ten times a second; True kills the method.
 
         Raises:
@@ -191,6 +192,8 @@ class _Watch:
             answer = json.loads(line)
             self._pid = answer.get("pid", self._pid)
             self._exit = answer.get("exit", self._exit)
+            if "peak_mb" in answer:
+                self._on_event({"usage": {"peak_memory_mb": answer["peak_mb"]}})
 
     def _kill(self, reason: str) -> None:
         if self._pid and self._exit is None:
@@ -211,6 +214,8 @@ def _parse_event(line: bytes) -> Event:
         return {}
     if isinstance(event.get("error"), str):
         return {"error": _printable(event["error"][:2000])}
+    if isinstance(event.get("usage"), dict):
+        return {"usage": {name: event["usage"][name] for name in USAGE if _is_number(event["usage"].get(name))}}
     if isinstance(event.get("metrics"), dict):
         numbers = {_printable(name[:64]): value for name, value in event["metrics"].items() if _is_number(value)}
         return {"metrics": dict(list(numbers.items())[:MAX_METRICS])}

@@ -1,6 +1,7 @@
 """The trainer behind one small interface: fit, predict, embed, generate. This one is plain transformers."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from outlearn.tasks import FineTuning, Floats
 from outlearn_training.losses import Loss
+from outlearn_training.meter import meter_for
 from outlearn_training.model import LabelModel, Weights
 
 PREDICT_BATCH_TOKENS = 4096
@@ -78,6 +80,7 @@ class PlainTrainer:
 
     def __init__(self, model: LabelModel, max_tokens: int) -> None:
         self.model = model
+        self.meter = meter_for(model.model)
         self._max_tokens = max_tokens
 
     def fit(
@@ -99,6 +102,7 @@ class PlainTrainer:
         steps = max(1, math.ceil(len(tokens) * tuning.epochs / tuning.batch_size))
         torch.manual_seed(seed)
         model.load(init)
+        start = time.perf_counter()
         with model.training():
             learner = self._learner(tuning)
             for step, rows in enumerate(_batches(len(tokens), tuning.batch_size, steps, seed)):
@@ -108,7 +112,10 @@ class PlainTrainer:
                 learner.step(value)
                 if on_step and (model.device.type == "cpu" or step % STEPS_PER_REPORT == 0 or step + 1 == steps):
                     on_step(step + 1, steps, float(value.detach()))
-        return model.weights()
+                self.meter.trained_tokens += sum(len(tokens[i]) for i in rows)
+        trained = model.weights()
+        self.meter.training_seconds += time.perf_counter() - start
+        return trained
 
     @torch.inference_mode()
     def predict(self, student: Weights | None, prompts: Sequence[str], words: tuple[str, str]) -> Floats:

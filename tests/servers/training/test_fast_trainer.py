@@ -25,6 +25,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from outlearn_training.fast import attention
 from outlearn_training.fast.decoder import Decoder, why_not
 from outlearn_training.fast.layout import GROUP_COST, Row, by_budget, cut, pack, share_prefixes
 from outlearn_training.fast.trainer import FastTrainer, make_trainer
@@ -198,6 +199,32 @@ def test_in_bf16_the_adapters_stay_apart_from_the_weights(folders: dict[str, Pat
     want = plain.predict(student, PROMPTS, WORDS)
     assert fast.predict(student, PROMPTS, WORDS) == pytest.approx(want, abs=0.02)
     assert all(linear._merged is None for linear in fast.decoder._linears())
+
+
+@pytest.mark.parametrize("model", ["qwen2", "qwen3"])
+@pytest.mark.parametrize("tuning", ["all weights", "adapters", "adapters on the top layer"])
+def test_prompts_that_lie_end_to_end_give_the_same(
+    folders: dict[str, Path], model: str, tuning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, fast = both(folders[model], TUNINGS[tuning])
+    monkeypatch.setattr(attention, "varlen_attn", reference_varlen)
+    monkeypatch.setattr("outlearn_training.fast.trainer.takes_any_length", lambda *_: True)
+    (student, expected), (_, losses) = fit(plain, TUNINGS[tuning]), fit(fast, TUNINGS[tuning])
+    assert losses == pytest.approx(expected, abs=1e-5)
+    assert fast.predict(student, PROMPTS, WORDS) == pytest.approx(plain.predict(student, PROMPTS, WORDS), abs=1e-5)
+
+
+def reference_varlen(
+    q: Any, k: Any, v: Any, q_bounds: Any, k_bounds: Any, *_: int, window_size: tuple[int, int], enable_gqa: bool
+) -> Any:
+    """What torch's GPU kernel computes, one prompt after another."""
+    results = []
+    for (q0, q1), (k0, k1) in zip(pairwise(q_bounds.tolist()), pairwise(k_bounds.tolist()), strict=True):
+        one = (part.transpose(0, 1)[None] for part in (q[q0:q1], k[k0:k1], v[k0:k1]))
+        causal = window_size == (-1, 0)
+        result = torch.nn.functional.scaled_dot_product_attention(*one, is_causal=causal, enable_gqa=enable_gqa)
+        results.append(result[0].transpose(0, 1))
+    return torch.cat(results)
 
 
 def test_what_frozen_layers_make_of_a_prompt_is_computed_once(

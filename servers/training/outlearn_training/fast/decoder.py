@@ -163,6 +163,7 @@ class Decoder:
         causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
         inner = causal_lm.model
         self.width: int = inner.config.hidden_size
+        self.dtype: torch.dtype = inner.embed_tokens.weight.dtype
         self._rotary: Callable[..., tuple[Tensor, Tensor]] = inner.rotary_emb
         self._embedding = self.flat.fuse(inner.embed_tokens.weight)
         tied = causal_lm.lm_head.weight is inner.embed_tokens.weight

@@ -2,7 +2,8 @@
 
 Linear layers and norms see the flat row (N tokens); attention sees each group as a rectangle (b, t). A rectangle's row
 holds one prompt, or, for prediction, several prompts that begin alike: their common prefix once, then each one's rest
-(a tree of depth one). Rows are padded on the right, where causal attention never looks.
+(a tree of depth one). Rows are padded on the right, where causal attention never looks. Where the attention kernel
+takes prompts of any length (on a GPU), there are no rectangles and no padding: prompts lie end to end.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,14 @@ class Group:
 
 
 @dataclass(frozen=True)
+class EndToEnd:
+    """Prompts without padding: prompt i lies at `bounds[i] : bounds[i + 1]` in the flat row."""
+
+    bounds: Tensor  # (n + 1,), int32
+    longest: int
+
+
+@dataclass(frozen=True)
 class Packed:
     """A batch of n prompts. `labels` (n,) are the label positions in the flat row of N tokens, and `picks` (n,) their
     places among all groups' (b * m) label slots; both are in the order of the prompts."""
@@ -56,6 +65,7 @@ class Packed:
     groups: tuple[Group, ...]
     slots: Tensor  # (sum of b * m,): flat positions of all label slots
     picks: Tensor  # (n,)
+    end_to_end: EndToEnd | None = None
 
 
 def pack(prompts: Sequence[Tokens], rows: Sequence[Row] | None = None, device: torch.device | None = None) -> Packed:
@@ -83,6 +93,20 @@ def pack(prompts: Sequence[Tokens], rows: Sequence[Row] | None = None, device: t
         groups=tuple(groups),
         slots=_tensor(np.concatenate(slots), device),
         picks=_tensor(picks, device),
+    )
+
+
+def pack_end_to_end(prompts: Sequence[Tokens], device: torch.device | None = None) -> Packed:
+    """Lay out prompts without padding, for an attention kernel that takes any lengths."""
+    lengths = np.array([len(prompt) for prompt in prompts])
+    bounds = np.concatenate([[0], lengths.cumsum()])
+    return Packed(
+        ids=_tensor(np.concatenate([np.asarray(prompt) for prompt in prompts]), device),
+        positions=_tensor(np.concatenate([np.arange(length) for length in lengths]), device),
+        groups=(),
+        slots=_tensor(bounds[1:] - 1, device),
+        picks=_tensor(np.arange(len(prompts)), device),
+        end_to_end=EndToEnd(_tensor(bounds.astype(np.int32), device), int(lengths.max())),
     )
 
 

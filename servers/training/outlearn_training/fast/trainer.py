@@ -10,13 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from outlearn.tasks import FineTuning, Floats, TaskCard
+from outlearn_training.fast.attention import takes_any_length
 from outlearn_training.fast.decoder import Decoder, why_not
 from outlearn_training.fast.frozen import FrozenStates
-from outlearn_training.fast.layout import Row, by_budget, pack, share_prefixes
+from outlearn_training.fast.layout import Row, by_budget, pack, pack_end_to_end, share_prefixes
 from outlearn_training.model import LabelModel, Weights
 from outlearn_training.trainer import CLIP_NORM, PlainTrainer
 
 PREDICT_TOKENS = 4096
+WORTH_A_MASK = 0.3
+"""Share of tokens that must be saved before trees, whose masks the flash kernel does not take, are used beside it."""
 
 log = structlog.get_logger()
 
@@ -53,16 +56,32 @@ class FastTrainer(PlainTrainer):
         decoder, tokens = self.decoder, self._encode(prompts)
         self.model.load(student)
         decoder.merge()
-        alone = [Row((index,), 0, len(one)) for index, one in enumerate(tokens)]
-        rows = alone if decoder.frozen else share_prefixes(tokens, decoder.width)
-        for batch in by_budget(rows, PREDICT_TOKENS):
+        for batch in by_budget(self._rows(tokens), PREDICT_TOKENS):
             members = [member for row in batch for member in row.members]
-            yield members, self._label_states([tokens[member] for member in members], _renumbered(batch))
+            yield members, self.label_states([tokens[member] for member in members], _renumbered(batch))
 
-    def _label_states(self, prompts: Sequence[list[int]], rows: Sequence[Row]) -> Tensor:
-        packed = pack(prompts, rows, self.model.device)
+    def label_states(
+        self, prompts: Sequence[list[int]], rows: Sequence[Row] | None = None, *, checkpointing: bool = False
+    ) -> Tensor:
+        """Final states at the label positions, (n, D), of prompts in rows of their own or as `rows` say."""
+        shared = any(len(row.members) > 1 for row in rows or ())
+        if not shared and takes_any_length(self.decoder.dtype, self.model.device):
+            packed = pack_end_to_end(prompts, self.model.device)
+        else:
+            packed = pack(prompts, rows, self.model.device)
         start = self._frozen.of(prompts, packed) if self.decoder.frozen else None
-        return self.decoder.states(packed, start=start)
+        return self.decoder.states(packed, start=start, checkpointing=checkpointing)
+
+    def _rows(self, tokens: Sequence[list[int]]) -> list[Row]:
+        """Prompts that begin alike share a row, unless states are kept for each prompt, or a faster kernel could not be
+        used for too little."""
+        alone = [Row((index,), 0, len(one)) for index, one in enumerate(tokens)]
+        if self.decoder.frozen:
+            return alone
+        rows = share_prefixes(tokens, self.decoder.width)
+        saved = 1 - sum(row.length for row in rows) / max(1, sum(row.length for row in alone))
+        worth = not takes_any_length(self.decoder.dtype, self.model.device) or saved > WORTH_A_MASK
+        return rows if worth else alone
 
     def _learner(self, tuning: FineTuning) -> "_FastLearner":
         return _FastLearner(self, tuning)
@@ -76,9 +95,7 @@ class _FastLearner:
         self._merge()
 
     def log_probs(self, prompts: Sequence[list[int]], word_ids: list[int]) -> Tensor:
-        packed = pack(prompts, device=self._trainer.model.device)
-        start = self._trainer._frozen.of(prompts, packed) if self._decoder.frozen else None
-        states = self._decoder.states(packed, start=start, checkpointing=self._checkpointing)
+        states = self._trainer.label_states(prompts, checkpointing=self._checkpointing)
         return self._decoder.label_log_probs(states, word_ids)
 
     def step(self, loss: Tensor) -> None:
