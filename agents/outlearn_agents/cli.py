@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outlearn.errors import InvalidInputError, OutlearnError
+from outlearn_agents.calibrate import calibrate
 from outlearn_agents.options import DEFAULT_HOME, Home, Json, pairs
 from outlearn_agents.prepare import prepare
 
@@ -131,32 +132,7 @@ def report(run: RunArgument, as_json: Json = False) -> None:
 
 
 app.command()(prepare)
-
-
-@app.command()
-def calibrate(
-    name: Annotated[str, typer.Argument(help="The task, such as math.")] = "math",
-    home: Home = DEFAULT_HOME,
-    seeds: Annotated[int, typer.Option(min=5, help="How many seeds, from 0.")] = 5,
-    as_json: Json = False,
-) -> None:
-    """Train a teacher and a ceiling for each seed and write weak labels (public) and baselines (vault).
-
-    An interrupted calibration goes on where it was. The report is kept in the vault.
-    """
-    from rich.progress import Progress
-
-    from outlearn_training.calibration_report import read_report
-
-    try:
-        from outlearn_training.calibrate import calibrate as train
-    except ModuleNotFoundError as error:
-        raise InvalidInputError(f"calibration trains models ({error}): pip install 'outlearn[training]'") from error
-    with Progress(console=_console(to_stderr=True)) as progress:
-        bar = progress.add_task(name, total=1.0)
-        train(home, name, range(seeds), lambda what, share: progress.update(bar, description=what, completed=share))
-    found = read_report(home, name)
-    typer.echo(found.model_dump_json(indent=1) if as_json else str(found))
+app.command()(calibrate)
 
 
 @app.command("testbed-table")
@@ -165,24 +141,18 @@ def results_table(
     out: Annotated[Path, typer.Option(help="Folder for testbed.json and testbed.md.")] = Path("docs/results"),
     as_json: Json = False,
 ) -> None:
-    """Run every method on the tiny tasks over five fresh seeds and write the results table. Takes minutes."""
-    import json
+    """Run every method on the tiny tasks over five fresh seeds and write the results table. Takes minutes.
 
-    from rich.progress import Progress
-
-    from outlearn.files import write_atomic
-    from outlearn_training.table import as_markdown, make_table
+    What stands in the table about other tasks is kept.
+    """
+    from outlearn_agents.progress import progress_bar
+    from outlearn_training.table import TABLE, as_markdown, make_table, write_table
     from outlearn_training.testbed import TESTBEDS
 
-    with Progress(console=_console(to_stderr=True)) as progress:
-        bar = progress.add_task("testbed", total=1.0)
-        rows = make_table(
-            tasks or list(TESTBEDS), lambda what, share: progress.update(bar, description=what, completed=share)
-        )
-    text = json.dumps([row.model_dump() for row in rows], indent=1)
-    write_atomic(out / "testbed.json", text.encode() + b"\n")
-    write_atomic(out / "testbed.md", as_markdown(rows).encode())
-    typer.echo(text if as_json else as_markdown(rows))
+    with progress_bar("testbed") as report_progress:
+        rows = make_table(tasks or list(TESTBEDS), report_progress)
+    table = write_table(out, rows)
+    typer.echo(TABLE.dump_json(table, indent=1).decode() if as_json else as_markdown(table))
 
 
 @app.command()

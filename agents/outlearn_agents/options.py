@@ -11,6 +11,17 @@ DEFAULT_HOME = Path("runs/default")
 Home = Annotated[Path, typer.Option("--home", help="The home folder of the tool servers.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout; all else goes to stderr.")]
 
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Change a field of the profile; give it several times: --set student_tuning.lr=1e-4 --set teacher=FOLDER. "
+        "Fields: teacher, student, max_tokens, and epochs, lr, batch_size, warmup, lora_rank ... of teacher_tuning and "
+        "student_tuning; a wrong name lists them all.",
+    ),
+]
+
 
 def pairs(given: list[str], option: str = "--option") -> dict[str, str]:
     """NAME=VALUE texts as a dict. Raises InvalidInputError."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outlearn.errors import InvalidInputError
-from outlearn_agents.options import DEFAULT_HOME, Home, Json, pairs
+from outlearn_agents.options import DEFAULT_HOME, Home, Json, Set, pairs
 
 if TYPE_CHECKING:
     from outlearn.tasks import TaskCard
@@ -45,7 +45,10 @@ def prepare(
         float | None, typer.Option(min=0.5, max=1, help="Share of common text that makes a near duplicate: 0.8.")
     ] = None,
     on_bad_row: Annotated[str | None, typer.Option(help="refuse (default) or skip malformed rows.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Models and their fine-tuning; default paper.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Models and their fine-tuning: tiny, smol, paper (default), or a .toml file.")
+    ] = None,
+    changed: Set = None,
     teacher: Annotated[str | None, typer.Option(help="Another teacher than the profile's.")] = None,
     student: Annotated[str | None, typer.Option(help="Another student than the profile's.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest prompt, in tokens.")] = None,
@@ -53,7 +56,8 @@ def prepare(
 ) -> None:
     """Make a task: a tiny one with its shipped calibration, or with --source one of real data, to calibrate next.
 
-    A second run changes nothing. A prepared task lies in the vault; agents see it once it is calibrated.
+    A second run changes nothing, and one after Ctrl-C runs no program twice. A prepared task lies in the vault; agents
+    see it once it is calibrated, with this profile or another (`outlearn calibrate --help`).
     """
     models = {"teacher": teacher, "student": student, "max_tokens": max_tokens}
     request: dict[str, Any] = {
@@ -72,7 +76,7 @@ def prepare(
         "on_bad_row": on_bad_row,
     }
     given = {key: value for key, value in request.items() if value is not None}
-    changes = {key: value for key, value in models.items() if value is not None}
+    changes = {key: value for key, value in models.items() if value is not None} | pairs(changed or [], "--set")
     if source is not None:
         _prepare_data(home, {"name": name, "source": source, **given}, profile or "paper", changes, as_json)
     elif given or changes or profile:
@@ -93,9 +97,8 @@ def _prepare_data(home: Path, request: dict[str, Any], profile: str, changes: di
     import json
 
     from pydantic import ValidationError
-    from rich.console import Console
-    from rich.progress import Progress
 
+    from outlearn_agents.progress import progress_bar
     from outlearn_training.data.pipeline import DataRequest, prepare_data
     from outlearn_training.profiles import load_profile
 
@@ -103,11 +106,8 @@ def _prepare_data(home: Path, request: dict[str, Any], profile: str, changes: di
         wanted = DataRequest(**request, profile=load_profile(profile, changes))
     except ValidationError as error:
         raise InvalidInputError("; ".join(f"{_option(one['loc'])}: {one['msg']}" for one in error.errors())) from error
-    with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task(wanted.name, total=1.0)
-        card, report = prepare_data(
-            home, wanted, lambda what, share: progress.update(bar, description=what, completed=share)
-        )
+    with progress_bar(wanted.name) as report_progress:
+        card, report = prepare_data(home, wanted, report_progress)
     if as_json:
         typer.echo(json.dumps({"card": card.model_dump(mode="json"), "report": report.model_dump(mode="json")}))
     else:

@@ -268,10 +268,16 @@ def write_task(
 
 
 def remove_task(home: Path, name: str) -> None:
-    """Delete a task's public data and its part of the vault. Runs and receipts stay."""
+    """Delete a task's public data and its part of the vault, what `prepare` and `calibrate` keep there too.
+
+    Runs and receipts stay. Raises NotFoundError where no task can have this name.
+    """
+    if not TASK_NAME.fullmatch(name):
+        raise NotFoundError(f"no task {name!r}; there are: {', '.join(task_names(home)) or 'none yet'}")
     (home / "data" / name / "card.json").unlink(missing_ok=True)
     for part in ("data", "vault"):
-        shutil.rmtree(home / part / name, ignore_errors=True)
+        if (home / part / name).exists():
+            shutil.rmtree(home / part / name)
 
 
 def _folder(parent: Path, name: str, home: Path) -> Path:

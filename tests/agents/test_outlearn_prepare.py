@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from outlearn.errors import ConflictError, InvalidInputError
+from outlearn.errors import ConflictError, InvalidInputError, OutlearnError
 from outlearn.prepared import load_prepared
 from outlearn_agents import cli
 
@@ -37,6 +37,35 @@ def test_anyones_table_becomes_a_task(rows: Path) -> None:
     card, pool, secret = load_prepared(rows.parent / "home", "mine")
     assert (card.teacher, card.student, card.max_tokens, card.student_tuning.lora_rank) == ("small", "large", 99, 16)
     assert (len(pool), len(secret.train), len(secret.test)) == (10, 6, 8)
+
+
+def test_any_field_of_the_profile_can_be_set(rows: Path) -> None:
+    words = ("--profile", "smol", "--set", "student_tuning.lr=1e-3", "--set", "teacher_tuning.epochs=0.5")
+    runner.invoke(cli.app, arguments(rows, *words, "--set", "teacher=mine=yours"), catch_exceptions=False)
+    card, _, _ = load_prepared(rows.parent / "home", "mine")
+    assert (card.student_tuning.lr, card.teacher_tuning.epochs, card.teacher) == (1e-3, 0.5, "mine=yours")
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--set", "lr=1"], r"'lr' is not a field of a profile; there are: teacher, .*student_tuning\.warmup"),
+        (["--set", "student_tuning.lr=fast"], r"student_tuning\.lr: .* not 'fast'"),
+        (["--set", "student_tuning.lr"], "--set 'student_tuning.lr' must look like"),
+        (["--profile", "huge"], "there are paper, smol, tiny, or give a .toml file"),
+    ],
+)
+def test_a_profile_that_cannot_be_is_refused_with_what_can_be(rows: Path, words: list[str], error: str) -> None:
+    with pytest.raises(OutlearnError, match=error):
+        runner.invoke(cli.app, arguments(rows, *words), catch_exceptions=False)
+    assert not (rows.parent / "home").exists()
+
+
+def test_help_teaches_how_to_change_a_field() -> None:
+    for command in ("prepare", "calibrate"):
+        shown = " ".join(runner.invoke(cli.app, [command, "-h"]).output.split())
+        for part in ("--set student_tuning.lr=1e-4", "a wrong name lists them all", "smol, paper"):
+            assert part in shown
 
 
 def test_json_has_the_card_and_the_report_alone_on_stdout(rows: Path) -> None:

@@ -95,7 +95,7 @@ def test_an_unknown_plugin_is_answered_with_what_there_is(package: Package) -> N
     ("group", "names"),
     [
         (SERVERS, {"training", "evaluation", "forum", "filesystem"}),
-        (METHODS, {"vanilla", "confident", "logconf", "ue_zeroshot"}),
+        (METHODS, {"vanilla", "confident", "logconf", "ue_zeroshot", "critic", "probe"}),
         (RESEARCHERS, {"offline", "claude"}),
     ],
 )

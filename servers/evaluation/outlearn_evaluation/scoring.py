@@ -22,6 +22,7 @@ class Score:
     pgr: float
     pgr_se: float
     correct: NDArray[np.bool_]  # (seeds, items)
+    design_effect: float = 1.0
 
 
 def score(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines) -> Score:
@@ -40,7 +41,10 @@ def score(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines)
     public = secret.public_mask()
     predicted = np.array([receipt.predictions for receipt in receipts])[:, public] > 0.5
     correct: NDArray[np.bool_] = predicted == secret.test_labels[public]
-    return Score(pgr=(correct.mean() - weak) / gap, pgr_se=standard_error(correct) / gap, correct=correct)
+    error = standard_error(correct, baselines.design_effect)
+    return Score(
+        pgr=(correct.mean() - weak) / gap, pgr_se=error / gap, correct=correct, design_effect=baselines.design_effect
+    )
 
 
 def check_receipts(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines) -> None:
@@ -68,7 +72,7 @@ def public_gap(baselines: Baselines, secret: SecretTask) -> tuple[float, float]:
     weak = np.array([one.weak_public for one in baselines.per_seed])
     ceiling = np.array([one.ceiling_public for one in baselines.per_seed])
     n, gap = len(secret.public_half), float(ceiling.mean() - weak.mean())
-    item_variance = sum(p * (1 - p) / n for p in (weak.mean(), ceiling.mean()))
+    item_variance = baselines.design_effect * sum(p * (1 - p) / n for p in (weak.mean(), ceiling.mean()))
     seed_variance = sum(values.var(ddof=1) / len(values) for values in (weak, ceiling))
     if gap <= Z_ONE_SIDED_95 * math.sqrt(item_variance + seed_variance):
         raise InvalidInputError(
@@ -78,12 +82,12 @@ def public_gap(baselines: Baselines, secret: SecretTask) -> tuple[float, float]:
     return float(weak.mean()), gap
 
 
-def standard_error(values: NDArray[np.bool_] | Floats) -> float:
+def standard_error(values: NDArray[np.bool_] | Floats, design_effect: float = 1.0) -> float:
     """Standard error of the mean of `values` (seeds, items), for new items and new seeds.
 
     `sqrt((MS_items + MS_seeds - MS_both) / (seeds * items))` with the mean squares of a two-way analysis of variance:
     noise that is neither the item's nor the seed's is in the first two, and would count twice. Never below the error
-    from items or from seeds alone.
+    from items or from seeds alone. `design_effect` multiplies the items' part, where new items come in groups.
 
     Raises:
         InvalidInputError: fewer than two seeds or items.
@@ -95,13 +99,14 @@ def standard_error(values: NDArray[np.bool_] | Floats) -> float:
     noise = values - by_item - by_seed[:, None] + np.mean(values)
     of_items, of_seeds = by_item.var(ddof=1) / items, by_seed.var(ddof=1) / seeds
     of_both = np.square(noise).sum() / ((seeds - 1) * (items - 1)) / (seeds * items)
+    of_items, of_both = design_effect * of_items, design_effect * of_both
     return math.sqrt(max(of_items, of_seeds, of_items + of_seeds - of_both))
 
 
 def compare(run: Score, other: Score) -> Verdict:
     """Whether `run` is better than `other`, paired by seed and item: better or worse where |z| > 1.645."""
     difference = run.correct.astype(float) - other.correct.astype(float)
-    error = standard_error(difference)
+    error = standard_error(difference, run.design_effect)
     if abs(difference.mean()) <= Z_ONE_SIDED_95 * error:
         return "no clear difference"
     return "better" if difference.mean() > 0 else "worse"

@@ -26,7 +26,7 @@ class Bin(Frozen):
 
 
 class CalibrationReport(Frozen):
-    """Accuracies are on all test items; standard errors are over seeds, and z over seeds and items."""
+    """Accuracies are on all test items; standard errors are over seeds, and z over seeds, items and their groups."""
 
     task: str
     seeds: int
@@ -36,6 +36,7 @@ class CalibrationReport(Frozen):
     ceiling_se: float
     gap: float
     gap_z: float = Field(description="The gap over its standard error.")
+    design_effect: float = Field(1.0, description="By how much the test items' groups raise variances over items.")
     significant: bool = Field(description="Whether gap_z is above 1.645; where it is not, PGR is refused.")
     agreement: float = Field(description="Share of pool items on which two seeds' teachers agree, mean over pairs.")
     calibration_error: float = Field(description="Mean |P(label = 1) - share true| over bins, weighted by items.")
@@ -43,23 +44,32 @@ class CalibrationReport(Frozen):
 
     def __str__(self) -> str:
         verdict = "significant" if self.significant else "NOT significant: PGR is undefined"
+        grouped = f"items of a group are alike: variances count {self.design_effect:.1f} times\n"
+        grouped = grouped if self.design_effect > 1 else ""
         return (
             f"{self.task}, {self.seeds} seeds: teacher {self.weak_acc:.3f} ± {self.weak_se:.3f}, "
             f"ceiling {self.ceiling_acc:.3f} ± {self.ceiling_se:.3f}\n"
             f"gap {self.gap:.3f}, z = {self.gap_z:.1f}: {verdict}\n"
+            f"{grouped}"
             f"teachers of two seeds agree on {100 * self.agreement:.0f} % of the pool; "
             f"their probabilities are off by {self.calibration_error:.3f} on average"
         )
 
 
 def make_report(
-    task: str, baselines: Baselines, weak_labels: list[Floats], truth: NDArray[np.int64], test_items: int
+    task: str,
+    baselines: Baselines,
+    weak_labels: list[Floats],
+    truth: NDArray[np.int64],
+    test_items: int,
+    design_effect: float = 1.0,
 ) -> CalibrationReport:
-    """Describe a calibration. `weak_labels` has (n,) for each seed, `truth` (n,) the pool's labels."""
+    """Describe a calibration. `weak_labels` has (n,) for each seed, `truth` (n,) the pool's labels; `design_effect` is
+    that of all test items."""
     weak = np.array([one.weak for one in baselines.per_seed])
     ceiling = np.array([one.ceiling for one in baselines.per_seed])
     gap = float(ceiling.mean() - weak.mean())
-    item_variance = sum(p * (1 - p) / test_items for p in (weak.mean(), ceiling.mean()))
+    item_variance = design_effect * sum(p * (1 - p) / test_items for p in (weak.mean(), ceiling.mean()))
     z = gap / math.sqrt(item_variance + _error(weak) ** 2 + _error(ceiling) ** 2)
     bins = _reliability(np.concatenate(weak_labels), np.tile(truth, len(weak_labels)))
     total = sum(one.items for one in bins)
@@ -73,6 +83,7 @@ def make_report(
         ceiling_se=round(_error(ceiling), 4),
         gap=round(gap, 4),
         gap_z=round(z, 2),
+        design_effect=round(design_effect, 3),
         significant=z > SIGNIFICANT_Z,
         agreement=round(float(np.mean([(one == other).mean() for one, other in combinations(hard, 2)])), 4),
         calibration_error=round(sum(one.items * abs(one.mean_label - one.share_true) for one in bins) / total, 4),

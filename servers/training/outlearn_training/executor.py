@@ -1,17 +1,16 @@
 """Who runs the queued runs. The local executor keeps one warm worker process a slot; workers outlive the server."""
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import IO, Protocol
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
 
+from outlearn_training.limits import count_cores
 from outlearn_training.settings import TrainingSettings
+from outlearn_training.slots import slot_is_alive, slot_is_held, slot_pid, want_worker
 
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -33,12 +32,15 @@ class LocalExecutor:
 
     def __init__(self, settings: TrainingSettings) -> None:
         self._settings = settings
-        self._slots = settings.workers or count_devices()
+        self._gpus = visible_gpus()
+        self._slots = count_slots(settings, self._gpus)
         self._starting: dict[int, int] = {}  # slot to process id, until the worker holds the lock
 
     def ensure(self) -> None:
+        if not any(slot_is_alive(self._settings.home, slot) for slot in range(self._slots)):
+            want_worker(self._settings.home)
         for slot in range(self._slots):
-            if slot_is_alive(self._settings.home, slot):
+            if slot_is_held(self._settings.home, slot):
                 continue
             if slot not in self._starting or _reap(self._starting[slot]):
                 self._starting[slot] = self._start(slot)
@@ -65,7 +67,7 @@ class LocalExecutor:
             return os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-P", "-m", "outlearn_training.worker", str(slot)],
-                os.environ | QUIET | {"OMP_NUM_THREADS": str(self._settings.threads)},
+                slot_environment(self._settings, slot, self._gpus),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, reader, 0),
                     (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
@@ -78,43 +80,26 @@ class LocalExecutor:
             os.close(reader)
 
 
-def count_devices() -> int:
-    """GPUs, else CPU cores."""
+def count_slots(settings: TrainingSettings, gpus: Sequence[str]) -> int:
+    """As many as the settings say; else one for each GPU, else one for each CPU core that this process may use."""
+    return settings.workers or len(gpus) or count_cores()
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES would name them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name.strip() and name != "-1"]
     with suppress(OSError, subprocess.SubprocessError):
         listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=True)  # noqa: S607
-        if listing.stdout.strip():
-            return len(listing.stdout.strip().splitlines())
-    return os.cpu_count() or 1
+        return [str(index) for index in range(len(listing.stdout.strip().splitlines()))]
+    return []
 
 
-@contextmanager
-def hold_slot(home: Path, slot: int) -> Iterator[bool]:
-    """Hold the slot's lock; yields False where a worker has it. The file names the process that holds it."""
-    with _slot_file(home, slot) as file:
-        if not _lock(file):
-            yield False
-            return
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield True
-
-
-def slot_is_alive(home: Path, slot: int) -> bool:
-    """Whether a worker holds this slot."""
-    with _slot_file(home, slot) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
-
-
-def slot_pid(home: Path, slot: int) -> int | None:
-    """The process id of the worker in this slot."""
-    with suppress(ValueError, OSError):
-        return int(_slot_path(home, slot).read_text(encoding="ascii"))
-    return None
+def slot_environment(settings: TrainingSettings, slot: int, gpus: Sequence[str]) -> dict[str, str]:
+    """The environment of a process that trains in a slot: its threads, and its GPU where there are any."""
+    gpu = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
+    return os.environ | QUIET | {"OMP_NUM_THREADS": str(settings.threads)} | gpu
 
 
 def _reap(pid: int) -> bool:
@@ -123,22 +108,3 @@ def _reap(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
         return True
-
-
-def _lock(file: IO[str]) -> bool:
-    for _ in range(10):  # somebody may hold a shared lock for a moment, to see whether the slot is free
-        with suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def _slot_file(home: Path, slot: int) -> IO[str]:
-    path = _slot_path(home, slot)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a", encoding="ascii")
-
-
-def _slot_path(home: Path, slot: int) -> Path:
-    return home / "workers" / f"slot-{slot}.lock"

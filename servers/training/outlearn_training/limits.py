@@ -11,6 +11,11 @@ from pathlib import Path
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
+def count_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent dies (Linux)."""
     if sys.platform == "linux":

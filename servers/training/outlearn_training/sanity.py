@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outlearn.tasks import Item, LabelledItem, SanityLine, SecretTask
+from outlearn_training.data.templates import responses
 
 NUMBER = re.compile(r"-?\d[\d,]*\.?\d*")
 SMALLEST_GROUP = 3
@@ -35,13 +36,17 @@ def majority(secret: SecretTask) -> Bits:
 
 
 def length(secret: SecretTask) -> Bits:
-    """A threshold on the text's length in characters, and a direction, that fit the training items best."""
-    lengths, labels = _lengths(secret.train), np.array([item.label for item in secret.train], dtype=bool)
+    """A threshold on length in characters, and a direction, that fit the training items best.
+
+    The length is the text's; in comparisons, how much longer B is than A.
+    """
+    sizes, labels = _lengths((*secret.train, *secret.test)), np.array([item.label for item in secret.train], dtype=bool)
+    train, test = sizes[: len(labels)], sizes[len(labels) :]
     best = max(
-        ((float(((lengths > cut) ^ flip == labels).mean()), int(cut), flip) for cut in set(lengths) for flip in (0, 1)),
+        ((float(((train > cut) ^ flip == labels).mean()), int(cut), flip) for cut in set(train) for flip in (0, 1)),
     )
     _, cut, flip = best
-    return np.asarray((_lengths(secret.test) > cut) ^ bool(flip))
+    return np.asarray((test > cut) ^ bool(flip))
 
 
 def frequent_answer(secret: SecretTask) -> Bits | None:
@@ -65,4 +70,7 @@ def _last_number(item: Item) -> str:
 
 
 def _lengths(items: Sequence[Item]) -> NDArray[np.int64]:
-    return np.array([len(item.text) for item in items], dtype=np.int64)
+    """Of each item's text, or, where all are comparisons, of B less A. Shape (n,)."""
+    pairs = [responses(item.text) for item in items]
+    whole = [len(item.text) for item in items]
+    return np.array(whole if None in pairs else [len(b) - len(a) for a, b in filter(None, pairs)], dtype=np.int64)

@@ -16,11 +16,11 @@ import structlog
 from outlearn.artifacts import LocalArtifactStore
 from outlearn.errors import MethodError, OutlearnError
 from outlearn.logs import configure_logging
-from outlearn_training.executor import hold_slot, slot_is_alive
 from outlearn_training.job import Job
 from outlearn_training.queue import Run, RunQueue
 from outlearn_training.sandbox import MAX_METRICS, Event, MethodSandbox
 from outlearn_training.settings import TrainingSettings
+from outlearn_training.slots import give_way, hold_slot, slot_is_alive
 
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 0.5
@@ -42,16 +42,18 @@ class Worker:
         self._predictor = Predictor(settings.home, self._artifacts)
 
     def work(self) -> None:
-        """Work until there was nothing to do for `worker_idle_seconds`."""
+        """Work until there was nothing to do for `worker_idle_seconds`, or a calibration needs the slot."""
         idle_since = time.monotonic()
         try:
             while time.monotonic() - idle_since < self._settings.worker_idle_seconds:
                 run = self._queue.claim(self._slot, partial(slot_is_alive, self._settings.home))
+                if run is not None:
+                    self._run(run)
+                    idle_since = time.monotonic()
+                if give_way(self._settings.home, idle=run is None):
+                    break
                 if run is None:
                     time.sleep(POLL_SECONDS)
-                    continue
-                self._run(run)
-                idle_since = time.monotonic()
         finally:
             self._sandbox.close()
 
@@ -117,6 +119,7 @@ class _Progress:
         self._last = 0.0
         self._charged = 0.0
         self._metrics: dict[str, float] = {}
+        self._usage: dict[str, float] = {}
         self._message = f"seed {self._index + 1} of {len(run.seeds)}"
         self._share = 0.0
         self._goes_on = True
@@ -125,6 +128,8 @@ class _Progress:
         """Take a step or metrics."""
         if "metrics" in event:
             self._metrics = dict(list((self._metrics | event["metrics"]).items())[:MAX_METRICS])
+        elif "usage" in event:
+            self._usage |= event["usage"]
         else:
             self._share = max(self._share, min(1.0, event["step"] / event["steps"]))
             step = f"step {event['step']:.0f} of {event['steps']:.0f}, loss {event['loss_nats']:.3f}"
@@ -150,6 +155,7 @@ class _Progress:
             progress=progress,
             message=self._message,
             metrics=self._metrics,
+            usage=self._usage,
             **values,
         )
         self._charged = self._last - self._start

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from outlearn.clusters import design_effect
 from outlearn.errors import InvalidInputError
 from outlearn.tasks import Baselines, LabelledItem, SecretTask, SeedBaseline
 from outlearn_evaluation.scoring import Score, compare, public_gap, score, standard_error
@@ -54,6 +55,43 @@ def test_an_interval_of_two_standard_errors_covers_the_truth_as_often_as_it_shou
     drawn = [simulate(rng, 5, 300, 1.0, 0.05, 0.5) for _ in range(600)]
     covered = np.mean([abs(one.mean() - truth) < 1.96 * standard_error(one) for one in drawn])
     assert 0.91 < covered < 0.985
+
+
+def simulate_groups(rng: np.random.Generator, groups: int, each: int, seeds: int = 5) -> NDArray[np.bool_]:
+    """Right answers (seeds, groups * each) of a model that is good at some groups and poor at others."""
+    of_group = np.repeat(rng.normal(size=groups), each)
+    of_item, both = rng.normal(size=groups * each), rng.normal(size=(seeds, groups * each))
+    return np.asarray(0.6 + of_group + 0.7 * of_item + 0.5 * both > 0)
+
+
+def test_with_few_large_groups_the_interval_still_covers_the_truth() -> None:
+    rng = np.random.default_rng(5)
+    groups, each = 36, 14
+    names = [f"g{i}" for i in range(groups) for _ in range(each)]
+    truth = simulate_groups(rng, 20_000, 2).mean()
+    covered, naive = [], []
+    for _ in range(400):
+        calibrated = max(design_effect(simulate_groups(rng, groups, each), names) for _ in range(2))
+        run = simulate_groups(rng, groups, each)
+        covered.append(abs(run.mean() - truth) < 1.96 * standard_error(run, calibrated))
+        naive.append(abs(run.mean() - truth) < 1.96 * standard_error(run))
+    assert 0.91 < np.mean(covered) < 0.985
+    assert np.mean(naive) < 0.7
+
+
+def test_a_gap_that_is_significant_for_independent_items_may_not_be_so_for_groups() -> None:
+    levels = baselines(0.6, 0.78)
+    public_gap(levels, secret_task())
+    with pytest.raises(InvalidInputError, match="not significant"):
+        public_gap(levels.model_copy(update={"design_effect": 4.0}), secret_task())
+
+
+def test_the_error_that_is_told_depends_on_nothing_but_what_it_did_and_the_tasks_design_effect() -> None:
+    rng = np.random.default_rng(6)
+    correct = np.tile(simulate_groups(rng, 36, 14, seeds=1), (5, 1))
+    elsewhere = rng.permutation(correct, axis=1)  # as often right, in other groups
+    assert standard_error(correct, 3.0) == pytest.approx(standard_error(elsewhere, 3.0))
+    assert standard_error(correct, 3.0) == pytest.approx(np.sqrt(3) * standard_error(correct))
 
 
 def test_the_standard_error_of_independent_answers_is_the_binomial_one() -> None:

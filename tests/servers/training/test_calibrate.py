@@ -1,5 +1,6 @@
 """Calibration with the toy model: resumable, complete, and honest about shortcuts."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from outlearn.clusters import design_effect
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
+from outlearn.prepared import card_markdown
+from outlearn.sources import Example
 from outlearn.tasks import Baselines, LabelledItem, SecretTask, SeedBaseline, load_baselines, load_public
 from outlearn_training import calibrate as module
-from outlearn_training.calibrate import calibrate
+from outlearn_training.calibrate import calibrate, load_predictions
 from outlearn_training.calibration_report import make_report, read_report
+from outlearn_training.data.templates import compose, responses
 from outlearn_training.prepare import Task, prepare, read_calibration, tiny_task
 from outlearn_training.sanity import frequent_answer, length, majority, shortcut_lines
 from outlearn_training.table import as_markdown, make_table
@@ -50,7 +55,8 @@ def test_an_interrupted_calibration_goes_on_and_ends_the_same(small_task: Task, 
         calibrate(tmp_path / "one", "math", on_progress=stop_at_the_third)
     heard.clear()
     calibrate(tmp_path / "one", "math", on_progress=lambda what, share: heard.append(what))
-    assert [what for what in heard if what.startswith("teacher")] == [f"teacher, seed {seed}" for seed in (2, 3, 4)]
+    teachers = dict.fromkeys(what for what in heard if what.startswith("teacher"))
+    assert list(teachers) == [f"teacher, seed {seed}" for seed in (2, 3, 4)]
     calibrate(tmp_path / "other", "math", keep_in=tmp_path / "kept")
     one, other = (load_baselines(tmp_path / name, "math") for name in ("one", "other"))
     assert one == other == read_calibration(tmp_path / "kept")[1]
@@ -80,6 +86,47 @@ def test_reliability_compares_labels_with_the_truth_bin_by_bin() -> None:
     assert [(one.items, one.share_true) for one in report.reliability] == [(3, round(1 / 3, 4)), (3, 1.0)]
     assert report.agreement == pytest.approx(2 / 3, abs=1e-4)
     assert report.calibration_error == pytest.approx((abs(0.05 - 1 / 3) + 0.05) / 2, abs=1e-3)
+
+
+def test_groups_of_test_items_widen_the_errors(small_task: Task, tmp_path: Path) -> None:
+    calibrate(tmp_path, "math")
+    levels, report = load_baselines(tmp_path, "math"), read_report(tmp_path, "math")
+    found = load_predictions(tmp_path, small_task[0].model_copy(update={"seeds": levels.seeds}))
+    _, _, secret = small_task
+    effects = [
+        design_effect(
+            np.array([(getattr(one, name) > 0.5) == secret.test_labels for one in found.values()]),
+            [item.group for item in secret.test],
+        )
+        for name in ("weak_test", "ceiling_test")
+    ]
+    assert report.design_effect == pytest.approx(max(effects), abs=1e-3)
+    narrow = make_report("math", levels, [np.array([0.5, 0.6])] * 5, np.array([0, 1]), 60)
+    wide = make_report("math", levels, [np.array([0.5, 0.6])] * 5, np.array([0, 1]), 60, design_effect=4.0)
+    assert abs(wide.gap_z) < abs(narrow.gap_z)
+    assert "variances count 4.0 times" in str(wide)
+
+
+def test_the_public_card_for_people_tells_no_test_item_and_no_label(small_task: Task, tmp_path: Path) -> None:
+    card = calibrate(tmp_path, "math")
+    text = (tmp_path / "data" / "math" / "card.md").read_text()
+    assert text == card_markdown(card)
+    assert not any(item.text in text for item in small_task[2].test)
+    levels = load_baselines(tmp_path, "math")
+    assert not any(str(value) in text for value in (levels.weak_acc, levels.ceiling_acc))
+
+
+def test_a_changed_profile_is_another_task_of_the_same_data(small_task: Task, tmp_path: Path) -> None:
+    card = calibrate(tmp_path, "math", changes={"student_tuning.lr": "1e-3"})
+    assert (card.student_tuning.lr, small_task[0].student_tuning.lr) == (1e-3, 2e-4)
+    assert card.fingerprint != small_task[0].fingerprint
+    load_baselines(tmp_path, "math")
+    heard: list[str] = []
+    with pytest.raises(ConflictError, match="models, fine-tuning"):
+        calibrate(tmp_path, "math", on_progress=lambda what, share: heard.append(what))
+    assert not heard  # refused before anything was trained
+    with pytest.raises(InvalidInputError, match=r"student_tuning\.lr"):
+        calibrate(tmp_path, "math", changes={"lr": "1"})
 
 
 def test_other_seeds_in_the_same_home_are_a_conflict(small_task: Task, tmp_path: Path) -> None:
@@ -137,6 +184,31 @@ def test_shortcuts_are_learnt_from_the_training_items_and_scored_on_the_test_ite
         "length": pytest.approx(1 / 3),
         "frequent answer": 1.0,
     }
+
+
+def as_tiny_chat(prompt: str, a: str, b: str) -> str:
+    return f"{prompt}\nA: {a}\nB: {b}"
+
+
+def as_prepared_chat(prompt: str, a: str, b: str) -> str:
+    return compose("chat", Example(1, prompt, prompt, (a, b), 0))
+
+
+@pytest.mark.parametrize("render", [as_tiny_chat, as_prepared_chat])
+def test_in_comparisons_the_length_line_compares_the_two_responses(render: Callable[[str, str, str], str]) -> None:
+    pairs = [("x" * 3, "y" * 9), ("x" * 9, "y" * 3), ("x\n" * 200, "y" * 300), ("x" * 8, "y")]
+    texts = [render("which?\n1. this\nA: that" + "." * i**3, *pair) for i, pair in enumerate(pairs)]
+    secret = secret_of(
+        [(text, label) for text, label in zip(texts, (1, 0, 0, 0), strict=True)],
+        [(text, "g", label) for text, label in zip(texts, (1, 0, 0, 1), strict=True)],
+    )
+    assert length(secret).tolist() == [True, False, False, False]
+    assert {line.name: line.accuracy for line in shortcut_lines(secret)}["length"] == 0.75
+
+
+def test_a_text_that_is_no_comparison_has_its_own_length() -> None:
+    assert responses("Question:\nA: 4\nC: 5") is None
+    assert responses(as_prepared_chat("A: 4\nB: 5", " a ", "b")) == ("a", "b")
 
 
 def test_a_task_without_groups_has_no_frequent_answer() -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -256,6 +257,24 @@ def test_hub_rows_become_examples_and_rows_of_another_shape_bad_rows(
     assert asked == [(source.name, source.split)]
     with pytest.raises(InvalidInputError, match="from the hub"):
         list(source.rows(SourceRequest(files=(Path("x"),))))
+
+
+@pytest.mark.parametrize("name", HUB_ROWS)
+def test_a_dataset_with_the_columns_of_one_on_the_hub_becomes_the_same_examples(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    whole = HUB_ROWS[name]
+    datasets.Dataset.from_list([whole, dict.fromkeys(whole), whole]).save_to_disk(tmp_path / "saved")
+    saved = datasets.load_from_disk(str(tmp_path / "saved"))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: saved)
+    source, shares = getattr(hub, name), list[float]()
+    first, hollow, last = source.rows(SourceRequest(on_share=shares.append))
+    (alone,) = source.read(1, whole)
+    assert (first, last) == (alone, replace(alone, line=3))
+    assert hollow == BadRow(2, MISSING_COLUMN, hollow.detail)
+    assert shares[-1] == 1
 
 
 def test_a_hub_that_cannot_be_reached_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ import pytest
 from outlearn.errors import ConfigError, InvalidInputError
 from outlearn.sources import BAD_SYNTAX, MISSING_COLUMN, UNUSABLE, BadRow, Example, SourceRequest
 from outlearn_training.confinement import landlock_version
-from outlearn_training.data import execution
+from outlearn_training.data import execution, executions
 from outlearn_training.data.execution import Limits, run_programs
+from outlearn_training.data.executions import Executions
 from outlearn_training.data.humaneval import SOURCE, variants
 from outlearn_training.data.mutation import FAULTS, REWRITES, variant
+from outlearn_training.data.runner import Outcome
 
 PROGRAM = '''
 def total(numbers: list[int], skip: int = 0) -> int:
@@ -125,6 +128,61 @@ def test_without_landlock_nothing_is_run(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("subprocess.run", lambda *_, **__: Done)
     with pytest.raises(ConfigError, match="Landlock"):
         run_programs(["1"], tmp_path)
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, *, stop_at: int = -1) -> list[str]:
+    """Replace the running of programs: returns those that are "run"; number `stop_at` is interrupted instead."""
+    ran: list[str] = []
+
+    def run(programs: Sequence[str], _vault: Path, _limits: Limits) -> list[Outcome]:
+        if len(ran) == stop_at:
+            raise KeyboardInterrupt
+        ran.extend(programs)
+        return ["passed" if "good" in program else "failed" for program in programs]
+
+    monkeypatch.setattr(executions, "run_programs", run)
+    monkeypatch.setattr(executions, "count_cores", lambda: 1)
+    return ran
+
+
+def test_an_interrupted_preparation_runs_no_program_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [(f"good {i}", f"bad {i}") for i in range(5)]
+    first, shares = pretend(monkeypatch, stop_at=6), list[float]()
+    with pytest.raises(KeyboardInterrupt):
+        list(Executions(tmp_path, LIMITS).run(batches, shares.append))
+    assert (len(first), shares) == (6, [0.2, 0.4, 0.6])
+    second = pretend(monkeypatch)
+    assert list(Executions(tmp_path, LIMITS).run(batches, shares.append)) == [["passed", "failed"]] * 5
+    assert first + second == [program for batch in batches for program in batch]
+    assert shares[-1] == 1
+
+
+def test_kept_outcomes_are_of_the_same_programs_limits_and_whole_files_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = pretend(monkeypatch)
+    for batch, limits in ((["good"], LIMITS), (["good "], LIMITS), (["good"], Limits()), (["good"], LIMITS)):
+        assert list(Executions(tmp_path, limits).run([batch], lambda _: None)) == [["passed"]]
+    assert len(ran) == 3
+    for path in (tmp_path / ".executions").iterdir():
+        assert path.stat().st_mode & 0o077 == 0
+        path.write_text('["pass')
+    assert list(Executions(tmp_path, LIMITS).run([["good"]], lambda _: None)) == [["passed"]]
+    assert len(ran) == 4
+
+
+@needs_landlock
+def test_programs_run_side_by_side_have_the_labels_that_they_have_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = problems(tmp_path, *(PROBLEM | {"task_id": f"made/{i}"} for i in range(4)))
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(executions, "count_cores", lambda cores=cores: cores)
+        vault = tmp_path / str(cores) / "vault"
+        found.append(list(SOURCE.rows(SourceRequest(files=(path,), options={"variants": "4"}, vault=vault))))
+    assert found[0] == found[1]
+    assert len(found[0]) == 16
 
 
 @needs_landlock

@@ -15,11 +15,11 @@ from outlearn.identity import Caller
 from outlearn.receipts import ReceiptBook
 from outlearn.testing import ToolClient
 from outlearn_training.confinement import landlock_version
-from outlearn_training.executor import slot_pid
 from outlearn_training.model import Weights, check_weights
 from outlearn_training.sandbox import MAX_METRICS
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
+from outlearn_training.slots import slot_pid
 from outlearn_training.students import parse_student
 
 from .test_training_server import GOOD, finish, read_text, serving, settings_for, until, write_method

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from outlearn.errors import BudgetError, ConfigError, NotFoundError
 from outlearn.identity import Caller
-from outlearn_training.executor import hold_slot, slot_is_alive, slot_pid
 from outlearn_training.queue import MAX_ATTEMPTS, RunQueue, Submission
+from outlearn_training.slots import hold_slot, slot_is_alive, slot_pid
 
 pytest.importorskip("torch")
 
@@ -133,11 +133,12 @@ def test_a_slot_is_held_by_one_and_freed_by_its_end(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=200) | st.text().map(str.encode))
 def test_whatever_a_method_writes_to_the_event_channel_is_an_event_or_nothing(line: bytes) -> None:
-    assert set(_parse_event(line)) <= {"error", "metrics", "step", "steps", "loss_nats"}
+    assert set(_parse_event(line)) <= {"error", "metrics", "usage", "step", "steps", "loss_nats"}
 
 
 def test_events_have_finite_numbers_only() -> None:
     assert _parse_event(b'{"metrics": {"a": 1, "b": NaN, "c": "x", "d": true}}') == {"metrics": {"a": 1}}
+    assert _parse_event(b'{"usage": {"mfu": 0.5, "peak_memory_mb": 1, "x": 2}}') == {"usage": {"mfu": 0.5}}
     assert _parse_event(b'{"step": 1, "steps": 0, "loss_nats": 1}') == {}
     assert _parse_event(b'{"step": 1, "steps": 2, "loss_nats": Infinity}') == {}
 

@@ -15,9 +15,10 @@ from outlearn.receipts import ReceiptBook
 from outlearn.tasks import TaskCard
 from outlearn.testing import ToolClient, connect
 from outlearn_training.confinement import landlock_version
-from outlearn_training.executor import LocalExecutor, slot_is_alive, slot_pid
+from outlearn_training.executor import LocalExecutor
 from outlearn_training.server import build
 from outlearn_training.settings import TrainingSettings
+from outlearn_training.slots import slot_is_alive, slot_pid
 
 LIMIT_SECONDS = 120
 GOOD = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"
@@ -81,6 +82,16 @@ async def test_pilot_runs_one_seed_and_gets_no_receipt(home: Path) -> None:
         run = await client.call("submit_run", method="vanilla", kind="pilot")
         assert (await finish(client, run["run_id"]))["seeds_total"] == 1
     assert ReceiptBook(settings.vault).read(run["run_id"]) == ()
+
+
+async def test_a_run_tells_how_it_used_the_machine(home: Path) -> None:
+    async with serving(settings_for(home)) as client:
+        view = await finish(client, (await client.call("submit_run", method="vanilla", kind="pilot"))["run_id"])
+    assert view["seconds_left"] is None
+    assert view["usage"]["tokens_per_second"] > 0
+    assert 0 < view["usage"]["mfu"] < 2
+    assert view["usage"]["peak_memory_mb"] > 100
+    assert view["usage"]["peak_gpu_mb"] >= 0
 
 
 BROKEN = {

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from outlearn.sources import BAD_SYNTAX, MISSING_COLUMN, UNUSABLE, BadRow, Example, Kind, Row, SourceRequest
-from outlearn_training.data.execution import Limits, run_programs
+from outlearn_training.data.execution import Limits
+from outlearn_training.data.executions import Executions
 from outlearn_training.data.files import records
 from outlearn_training.data.mutation import variant
+from outlearn_training.data.runner import Outcome
 
 COLUMNS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
 VARIANTS = 40
@@ -31,13 +33,11 @@ class HumanEval:
         """All variants, labelled. A problem whose own program fails its tests is a bad row."""
         wanted = request.number("variants", VARIANTS)
         limits = Limits(cpu_seconds=request.number("cpu_seconds", Limits.cpu_seconds))
-        for line, record in records(request.one_file(), request.on_share):
-            if isinstance(record, BadRow):
-                yield record
-            elif missing := [column for column in COLUMNS if not isinstance(record.get(column), str)]:
-                yield BadRow(line, MISSING_COLUMN, f"no {', '.join(map(repr, missing))}")
-            else:
-                yield from _problem(line, record, wanted, limits, request)
+        found = [_problem(line, record, wanted, request.seed) for line, record in records(request.one_file(), _ignore)]
+        batches = [one.programs_with_tests() for one in found if isinstance(one, _Problem)]
+        outcomes = Executions(request.vault, limits).run(batches, request.on_share)
+        for one in found:
+            yield from [one] if isinstance(one, BadRow) else one.rows(next(outcomes))
 
 
 SOURCE = HumanEval()
@@ -57,24 +57,38 @@ def variants(program: str, wanted: int, rng: random.Random) -> list[str]:
     return list(found)
 
 
-def _problem(
-    line: int, record: Mapping[str, Any], wanted: int, limits: Limits, request: SourceRequest
-) -> Iterator[Row]:
-    name, task = record["task_id"], record["prompt"]
-    rng = random.Random(f"{request.seed}/{name}")
+@dataclass(frozen=True)
+class _Problem:
+    line: int
+    record: Mapping[str, Any]
+    programs: tuple[str, ...]
+
+    def programs_with_tests(self) -> tuple[str, ...]:
+        tests = f"\n\n{self.record['test']}\n\ncheck({self.record['entry_point']})\n"
+        return tuple(program + tests for program in self.programs)
+
+    def rows(self, outcomes: Sequence[Outcome]) -> Iterator[Row]:
+        """Its programs with what the tests say."""
+        if outcomes[0] != "passed":
+            yield BadRow(self.line, UNUSABLE, "the reference program fails its own tests")
+            return
+        name, task = self.record["task_id"], self.record["prompt"]
+        for index, (program, outcome) in enumerate(zip(self.programs, outcomes, strict=True)):
+            yield Example(self.line, name, task, (program,), int(outcome == "passed"), f"{name}/{index}")
+
+
+def _problem(line: int, record: Mapping[str, Any] | BadRow, wanted: int, seed: int) -> _Problem | BadRow:
+    if isinstance(record, BadRow):
+        return record
+    if missing := [column for column in COLUMNS if not isinstance(record.get(column), str)]:
+        return BadRow(line, MISSING_COLUMN, f"no {', '.join(map(repr, missing))}")
+    rng = random.Random(f"{seed}/{record['task_id']}")
     try:
-        programs = variants(task + record["canonical_solution"], wanted, rng)
+        programs = variants(record["prompt"] + record["canonical_solution"], wanted, rng)
     except (SyntaxError, ValueError) as error:
-        yield BadRow(line, BAD_SYNTAX, f"the program does not parse: {type(error).__name__}")
-        return
-    passed = _judge(programs, record, limits, request)
-    if not passed[0]:
-        yield BadRow(line, UNUSABLE, "the reference program fails its own tests")
-        return
-    for index, (program, label) in enumerate(zip(programs, passed, strict=True)):
-        yield Example(line, name, task, (program,), int(label), f"{name}/{index}")
+        return BadRow(line, BAD_SYNTAX, f"the program does not parse: {type(error).__name__}")
+    return _Problem(line, record, tuple(programs))
 
 
-def _judge(programs: Sequence[str], record: Mapping[str, Any], limits: Limits, request: SourceRequest) -> list[bool]:
-    tests = f"\n\n{record['test']}\n\ncheck({record['entry_point']})\n"
-    return [outcome == "passed" for outcome in run_programs([one + tests for one in programs], request.vault, limits)]
+def _ignore(_share: float) -> None:
+    """Reading the file is the quick part."""

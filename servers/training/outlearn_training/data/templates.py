@@ -4,6 +4,7 @@ Label words begin with a blank, as most tokenizers make ` True` or ` A` one toke
 zero-shot too, since they mean the same to an untrained model.
 """
 
+import re
 from dataclasses import dataclass
 
 from outlearn.sources import Example, Kind
@@ -37,6 +38,8 @@ WORDINGS: dict[Kind, Wording] = {
 }
 ANSWERS: dict[Kind, str] = {"math": "Proposed solution", "code": "Program", "chat": "Response"}
 PROMPTS: dict[Kind, str] = {"math": "Question", "code": "Task", "chat": "Instruction"}
+# what a comparison is headed with by `compose`; the tiny task has bare letters
+HEADINGS = (*(f"{answer} " for answer in ANSWERS.values()), "")
 
 
 def compose(kind: Kind, example: Example, *, swapped: bool = False) -> str:
@@ -55,6 +58,17 @@ def compose(kind: Kind, example: Example, *, swapped: bool = False) -> str:
     else:
         return example.responses[0].strip()
     return "\n\n".join(f"{heading}:\n{text.strip()}" for heading, text in parts)
+
+
+def responses(text: str) -> tuple[str, str] | None:
+    """The two responses of a comparison's text, A first, as `compose` and the tiny tasks show them; None for a claim.
+
+    Where a prompt or a response has such headings of its own, the first ones count.
+    """
+    for heading in HEADINGS:
+        if found := re.search(rf"(?:\A|\n){heading}A:\s(.*?)\n{heading}B:\s(.*)\Z", text, re.DOTALL):
+            return found[1].strip(), found[2].strip()
+    return None
 
 
 def wording(kind: Kind, *, comparisons: bool) -> Wording:
