@@ -9,6 +9,7 @@ import typer
 
 from outlearn.errors import InvalidInputError, OutlearnError
 from outlearn_agents.calibrate import calibrate
+from outlearn_agents.export import export
 from outlearn_agents.options import DEFAULT_HOME, Home, Json, pairs
 from outlearn_agents.prepare import prepare
 
@@ -133,6 +134,7 @@ def report(run: RunArgument, as_json: Json = False) -> None:
 
 app.command()(prepare)
 app.command()(calibrate)
+app.command()(export)
 
 
 @app.command("testbed-table")

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mcp.server.mcpserver.exceptions import ToolError
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from outlearn.errors import NotFoundError, OutlearnError
 from outlearn.receipts import ReceiptBook
-from outlearn.tasks import TaskCard
+from outlearn.tasks import TaskCard, load_secret
 from outlearn.testing import ToolClient, connect
 from outlearn_training.confinement import landlock_version
 from outlearn_training.executor import LocalExecutor
+from outlearn_training.export import export_students
+from outlearn_training.lab import prompts_for
 from outlearn_training.server import build
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.slots import slot_is_alive, slot_pid
@@ -74,6 +79,25 @@ async def test_all_built_in_methods_run_and_get_receipts_for_the_servers_seeds(h
             assert tuple(receipt.seed for receipt in receipts) == card.seeds
             assert {receipt.task_fingerprint for receipt in receipts} == {card.fingerprint}
             assert {len(receipt.predictions) for receipt in receipts} == {card.test_size}
+
+
+async def test_a_runs_students_are_exported_as_transformers_loads_them(
+    home: Path, card: TaskCard, tmp_path: Path
+) -> None:
+    async with serving(settings_for(home)) as client:
+        run = await client.call("submit_run", method="vanilla", kind="full")
+        assert (await finish(client, run["run_id"]))["status"] == "done"
+    receipt = ReceiptBook(home / "vault").read(run["run_id"])[-1]
+    (folder,) = export_students(home, run["run_id"], receipt.seed, tmp_path / "out")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    words = [tokenizer.encode(word)[0] for word in card.label_words]
+    for prompt, expected in zip(prompts_for(card, load_secret(home, card.name).test), receipt.predictions, strict=True):
+        logits = model(torch.tensor([tokenizer.encode(prompt)])).logits[0, -1, words]
+        assert logits.softmax(-1)[1].item() == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(OutlearnError, match="not empty"):
+        export_students(home, run["run_id"], None, tmp_path / "out")
+    with pytest.raises(NotFoundError, match="no receipt for seed 77; it has"):
+        export_students(home, run["run_id"], 77, tmp_path / "other")
 
 
 async def test_pilot_runs_one_seed_and_gets_no_receipt(home: Path) -> None:
