@@ -217,3 +217,6 @@ def test_the_pace_of_runs_counts_waiting_and_work() -> None:
     assert pace.seconds(composed("plain")) == pytest.approx(1.15 * 40)
     assert pace.seconds(composed("early25-pair")) > pace.seconds(composed("early25")) > 1.15 * 40
     assert pace.seconds(Recipe(family="vanilla", params={"epochs": 4.0})) > 1.15 * 90
+    ensemble = Recipe(family="ensemble", params={"epochs": 1.0, "members": 4, "loss": "xent"})
+    assert pace.seconds(ensemble) == pytest.approx(pace.seconds(Recipe(family="vanilla", params={"epochs": 4.0})))
+    assert pace.seconds(Recipe(family="self_train", params={"first": 0.5, "rounds": 2})) > pace.seconds(ensemble) / 2

@@ -7,6 +7,8 @@ from outlearn_agents.offline.recipes import COMPOSED, Recipe
 
 MARGIN = 1.15
 RECENT = 5
+BEFORE = ("first", "judging")
+"""Parameters of registered methods that are epochs of training before that of the student that they return."""
 
 
 class Pace:
@@ -34,8 +36,8 @@ class Pace:
 def work(recipe: Recipe) -> float:
     """Units of work of a recipe, roughly: passes over the pool, and a fixed cost for predictions."""
     if recipe.family != COMPOSED:
-        epochs = recipe.params.get("epochs", 1)
-        return 0.5 + (float(epochs) if isinstance(epochs, int | float) else 1.0)
+        fits = _number(recipe, "members", 1) * _number(recipe, "rounds", 1)
+        return 0.5 + sum(_number(recipe, name, 0) for name in BEFORE) + fits * _number(recipe, "epochs", 1)
     composition = recipe.composition
     if composition is None:
         return 1.5
@@ -44,3 +46,8 @@ def work(recipe: Recipe) -> float:
     fit = composition.share("short") if composition.length == "short" else 1.0
     second = 0.0 if composition.then == "stop" else 0.2 + (1.0 if composition.then == "distil" else fit)
     return 0.5 + fit + early + own + second
+
+
+def _number(recipe: Recipe, name: str, default: float) -> float:
+    value = recipe.params.get(name, default)
+    return float(value) if isinstance(value, int | float) else default

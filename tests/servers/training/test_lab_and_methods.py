@@ -1,6 +1,7 @@
 """The method contract, and what the built-in methods train on."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,15 +34,17 @@ class RecordingLab:
 
     def __init__(self, weak: list[float], zero_shot: list[float]) -> None:
         self._weak, self._zero_shot = np.array(weak), np.array(zero_shot)
+        self.pool = [Item(id=f"i{row}", text=f"{row}+1={row + 1}", group="g") for row in range(len(weak))]
+        self.task = SimpleNamespace(kind="math")
         self.fits: list[tuple[Any, ...]] = []
 
     def weak_labels(self) -> Any:
         return self._weak
 
-    def zero_shot(self) -> Any:
+    def zero_shot(self, items: Any = None) -> Any:
         return self._zero_shot
 
-    def fit(self, targets: Any, weights: Any = None, loss: Any = "xent", epochs: float = 1) -> str:
+    def fit(self, targets: Any, weights: Any = None, loss: Any = "xent", epochs: float = 1, items: Any = None) -> str:
         self.fits.append((targets.tolist(), None if weights is None else weights.tolist(), loss))
         return "student"
 

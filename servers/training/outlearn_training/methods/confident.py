@@ -1,4 +1,8 @@
-"""Train only on the items of which the teacher is most confident."""
+"""Train only on the items of which the teacher is most confident.
+
+Source: Guo and Yang 2024, "Improving Weak-to-Strong Generalization with Reliability-Aware Alignment", which drops the
+labels that the teacher is unsure of. Each class is filtered by itself, so that both keep their share.
+"""
 
 from typing import Annotated
 
