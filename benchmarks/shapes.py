@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -65,10 +66,12 @@ def write_model(shape: Shape, folder: Path) -> Path:
 
 
 def write_prompts(shape: Shape, count: int, seed: int = 0) -> list[str]:
-    """Prompts of random words; their lengths are lognormal with sigma 0.5. Four at a time begin alike, as items of one
-    question do, with 40 % of the shorter's words in common."""
+    """Prompts of random words. Their lengths are the quantiles of a lognormal distribution with sigma 0.5, shuffled, so
+    that few prompts stand for many. Four at a time begin alike, as items of one question do, with 40 % of the
+    shortest's words in common."""
     rng = np.random.default_rng(seed)
-    lengths = np.clip(rng.lognormal(np.log(shape.median), 0.5, count).astype(int), 16, shape.longest)
+    normal = np.array([NormalDist().inv_cdf((i + 0.5) / count) for i in range(count)])
+    lengths = np.clip(shape.median * np.exp(0.5 * rng.permutation(normal)), 16, shape.longest).astype(int)
     prompts: list[str] = []
     for start in range(0, count, 4):
         sizes = lengths[start : start + 4]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GROUP_COST = 24
+GROUP_COST = 8
 """What one more group costs, in tokens: its own attention calls."""
 TREE_TOKENS = 2048
 """Longest row that holds several prompts."""
