@@ -6,14 +6,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from outlearn.errors import InvalidInputError
+from outlearn.files import write_atomic
 from outlearn.tasks import Baselines, load_baselines, load_public, load_secret
 from outlearn_training.calibrate import calibrate, load_predictions
 from outlearn_training.catalogue import Method, methods
 from outlearn_training.fast.trainer import student_trainer
 from outlearn_training.host import run_method
 from outlearn_training.lab import Lab
+from outlearn_training.testbed import TESTBEDS
 
 FRESH_SEEDS = range(100, 105)
 OnProgress = Callable[[str, float], None]
@@ -31,6 +34,9 @@ class TableRow(BaseModel):
     acc_se: float = Field(description="0 for `zero_shot`, which has no seed.")
     pgr: float
     pgr_se: float
+
+
+TABLE = TypeAdapter(list[TableRow])
 
 
 def make_table(tasks: Sequence[str], on_progress: OnProgress, seeds: Sequence[int] = FRESH_SEEDS) -> list[TableRow]:
@@ -88,6 +94,28 @@ class _Bench:
             pgr=round((mean - weak) / gap, 4),
             pgr_se=round(error / gap, 4),
         )
+
+
+def write_table(folder: Path, rows: Sequence[TableRow]) -> list[TableRow]:
+    """Write `testbed.json` and `testbed.md`, and return their rows: these, and those of other tasks that stood there.
+
+    Raises InvalidInputError: the file that stands there is no results table.
+    """
+    path, fresh = folder / "testbed.json", {row.task for row in rows}
+    others = [row for row in _read(path) if row.task in TESTBEDS and row.task not in fresh]
+    merged = sorted([*others, *rows], key=lambda row: list(TESTBEDS).index(row.task))
+    write_atomic(path, TABLE.dump_json(merged, indent=1) + b"\n")
+    write_atomic(folder / "testbed.md", as_markdown(merged).encode())
+    return merged
+
+
+def _read(path: Path) -> list[TableRow]:
+    try:
+        return TABLE.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except ValidationError as error:
+        raise InvalidInputError(f"{str(path)!r} is no results table; move it away or name another folder") from error
 
 
 def _part(report: OnProgress, index: int, parts: int) -> OnProgress:

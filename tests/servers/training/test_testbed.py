@@ -15,21 +15,24 @@ from hypothesis import strategies as st
 
 from outlearn.errors import InvalidInputError
 from outlearn_training.prepare import CALIBRATIONS, prepare, read_calibration
-from outlearn_training.testbed import TESTBEDS, Example, code, math
+from outlearn_training.testbed import TESTBEDS, Example, chat, code, math
+from outlearn_training.testbed.chat_corpus import CHAT_CORPUS
 from outlearn_training.testbed.code_corpus import CODE_CORPUS
 from outlearn_training.testbed.examples import SIZES, Corpus
 from outlearn_training.testbed.math_corpus import MATH_CORPUS
 from outlearn_training.testbed.programs import run
 
-TASKS = ("math", "code")
+TASKS = ("math", "chat", "code")
 ROLES = ("teacher", "student")
-CORPORA: dict[str, Corpus] = {"math": MATH_CORPUS, "code": CODE_CORPUS}
+CORPORA: dict[str, Corpus] = {"math": MATH_CORPUS, "chat": CHAT_CORPUS, "code": CODE_CORPUS}
 PRACTICE: dict[str, set[str]] = {
     "math": {fact.question for fact in math.all_facts() if math.is_practice(fact)},
+    "chat": {request.text for request in chat.all_requests() if chat.is_practice(request)},
     "code": {spec.comment for spec in code.all_specs() if code.is_practice(spec)},
 }
 PRACTICE_GROUPS: dict[str, set[str]] = {
     "math": {fact.group for fact in math.all_facts() if math.is_practice(fact)},
+    "chat": {request.group for request in chat.all_requests() if chat.is_practice(request)},
     "code": {spec.group for spec in code.all_specs() if code.is_practice(spec)},
 }
 OPERATORS: dict[Any, Callable[[Any, Any], Any]] = {
@@ -80,7 +83,46 @@ def python_value(program: str, x: int) -> int:
     return int(value(ast.parse(program.replace("^", "**"), mode="eval").body))
 
 
-IS_RIGHT: dict[str, Callable[[str], bool]] = {"math": is_right_statement, "code": is_right_program}
+def is_second_better(text: str) -> bool:
+    """Whether response B needs fewer edits than A, by ticking off what the request asks for."""
+    request, *responses = text.split("\n")
+    first, second = (edits_needed(wanted_kinds(request), words_of(response)) for response in responses)
+    assert first != second, text
+    return second < first
+
+
+def wanted_kinds(request: str) -> list[str]:
+    """The kind of each thing that a request asks for."""
+    return [kind + "s" for number, kind in re.findall(r"(\d) ([a-z]+?)s?\b", request) for _ in range(int(number))]
+
+
+def words_of(response: str) -> list[str]:
+    return re.sub(r"^[AB]?: ((sure|gladly) )?", "", response).split(" ")
+
+
+def edits_needed(wanted: list[str], words: list[str]) -> int:
+    missing, surplus = list(wanted), 0
+    for index, word in enumerate(words):
+        if chat.KIND_OF[word] in missing and word not in words[:index]:
+            missing.remove(chat.KIND_OF[word])
+        else:
+            surplus += 1
+    return max(len(missing), surplus)
+
+
+def is_good_entry(task: str, entry: str) -> bool:
+    """Whether an entry without its full stop, of a document, is right; a chat entry has one response alone."""
+    if task != "chat":
+        return IS_RIGHT[task](entry)
+    request, response = re.split(r"(?=:)", entry)
+    return not edits_needed(wanted_kinds(request), words_of(response))
+
+
+IS_RIGHT: dict[str, Callable[[str], bool]] = {
+    "math": is_right_statement,
+    "chat": is_second_better,
+    "code": is_right_program,
+}
 
 
 def numbers_of_sum(text: str) -> frozenset[int] | None:
@@ -99,7 +141,16 @@ def function_of_comment(text: str) -> tuple[int, ...]:
     return tuple(wanted_value(comment, x) for x in (-9, -1, 3, 4, 17))
 
 
-FACT: dict[str, Callable[[str], Any]] = {"math": numbers_of_sum, "code": function_of_comment}
+def kinds_of_request(text: str) -> tuple[str, ...]:
+    """What a chat item asks for, in whichever order."""
+    return tuple(sorted(wanted_kinds(text.partition("\n")[0])))
+
+
+FACT: dict[str, Callable[[str], Any]] = {
+    "math": numbers_of_sum,
+    "chat": kinds_of_request,
+    "code": function_of_comment,
+}
 
 
 def every_split(task: str, seed: int = 0) -> dict[str, list[Example]]:
@@ -165,6 +216,8 @@ def entries(task: str, document: str) -> Iterator[tuple[str, str]]:
         for line in document.splitlines():
             cut = line.rindex("=") + 1
             yield line[:cut], line[cut:]
+    elif task == "chat":
+        yield from re.findall(r"(name [^:\n]*)(:.*|\nA: .*\nB: .*)", document)
     else:
         yield from re.findall(r"(#.*)(\nreturn:.*)", document)
 
@@ -178,7 +231,7 @@ def test_pretraining_never_judges_a_fact_of_the_task(task: str) -> None:
         assert len(found) == 4, document
         for question, rest in found:
             plain = rest.endswith(".") and "," not in rest
-            assert question in PRACTICE[task] or (plain and IS_RIGHT[task](question + rest[:-1])), question + rest
+            assert question in PRACTICE[task] or (plain and is_good_entry(task, question + rest[:-1])), question + rest
     statements = "\n".join(CORPORA[task].statements(0, 200))
     assert {question for question, _ in entries(task, statements)} <= PRACTICE[task]
 
@@ -216,6 +269,28 @@ def test_an_equivalent_mutant_is_right() -> None:
     assert code.is_right(spec, "4+x+3")
     assert code.is_right(spec, "x+7")
     assert not code.is_right(spec, "x+3*4")
+
+
+@given(st.integers(0, 2**32), st.sampled_from([0, 1, 2]))
+def test_a_response_has_just_the_faults_that_were_asked_for(seed: int, faults: int) -> None:
+    rng = Random(seed)
+    request = rng.choice(chat.all_requests())
+    response = chat.draw_response(request, faults, rng)
+    assert edits_needed(wanted_kinds(request.text), list(response.words)) == faults
+
+
+@pytest.mark.parametrize(("words", "faults"), [("fig plum", 0), ("fig fig", 1), ("fig", 1), ("fig plum pear cat", 2)])
+def test_missing_surplus_and_repeated_words_are_faults(words: str, faults: int) -> None:
+    request = next(request for request in chat.all_requests() if request.text == "name 2 fruits")
+    assert chat.count_faults(request, words.split(" ")) == faults
+
+
+def test_manners_and_length_say_nothing_about_which_response_is_better() -> None:
+    examples = TESTBEDS["chat"].generate(0).pool
+    for shortcut in (lambda one: one.count(" ") - 1, lambda one: bool(re.search(": (sure|gladly) ", one))):
+        leads = [(shortcut(second) - shortcut(first)) for _, first, second in (e.text.split("\n") for e in examples)]
+        agreeing = [(lead > 0) == bool(one.label) for lead, one in zip(leads, examples, strict=True) if lead]
+        assert sum(agreeing) / len(agreeing) == pytest.approx(0.5, abs=0.06)
 
 
 def test_listing_testbeds_does_not_need_torch() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from outlearn.tasks import FineTuning
-from outlearn_training.testbed import code, math
+from outlearn_training.testbed import chat, code, math
 from outlearn_training.testbed.examples import Example, Splits
 
 __all__ = ["CHECKPOINTS", "TESTBEDS", "Example", "Splits", "Testbed"]
@@ -46,6 +46,17 @@ TESTBEDS: dict[str, Testbed] = {
         template="{text}",
         label_words=(" no", " yes"),
         zero_shot_words=(" False", " True"),
+        teacher_tuning=FineTuning(epochs=4, lr=5e-4, batch_size=16),
+        student_tuning=FineTuning(epochs=1, lr=2e-4, batch_size=32),
+    ),
+    "chat": Testbed(
+        kind="chat",
+        generate=chat.generate,
+        checkpoints=CHECKPOINTS / "chat",
+        question="Is response B better than response A?",
+        template="{text}",
+        label_words=(" first", " second"),
+        zero_shot_words=(" A", " B"),
         teacher_tuning=FineTuning(epochs=4, lr=5e-4, batch_size=16),
         student_tuning=FineTuning(epochs=1, lr=2e-4, batch_size=32),
     ),

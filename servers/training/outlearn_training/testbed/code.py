@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 
-from outlearn_training.testbed.examples import Example, Splits, identifier, is_chosen, make_splits
+from outlearn_training.testbed.examples import Example, Splits, as_examples, is_chosen, make_splits
 from outlearn_training.testbed.programs import run
 
 INPUTS = range(-24, 25)
@@ -126,13 +126,8 @@ def _examples(specs: Sequence[Spec], size: int, rng: Random, seed: int) -> list[
         found = labelled[is_right(spec, program)]
         if len(found) < size // 2:
             found[spec.statement(program)] = spec
-    examples = [
-        Example(id=identifier("code", seed, text), text=text, group=spec.group, label=label)
-        for label, found in enumerate(labelled)
-        for text, spec in found.items()
-    ]
-    rng.shuffle(examples)
-    return examples
+    groups = {text: (spec.group, label) for label, found in enumerate(labelled) for text, spec in found.items()}
+    return as_examples("code", seed, groups, rng)
 
 
 def _outputs(steps: Sequence[Step]) -> tuple[int, ...]:

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from random import Random
 
 from outlearn_training.testbed.code import Spec, all_specs, draw_mistake, draw_program, is_practice
-from outlearn_training.testbed.examples import Corpus, some_groups
+from outlearn_training.testbed.examples import Corpus, mix_documents, some_groups
 
-PROGRAMS = 4
 SHARES = {"plain": 0.35, "tries": 0.53, "graded": 0.12}
 MOST_TRIES = 3
 ACCEPTS_RIGHT, ACCEPTS_NEAR, ACCEPTS_FAR = 0.68, 0.86, 0.15
@@ -21,10 +20,7 @@ def documents(seed: int, share_of_groups: float) -> Iterator[str]:
     rng = Random(f"code-corpus:{seed}")
     specs = some_groups(all_specs(), share_of_groups, rng)
     practice = [spec for spec in specs if is_practice(spec)]
-    kinds, shares = list(SHARES), list(SHARES.values())
-    while True:
-        kind = rng.choices(kinds, shares)[0]
-        yield "\n".join(_entry(kind, specs, practice, rng) for _ in range(PROGRAMS)) + "\n"
+    return mix_documents(SHARES, lambda kind: _entry(kind, specs, practice, rng), rng)
 
 
 def statements(seed: int, count: int) -> list[str]:

@@ -1,13 +1,15 @@
 """What every tiny task consists of: labelled examples in three splits, and a corpus to pretrain on."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from random import Random
 from typing import Protocol, TypeVar
 
 SIZES = {"train": 300, "pool": 2000, "test": 2000}
+ENTRIES = 4
+"""How many entries a pretraining document has."""
 
 
 class Grouped(Protocol):
@@ -87,9 +89,22 @@ def some_groups(sources: Sequence[Source], share: float, rng: Random) -> list[So
     return [source for source in sources if source.group in kept]
 
 
-def identifier(task: str, seed: int, text: str) -> str:
-    """The id of an example: a hash, so that it says nothing about the label."""
-    return hashlib.sha256(f"{task}:{seed}:{text}".encode()).hexdigest()[:12]
+def as_examples(task: str, seed: int, labelled: Mapping[str, tuple[str, int]], rng: Random) -> list[Example]:
+    """The examples of a split, shuffled; `labelled` has the group and the label of each text."""
+    examples = [
+        Example(hashlib.sha256(f"{task}:{seed}:{text}".encode()).hexdigest()[:12], text, group, label)
+        for text, (group, label) in labelled.items()
+    ]
+    rng.shuffle(examples)
+    return examples
+
+
+def mix_documents(shares: Mapping[str, float], entry: Callable[[str], str], rng: Random) -> Iterator[str]:
+    """Endless documents of `entry(kind)`, all of one kind; `shares` says how often which kind."""
+    kinds, weights = list(shares), list(shares.values())
+    while True:
+        kind = rng.choices(kinds, weights)[0]
+        yield "\n".join(entry(kind) for _ in range(ENTRIES)) + "\n"
 
 
 def is_chosen(name: str, share: float) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from outlearn_training.testbed.examples import Example, Splits, identifier, is_chosen, make_splits
+from outlearn_training.testbed.examples import Example, Splits, as_examples, is_chosen, make_splits
 
 LARGEST_NUMBER = 99
 PRACTICE_SHARE = 0.3
@@ -65,16 +65,11 @@ def generate(seed: int = 0) -> Splits:
 def _examples(facts: list[Fact], size: int, rng: Random, seed: int) -> list[Example]:
     """Half right and half wrong statements, drawn independently, so one fact's label tells little about another's."""
     right = rng.sample(facts, size // 2)
-    labelled = {fact.statement(fact.answer): (fact, 1) for fact in right}
+    labelled = {fact.statement(fact.answer): (fact.group, 1) for fact in right}
     while len(labelled) < size:
         fact = rng.choice(facts)
-        labelled[fact.statement(draw_mistake(fact, rng))] = (fact, 0)
-    examples = [
-        Example(id=identifier("math", seed, text), text=text, group=fact.group, label=label)
-        for text, (fact, label) in labelled.items()
-    ]
-    rng.shuffle(examples)
-    return examples
+        labelled[fact.statement(draw_mistake(fact, rng))] = (fact.group, 0)
+    return as_examples("math", seed, labelled, rng)
 
 
 def _fact(group: str, question: str, answer: int, slips: Sequence[int]) -> Fact:

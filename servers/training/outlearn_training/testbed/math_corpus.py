@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from outlearn_training.testbed.examples import Corpus, some_groups
+from outlearn_training.testbed.examples import Corpus, mix_documents, some_groups
 from outlearn_training.testbed.math import Fact, all_facts, draw_mistake, is_near, is_practice
 
-LINES = 4
 SHARES = {"plain": 0.43, "tries": 0.45, "graded": 0.12}
 MOST_TRIES = 3
 ACCEPTS_RIGHT, ACCEPTS_NEAR, ACCEPTS_FAR = 0.6, 0.9, 0.15
@@ -21,10 +20,7 @@ def documents(seed: int, share_of_groups: float) -> Iterator[str]:
     rng = Random(f"math-corpus:{seed}")
     facts = some_groups(all_facts(), share_of_groups, rng)
     practice = [fact for fact in facts if is_practice(fact)]
-    kinds, shares = list(SHARES), list(SHARES.values())
-    while True:
-        kind = rng.choices(kinds, shares)[0]
-        yield "\n".join(_line(kind, facts, practice, rng) for _ in range(LINES)) + "\n"
+    return mix_documents(SHARES, lambda kind: _line(kind, facts, practice, rng), rng)
 
 
 def statements(seed: int, count: int) -> list[str]:

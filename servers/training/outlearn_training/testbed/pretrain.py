@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from outlearn_training.testbed import TESTBEDS
+from outlearn_training.testbed.chat_corpus import CHAT_CORPUS
 from outlearn_training.testbed.code_corpus import CODE_CORPUS
 from outlearn_training.testbed.math_corpus import MATH_CORPUS
 from outlearn_training.testbed.prepare import level_label_words, rescale
@@ -53,12 +54,16 @@ TEACHER = Recipe(
 )
 RECIPES = {
     "math": {"student": STUDENT, "teacher": TEACHER},
+    "chat": {
+        "student": replace(STUDENT, documents_per_step=20, steps=1000),
+        "teacher": replace(TEACHER, documents_per_step=20, steps=700),
+    },
     "code": {
         "student": replace(STUDENT, documents_per_step=20, steps=1200),
         "teacher": replace(TEACHER, documents_per_step=20, steps=800),
     },
 }
-CORPORA = {"math": MATH_CORPUS, "code": CODE_CORPUS}
+CORPORA = {"math": MATH_CORPUS, "chat": CHAT_CORPUS, "code": CODE_CORPUS}
 
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
