@@ -16,8 +16,10 @@ check: $(INSTALLED)  ## Lint, types, tests with coverage
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-bench: $(INSTALLED)  ## Measure what a tool call costs beside a bare server
+bench: $(INSTALLED)  ## Measure the tool servers beside a bare one, and the trainer beside others (half an hour)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/tool_calls.py
+	$(BIN)/python benchmarks/trainer.py
 
 clean:  ## Remove what make made
 	rm -rf .venv build dist
