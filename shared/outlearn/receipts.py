@@ -29,6 +29,9 @@ class Receipt(BaseModel):
     task: str
     task_fingerprint: str
     seed: int
+    sandbox: str = Field(
+        "", description="What confined the method, such as 'landlock+seccomp'; 'none' where nothing did."
+    )
     weights_sha256: tuple[str, ...]
     predictions: tuple[Probability, ...] = Field(description="P(label = 1) for each test item, in the vault's order.")
     signed_at: datetime = Field(default_factory=lambda: datetime.now(UTC))

@@ -34,6 +34,7 @@ class TaskDescription(Answer):
     other_tasks: tuple[str, ...]
     weak_label_mean: float = Field(description="Mean P(label = 1) that the teachers give to the pool.")
     weak_label_sharpness: float = Field(description="Mean |2p - 1| of the weak labels: 0 is unsure, 1 is certain.")
+    sandbox: str = Field("", description="What confines methods here, such as 'landlock+seccomp', or 'none'.")
 
 
 class SampledItem(Item):
@@ -130,9 +131,13 @@ class Evaluation(Answer):
     run_id: RunId
     task: str
     method: str
-    pgr: float = Field(description="Performance gap recovered: 0 is the teacher's level, 1 the ceiling's.")
-    pgr_se: float = Field(description="Standard error of pgr, over items and seeds.")
+    pgr: float = Field(
+        description="Performance gap recovered, in steps of 0.05: 0 is the teacher's level, 1 the ceiling's."
+    )
+    at_most: bool = Field(False, description="`pgr` is no more than this, and may be anything below.")
+    pgr_se: float = Field(description="Standard error of pgr, over items, seeds and the answer's noise.")
     seeds: int
+    same_as: RunId | None = Field(None, description="The nearly equal earlier run whose answer this is.")
     against: RunId | None = None
     verdict: Verdict | None = Field(None, description="This run compared with `against`.")
     charged: bool = Field(description="False where this exact question was answered before.")
@@ -147,6 +152,7 @@ class LeaderboardRow(Answer):
     agent: AgentName
     method: str
     pgr: float
+    at_most: bool = Field(False, description="`pgr` is no more than this.")
     pgr_se: float
     seeds: int
     evaluated_at: datetime
@@ -158,6 +164,7 @@ class LeaderboardLine(Answer):
 
     name: str
     pgr: float
+    at_most: bool = Field(False, description="`pgr` is no more than this.")
 
 
 class Leaderboard(Answer):

@@ -49,6 +49,11 @@ def find_method(name: str) -> Method:
     return methods()[name]
 
 
+def is_registered(source: str) -> bool:
+    """Whether this is the source of a registered method: code that the operator installed."""
+    return any(method.info.source == source for method in methods().values())
+
+
 def _describe(name: str, function: Callable[..., Any]) -> Method:
     module = inspect.getmodule(function)
     if not isinstance(module, ModuleType) or getattr(module, "method", None) is not function:

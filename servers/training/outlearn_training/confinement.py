@@ -21,7 +21,11 @@ REMOVE_FILE, MAKE_REG = 1 << 5, 1 << 8
 PR_SET_NO_NEW_PRIVS = 38
 FS_RIGHTS_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many of the low bits each version knows
 TCP, SCOPES = 0b11, 0b11  # bind and connect; abstract sockets and signals
-SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system")
+SYSTEM = (
+    *("/usr", "/lib", "/lib64", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system"),
+    *("/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/passwd", "/etc/mime.types"),
+    *(f"/etc/python{sys.version_info[0]}.{sys.version_info[1]}", "/etc/ssl/openssl.cnf"),
+)
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 
 

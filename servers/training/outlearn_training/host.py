@@ -1,12 +1,14 @@
 """The method host: the untrusted side. It keeps the base model loaded and forks a child for each seed of a run.
 
-It gets public data only: no vault, no keys, no database, an environment without secrets. A job arrives on a socket
-together with two pipes, for the child's output and for its events; the answers are the child's pid and its exit status.
+It gets public data only: no vault, no keys, no database, an environment without secrets. A call arrives on a socket
+together with two pipes, for the child's output and for its events, and a file with the job, which only the child reads;
+the answer is the child's exit status. Whatever arrives while the child runs asks for its end.
 """
 
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import traceback
@@ -15,18 +17,32 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from outlearn.errors import InvalidInputError, OutlearnError
+from outlearn.errors import ConfigError, InvalidInputError, OutlearnError
 from outlearn.tasks import PublicTask, load_card, load_public, task_names
 from outlearn_training.confinement import confine, python_folders
 from outlearn_training.fast.trainer import make_trainer
-from outlearn_training.job import HEAD_BYTES, MAX_JOB_BYTES, Job
+from outlearn_training.job import HEAD_BYTES, KILL, MAX_CALL_BYTES, Call, Job
 from outlearn_training.lab import Lab, Student, prompts_for
-from outlearn_training.limits import adopt_orphans, die_with_parent, kill_children, limit_memory, limit_resources
+from outlearn_training.limits import (
+    adopt_orphans,
+    close_all_but,
+    count_threads,
+    die_with_parent,
+    kill_children,
+    limit_memory,
+    limit_resources,
+)
 from outlearn_training.meter import peak_gpu_bytes
 from outlearn_training.model import LabelModel
+from outlearn_training.seccomp import drop_capabilities, filter_calls
 from outlearn_training.students import MAX_STUDENTS, max_student_bytes, save_students
 from outlearn_training.trainer import PlainTrainer
 
+MAX_THREADS = 256
+SANDBOXED = (
+    "the sandbox refuses this: a method reads Python's modules and its task, writes the folder for its students, and "
+    "has no other files, no processes and no network"
+)
 OUT_OF_MEMORY = (
     "out of memory; train fewer students at once, or ask the operator for a task with gradient_checkpointing, a "
     "smaller batch_size or max_tokens, or for a larger --memory-gb"
@@ -48,24 +64,22 @@ class Host:
     def serve(self) -> None:
         """Run jobs, one after another."""
         while (request := _receive(self._channel)) is not None:
-            data, (output, events) = request
+            data, (output, events, job) = request
             try:
-                self._run(Job.model_validate_json(data), output, events)
+                self._run(Call.model_validate_json(data), output, events, job)
             except OutlearnError as error:
-                os.write(events, json.dumps({"error": str(error)}).encode() + b"\n")
+                _emit(events, {"error": str(error)})
                 self._send({"exit": 1})
             finally:
-                os.close(output)
-                os.close(events)
+                for descriptor in (output, events, job):
+                    os.close(descriptor)
 
-    def _run(self, job: Job, output: int, events: int) -> None:
-        task, trainer = self._load(job.home, job.task)
+    def _run(self, call: Call, output: int, events: int, job: int) -> None:
+        task, trainer = self._load(call.home, call.task)
         pid = os.fork()
         if pid == 0:
-            self._channel.close()
             _child(job, task, trainer, output, events)
-        self._send({"pid": pid})
-        code, peak_kib = self._wait(pid)
+        code, peak_kib = self._wait(pid, events)
         kill_children()
         self._send({"exit": code, "peak_mb": peak_kib / 1024})
 
@@ -79,15 +93,21 @@ class Host:
             self._loaded = (task, make_trainer(model, card.max_tokens))
         return self._loaded
 
-    def _wait(self, pid: int) -> tuple[int, int]:
-        """The child's exit code and peak memory in KiB. Ends the child and this process where the worker is gone."""
+    def _wait(self, pid: int, events: int) -> tuple[int, int]:
+        """The child's exit code and peak memory in KiB. Ends the child where the worker asks for it or it has too many
+        threads, and this process too where the worker is gone."""
         while True:
             found, status, used = os.wait4(pid, os.WNOHANG)
             if found:
                 return os.waitstatus_to_exitcode(status), used.ru_maxrss
+            if count_threads(pid) > MAX_THREADS:
+                _emit(events, {"error": f"started more than {MAX_THREADS} threads"})
+                os.kill(pid, signal.SIGKILL)
             if select.select([self._channel], [], [], 0.02)[0]:
-                kill_children()
-                raise SystemExit
+                if not self._channel.recv(HEAD_BYTES):
+                    kill_children()
+                    raise SystemExit
+                os.kill(pid, signal.SIGKILL)
 
     def _send(self, message: dict[str, Any]) -> None:
         self._channel.sendall(json.dumps(message).encode() + b"\n")
@@ -117,27 +137,26 @@ def run_method(source: str, params: dict[str, Any], seed: int, lab: Lab) -> list
     return students
 
 
-def _child(job: Job, task: PublicTask, trainer: PlainTrainer, output: int, events: int) -> None:
-    """Run the method and leave its students in `job.out`. Never returns."""
+def _child(job_file: int, task: PublicTask, trainer: PlainTrainer, output: int, events: int) -> None:
+    """Run the job's method and leave its students in the job's folder. Never returns."""
     code = 1
     try:
         os.setsid()
         die_with_parent()
+        with open(job_file, "rb", closefd=False) as file:
+            job = Job.model_validate_json(file.read())
         os.dup2(output, 1)
         os.dup2(output, 2)
+        close_all_but([0, 1, 2, events])
         sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - for the process's whole life
         sys.stderr = sys.stdout
-        _set_threads(job.threads)
-        limit_resources(job.cpu_seconds, max_student_bytes(trainer.model))
-        if trainer.model.to_device().device.type == "cpu":  # CUDA maps more address space than there is memory
-            limit_memory(job.memory_bytes)
-        if not confine([*python_folders(), task.folder], [job.out], secret=job.home / "vault"):
-            print("# not confined: this system has no Landlock")  # noqa: T201 - to the run's log
 
         def emit(event: dict[str, Any]) -> None:
-            os.write(events, json.dumps(event).encode() + b"\n")
+            _emit(events, event)
 
         try:
+            _set_limits(job, trainer)
+            _confine(job, task)
             students = run_method(job.source, job.params, job.seed, Lab(task, trainer, job.seed, emit))
             save_students(job.out, [student.weights for student in students])
             emit({"usage": trainer.meter.summary(trainer.model.device) | {"peak_gpu_mb": peak_gpu_bytes() / 2**20}})
@@ -150,10 +169,34 @@ def _child(job: Job, task: PublicTask, trainer: PlainTrainer, output: int, event
         os._exit(code)
 
 
+def _set_limits(job: Job, trainer: PlainTrainer) -> None:
+    _set_threads(job.threads)
+    limit_resources(job.cpu_seconds, max_student_bytes(trainer.model))
+    if trainer.model.to_device().device.type == "cpu":  # CUDA maps more address space than there is memory
+        limit_memory(job.memory_bytes)
+
+
+def _confine(job: Job, task: PublicTask) -> None:
+    """Confine this process as the worker says that it is. Raises ConfigError where that fails: nothing is run then."""
+    if "landlock" in job.sandbox and not confine(
+        [*python_folders(), task.folder], [job.out], secret=job.home / "vault"
+    ):
+        raise ConfigError("this system has no Landlock after all; the method was not run")
+    if "seccomp" in job.sandbox:
+        drop_capabilities()
+        filter_calls()
+
+
+def _emit(events: int, event: dict[str, Any]) -> None:
+    os.write(events, json.dumps(event).encode() + b"\n")
+
+
 def _describe(error: BaseException) -> str:
     text = str(error) if isinstance(error, OutlearnError) else f"{type(error).__name__}: {error}"
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         text = OUT_OF_MEMORY
+    if isinstance(error, PermissionError):
+        text += f" ({SANDBOXED})"
     return text[:2000]
 
 
@@ -172,13 +215,15 @@ def _set_threads(threads: int) -> None:
 
 
 def _receive(channel: socket.socket) -> tuple[bytes, list[int]] | None:
-    """A job: its length in `HEAD_BYTES`, with two descriptors, and that many bytes. None where the worker is gone."""
-    head, descriptors, _, _ = socket.recv_fds(channel, HEAD_BYTES, 2)
+    """A call: its length in `HEAD_BYTES`, with 3 descriptors, and that many bytes. None where the worker is gone."""
+    head, descriptors = KILL, list[int]()
+    while head == KILL:
+        head, descriptors, _, _ = socket.recv_fds(channel, HEAD_BYTES, 3)
     if not head:
         return None
     size = int(head)
-    if size > MAX_JOB_BYTES:
-        raise SystemExit(f"a job of {size} bytes")
+    if size > MAX_CALL_BYTES:
+        raise SystemExit(f"a call of {size} bytes")
     data = b""
     while len(data) < size:
         part = channel.recv(size - len(data))

@@ -5,17 +5,27 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from outlearn_training.mechanisms import Mechanism
+
 HEAD_BYTES = 16
-MAX_JOB_BYTES = 4_000_000
+MAX_CALL_BYTES = 100_000
+KILL = b"kill".ljust(HEAD_BYTES)
+"""Stands where a call's length would: end what runs. It means nothing where that has ended meanwhile."""
 
 
-class Job(BaseModel):
-    """One seed of a run, as the worker asks for it."""
+class Call(BaseModel):
+    """What the host learns of a job: nothing of the agent's, as later children inherit the host's memory."""
 
     model_config = ConfigDict(frozen=True)
 
     task: str
     home: Path
+
+
+class Job(Call):
+    """One seed of a run, as the worker asks for it. Only the child reads it whole."""
+
+    sandbox: tuple[Mechanism, ...]
     source: str
     params: dict[str, Any]
     seed: int

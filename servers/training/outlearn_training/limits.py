@@ -5,10 +5,14 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Collection
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+MAX_OPEN_FILES = 256
+MAX_DESCRIPTOR = 2**16
 
 
 def count_cores() -> int:
@@ -39,11 +43,21 @@ def kill_children() -> None:
                 os.waitpid(pid, 0)
 
 
+def count_threads(pid: int) -> int:
+    """Threads of a process; 0 where there is none, or where the system does not tell."""
+    with suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/task").stat().st_nlink - 2
+    return 0
+
+
 def limit_resources(cpu_seconds: int, file_bytes: int) -> None:
-    """Limit this process's CPU time and the size of its files; it leaves no core."""
+    """Limit this process's CPU time, the size of its files and how many are open; it leaves no core."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
 
 def limit_memory(memory_bytes: int) -> None:
@@ -52,6 +66,14 @@ def limit_memory(memory_bytes: int) -> None:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         limit = pages * resource.getpagesize() + memory_bytes
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def close_all_but(kept: Collection[int]) -> None:
+    """Close every file descriptor of this process that is not in `kept`."""
+    edges = [-1, *sorted(kept), MAX_DESCRIPTOR]
+    for low, high in pairwise(edges):
+        if high > low + 1:  # an empty range that begins at 0 closes everything, in CPython 3.11
+            os.closerange(low + 1, high)
 
 
 def _children() -> list[int]:

@@ -24,7 +24,7 @@ class Predictor:
         self._receipts = ReceiptBook(home / "vault")
         self._loaded: tuple[TaskCard, PlainTrainer, list[str]] | None = None
 
-    def sign(self, run: Run, seed: int, folder: Path) -> None:
+    def sign(self, run: Run, seed: int, folder: Path, sandbox: str) -> None:
         """Predict with the students in `folder` and file the receipt. Weights go to the artifact store first.
 
         Raises:
@@ -48,6 +48,7 @@ class Predictor:
                 task=run.task,
                 task_fingerprint=card.fingerprint,
                 seed=seed,
+                sandbox=sandbox,
                 weights_sha256=tuple(digests),
                 predictions=tuple(np.mean(predictions, axis=0).round(6).tolist()),
             )

@@ -4,10 +4,10 @@ import json
 import math
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from outlearn.errors import MethodError
+from outlearn_training.bubblewrap import wrap
 from outlearn_training.executor import QUIET
-from outlearn_training.job import HEAD_BYTES, Job
+from outlearn_training.job import HEAD_BYTES, KILL, Call, Job
+from outlearn_training.mechanisms import Mechanism
 from outlearn_training.settings import TrainingSettings
 
 POLL_SECONDS = 0.1
@@ -32,8 +34,9 @@ Event = dict[str, Any]
 class MethodSandbox:
     """One method host, started when it is needed and again when it died."""
 
-    def __init__(self, settings: TrainingSettings) -> None:
+    def __init__(self, settings: TrainingSettings, mechanisms: tuple[Mechanism, ...]) -> None:
         self._settings = settings
+        self._wrapped = "bubblewrap" in mechanisms
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
 
@@ -47,9 +50,12 @@ class MethodSandbox:
             {name: os.environ[name] for name in PASSED_ON if name in os.environ}
             | QUIET
             | {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+            | ({"HF_HUB_OFFLINE": "1"} if self._wrapped else {})  # there is no network to wait for
         )
         home = str(self._settings.home.resolve())
         command = [sys.executable, "-P", "-m", "outlearn_training.host", str(theirs.fileno()), home]
+        if self._wrapped:
+            command = [*wrap(self._settings.home), *command]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr, pass_fds=[theirs.fileno()]
         )
@@ -70,11 +76,8 @@ class MethodSandbox:
         """
         channel = self.start()
         with _pipe() as (output, output_end), _pipe() as (events, events_end):
-            data = job.model_dump_json().encode()
             try:
-                head = f"{len(data):<{HEAD_BYTES}d}".encode()
-                socket.send_fds(channel, [head], [output_end.take(), events_end.take()])
-                channel.sendall(data)
+                _send(channel, job, output_end.take(), events_end.take())
             except OSError as error:
                 self.close()
                 raise MethodError(f"the method host did not take the job: {error}; submit the run again") from error
@@ -116,8 +119,8 @@ class _Watch:
         self._log, self._out, self._settings, self._on_event = log, out, settings, on_event
         self._deadline = time.monotonic() + settings.seed_seconds
         self._partial, self._answers = b"", b""
-        self._pid: int | None = None
         self._error = ""
+        self._killed = False
         self._exit: int | None = None
 
     def until_exit(self, should_stop: Callable[[], bool]) -> None:
@@ -190,18 +193,27 @@ class _Watch:
         *lines, self._answers = (self._answers + data).split(b"\n")
         for line in lines:
             answer = json.loads(line)
-            self._pid = answer.get("pid", self._pid)
             self._exit = answer.get("exit", self._exit)
             if "peak_mb" in answer:
                 self._on_event({"usage": {"peak_memory_mb": answer["peak_mb"]}})
 
     def _kill(self, reason: str) -> None:
-        if self._pid and self._exit is None:
-            self._error = self._error or reason
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._pid, signal.SIGKILL)
-            with suppress(ProcessLookupError):  # before its setsid() the child is not a group of its own
-                os.kill(self._pid, signal.SIGKILL)
+        """Have the host end the method: it may be in a world where process ids are others."""
+        if not self._killed and self._exit is None:
+            self._killed, self._error = True, self._error or reason
+            with suppress(OSError):  # the host died: the next answer is its end
+                self._channel.sendall(KILL)
+
+
+def _send(channel: socket.socket, job: Job, output: int, events: int) -> None:
+    """Send the host its call, and the child its job. Raises OSError where there is no host."""
+    call = Call.model_validate(job.model_dump(include=set(Call.model_fields))).model_dump_json().encode()
+    with tempfile.TemporaryFile() as file:
+        file.write(job.model_dump_json().encode())
+        file.flush()
+        file.seek(0)
+        socket.send_fds(channel, [f"{len(call):<{HEAD_BYTES}d}".encode()], [output, events, file.fileno()])
+    channel.sendall(call)
 
 
 def _parse_event(line: bytes) -> Event:

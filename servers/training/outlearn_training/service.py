@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import numpy as np
+import structlog
 
 from outlearn.artifacts import LocalArtifactStore
 from outlearn.confined import read_confined
@@ -25,9 +26,11 @@ from outlearn.types import (
 )
 from outlearn_training.catalogue import find_method, methods
 from outlearn_training.executor import Executor
+from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
 from outlearn_training.queue import RunQueue, Submission
 from outlearn_training.settings import TrainingSettings
 
+log = structlog.get_logger("outlearn.training")
 MAX_SOURCE_BYTES = 200_000
 MAX_PARAMS_BYTES = 10_000
 MAX_CHARACTER_BYTES = 4
@@ -41,6 +44,8 @@ class TrainingService:
         self._executor = executor
         self._queue = RunQueue(settings.database("training"))
         self._artifacts = LocalArtifactStore(settings.home / "artifacts")
+        self._mechanisms = find_mechanisms(settings)
+        log.info("sandbox", sandbox=describe_mechanisms(self._mechanisms))
 
     def describe_task(self, task: str) -> TaskDescription:
         """The task's card, and statistics of its weak labels."""
@@ -51,6 +56,7 @@ class TrainingService:
             other_tasks=tuple(name for name in task_names(self._settings.home) if name != public.card.name),
             weak_label_mean=round(float(weak.mean()), 4),
             weak_label_sharpness=round(float(np.abs(2 * weak - 1).mean()), 4),
+            sandbox=describe_mechanisms(self._mechanisms),
         )
 
     def sample_items(self, task: str, count: int, seed: int) -> ItemPage:
@@ -92,6 +98,7 @@ class TrainingService:
             found = find_method(method)
             name, source, checked = method, found.info.source, found.check_params(params)
         else:
+            check_confinement(self._settings, self._mechanisms)
             name, source, checked = str(file), self._read_source(caller, str(file)), _check_json(params)
         submission = Submission(
             agent=caller.agent,

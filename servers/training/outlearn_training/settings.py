@@ -17,6 +17,10 @@ class TrainingSettings(ServerSettings):
     seed_seconds: float = Field(3600, gt=0, description="Longest time that a method may take for one seed.")
     memory_gb: float = Field(8, gt=0, description="Memory that a method may take beyond the base model's (CPU only).")
     log_bytes: int = Field(1_000_000, ge=1000, description="What is kept of a run's output.")
+    bubblewrap: bool = Field(True, description="Use bubblewrap where it is installed.")
+    unsafe_no_sandbox: bool = Field(
+        False, description="Run agents' own methods also where the system cannot confine them; receipts say so."
+    )
     max_waiting: int = Field(20, ge=1, description="Runs that one agent may have queued or running.")
 
     def run_log(self, run_id: str) -> Path:

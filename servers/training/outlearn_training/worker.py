@@ -16,7 +16,9 @@ import structlog
 from outlearn.artifacts import LocalArtifactStore
 from outlearn.errors import MethodError, OutlearnError
 from outlearn.logs import configure_logging
+from outlearn_training.catalogue import is_registered
 from outlearn_training.job import Job
+from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
 from outlearn_training.queue import Run, RunQueue
 from outlearn_training.sandbox import MAX_METRICS, Event, MethodSandbox
 from outlearn_training.settings import TrainingSettings
@@ -33,7 +35,8 @@ class Worker:
     def __init__(self, settings: TrainingSettings, slot: int) -> None:
         self._settings = settings
         self._slot = slot
-        self._sandbox = MethodSandbox(settings)
+        self._mechanisms = find_mechanisms(settings)
+        self._sandbox = MethodSandbox(settings, self._mechanisms)
         self._sandbox.start()
         from outlearn_training.predictor import Predictor  # it imports torch, as the sandbox's host does meanwhile
 
@@ -58,7 +61,14 @@ class Worker:
             self._sandbox.close()
 
     def _run(self, run: Run) -> None:
-        log.info("run", run_id=run.run_id, agent=run.agent, method=run.method, kind=run.kind)
+        log.info(
+            "run",
+            sandbox=describe_mechanisms(self._mechanisms),
+            run_id=run.run_id,
+            agent=run.agent,
+            method=run.method,
+            kind=run.kind,
+        )
         try:
             done = self._predictor.signed_seeds(run.run_id)
             for seed in run.seeds:
@@ -83,16 +93,20 @@ class Worker:
         try:
             self._sandbox.run(self._job(run, seed, out), self._log(run, seed), progress.on_event, progress.should_stop)
             if run.kind == "full":
-                self._predictor.sign(run, seed, out)
+                self._predictor.sign(run, seed, out, describe_mechanisms(self._mechanisms))
             progress.seed_done()
         finally:
             shutil.rmtree(out.parent, ignore_errors=True)
 
     def _job(self, run: Run, seed: int, out: Path) -> Job:
+        source = self._artifacts.get(run.source_sha256).decode()
+        if not is_registered(source):
+            check_confinement(self._settings, self._mechanisms)
         return Job(
             task=run.task,
             home=self._settings.home.resolve(),
-            source=self._artifacts.get(run.source_sha256).decode(),
+            sandbox=self._mechanisms,
+            source=source,
             params=run.params,
             seed=seed,
             out=out.resolve(),
@@ -105,7 +119,7 @@ class Worker:
         path = self._settings.run_log(run.run_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(f"# seed {seed}\n")
+            file.write(f"# seed {seed}, sandbox: {describe_mechanisms(self._mechanisms)}\n")
         return path
 
 

@@ -86,40 +86,6 @@ async def test_forged_events_neither_stop_the_worker_nor_break_the_answers(home:
         assert slot_pid(home, 0) == worker
 
 
-STAY = """
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        print("stayed as", os.getpid(), flush=True)
-        while True: print("still here", flush=True)
-    os._exit(0)
-os.wait()
-"""
-
-
-async def test_what_a_method_leaves_running_is_ended_with_it(home: Path) -> None:
-    settings = settings_for(home, log_bytes=5_000)
-    async with serving(settings) as client:
-        view = await run_attack(client, settings, STAY)
-        assert view["status"] == "done", view
-        log = read_text(settings.run_log(view["run_id"]))
-        pid = int(log.partition("stayed as ")[2].split()[0])
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-
-
-async def test_a_cancelled_method_cannot_leave_a_process_behind(home: Path) -> None:
-    settings = settings_for(home, log_bytes=5_000)
-    async with serving(settings) as client:
-        run_id = (await client.call("submit_run", file=attack(settings, STAY + "while True: pass")))["run_id"]
-        await until(lambda: "stayed as " in read_text(settings.run_log(run_id)), client, run_id)
-        await client.call("cancel_run", run_id=run_id)
-        assert (await finish(client, run_id))["status"] == "cancelled"
-        pid = int(read_text(settings.run_log(run_id)).partition("stayed as ")[2].split()[0])
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
-
-
 async def test_a_method_changes_nothing_for_the_next_one(home: Path) -> None:
     settings = settings_for(home)
     poison = """

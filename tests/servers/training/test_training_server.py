@@ -21,6 +21,7 @@ from outlearn_training.confinement import landlock_version
 from outlearn_training.executor import LocalExecutor
 from outlearn_training.export import export_students
 from outlearn_training.lab import prompts_for
+from outlearn_training.mechanisms import describe_mechanisms, find_mechanisms
 from outlearn_training.server import build
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.slots import slot_is_alive, slot_pid
@@ -78,6 +79,7 @@ async def test_all_built_in_methods_run_and_get_receipts_for_the_servers_seeds(h
             receipts = ReceiptBook(settings.vault).read(run["run_id"])
             assert tuple(receipt.seed for receipt in receipts) == card.seeds
             assert {receipt.task_fingerprint for receipt in receipts} == {card.fingerprint}
+            assert {receipt.sandbox for receipt in receipts} == {describe_mechanisms(find_mechanisms(settings))}
             assert {len(receipt.predictions) for receipt in receipts} == {card.test_size}
 
 
@@ -200,7 +202,7 @@ async def test_a_running_run_is_cancelled_within_two_seconds(home: Path) -> None
 
 async def test_a_run_survives_the_kill_of_its_worker_and_repeats_no_finished_seed(home: Path) -> None:
     settings = settings_for(home)
-    gate = home / "gate"
+    gate = home / "data" / "gate"
     source = (
         "import time, pathlib\n"
         "def method(lab, seed):\n"
@@ -332,7 +334,7 @@ ESCAPES = {
 
 @pytest.mark.skipif(landlock_version() < 6, reason="this kernel has no Landlock of version 6")
 async def test_a_method_cannot_leave_its_sandbox(home: Path) -> None:
-    settings = settings_for(home)
+    settings = settings_for(home, bubblewrap=False)
     (home / "workspaces" / "bob").mkdir(parents=True)
     lines = ["import os", "def method(lab, seed):", "    held = []"]
     for name, attack in ESCAPES.items():
