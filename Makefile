@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench attacks clean
 
 demo: $(INSTALLED)  ## Run a team of offline researchers on the tiny math task (about two minutes)
 	$(BIN)/outlearn demo
@@ -20,6 +20,9 @@ bench: $(INSTALLED)  ## Measure the tool servers beside a bare one, and the trai
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python benchmarks/tool_calls.py
 	$(BIN)/python benchmarks/trainer.py
+
+attacks: $(INSTALLED)  ## Attack the evaluation's feedback on 20 simulated servers; writes build/attacks.json
+	$(BIN)/python tests/attacks/measure.py
 
 clean:  ## Remove what make made
 	rm -rf .venv build dist

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from html import escape
 
+from outlearn.results import pgr_text
 from outlearn_agents.labels import method_label, shorten
 from outlearn_agents.summary import RunSummary, Summary
 
@@ -150,7 +151,9 @@ def _whisker(x1: float, x2: float, y1: float, y2: float, style: str) -> str:
 
 
 def _dot(run: RunSummary, x: float, y: float, style: str) -> str:
-    label = f"{method_label(run.method, run.params)}: PGR {run.pgr:.2f} ± {run.pgr_se:.2f}, {run.agent}"
+    label = (
+        f"{method_label(run.method, run.params)}: PGR {pgr_text(run.pgr, run.at_most)} ± {run.pgr_se:.2f}, {run.agent}"
+    )
     return f'<circle class="dot {style}" cx="{x}" cy="{y}" r="5"><title>{escape(label)}</title></circle>'
 
 

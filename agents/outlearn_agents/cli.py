@@ -9,6 +9,7 @@ import typer
 
 from outlearn.errors import InvalidInputError, OutlearnError
 from outlearn_agents.calibrate import calibrate
+from outlearn_agents.commitment import reveal, verify_commitment
 from outlearn_agents.export import export
 from outlearn_agents.options import DEFAULT_HOME, Home, Json, pairs
 from outlearn_agents.prepare import prepare
@@ -135,6 +136,8 @@ def report(run: RunArgument, as_json: Json = False) -> None:
 app.command()(prepare)
 app.command()(calibrate)
 app.command()(export)
+app.command()(reveal)
+app.command("verify-commitment")(verify_commitment)
 
 
 @app.command("testbed-table")

@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from outlearn.results import pgr_text
 from outlearn.types import Finding, LeaderboardRow, RunView
 from outlearn_agents.labels import method_label, shorten
 from outlearn_agents.report import duration
@@ -49,7 +50,7 @@ class PlainLines:
             text = f"{run.agent}: {method_label(run.method, run.params)} {run.status} ({run.run_id})"
             self._once(f"{run.run_id} {run.status}", text)
         for row in view.leaderboard:
-            text = f"{row.agent}: {row.run_id} has PGR {row.pgr:.2f} ± {row.pgr_se:.2f}"
+            text = f"{row.agent}: {row.run_id} has PGR {pgr_text(row.pgr, row.at_most)} ± {row.pgr_se:.2f}"
             self._once(f"{row.run_id} evaluated", text)
         for finding in view.findings:
             self._once(finding.finding_id, f"{finding.author}: posted {finding.kind} {finding.title!r}")
@@ -111,11 +112,15 @@ def _runs(runs: list[RunView], styles: dict[str, str]) -> Table:
 
 
 def _board(rows: tuple[LeaderboardRow, ...], runs: tuple[RunView, ...], styles: dict[str, str]) -> Table:
-    table = _table(("PGR", 12), ("method", 0), ("agent", 8), title="Leaderboard")
+    table = _table(("PGR", 14), ("method", 0), ("agent", 8), title="Leaderboard")
     params = {run.run_id: run.params for run in runs}
     for row in rows[:BOARD_ROWS]:
         label = Text(clean(method_label(row.method, params.get(row.run_id, {}))))
-        table.add_row(f"{row.pgr:5.2f} ± {row.pgr_se:.2f}", label, Text(row.agent, style=styles.get(row.agent, "")))
+        table.add_row(
+            f"{pgr_text(row.pgr, row.at_most):>6} ± {row.pgr_se:.2f}",
+            label,
+            Text(row.agent, style=styles.get(row.agent, "")),
+        )
     return table
 
 

@@ -7,6 +7,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from outlearn.results import pgr_text
 from outlearn_agents.labels import method_label, shorten
 from outlearn_agents.live import clean
 from outlearn_agents.report import duration
@@ -37,6 +38,6 @@ def _methods(summary: Summary) -> Table:
         table.add_column(column)
     for run in summary.runs[:ROWS]:
         label = Text(clean(shorten(method_label(run.method, run.params), 70)))
-        row = (f"{run.pgr:.3f}", f"{run.pgr_se:.3f}", str(run.seeds), label, run.agent, run.run_id)
+        row = (pgr_text(run.pgr, run.at_most), f"{run.pgr_se:.2f}", str(run.seeds), label, run.agent, run.run_id)
         table.add_row(*row)
     return table

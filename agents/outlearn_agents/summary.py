@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from outlearn.researcher import Tools, ask
+from outlearn.results import pgr_text
 from outlearn.tasks import load_baselines
 from outlearn.types import Finding, FindingKind, Leaderboard, LeaderboardRow, RunView
 from outlearn_agents.folder import RunFolder, TeamSpec
@@ -28,8 +29,9 @@ class RunSummary(SummaryModel):
     method: str = Field(description="A registered method, or the path of a file in the agent's workspace.")
     params: dict[str, Any] = Field(default_factory=dict, description="Parameters that the run was submitted with.")
     seeds: int
-    pgr: float
-    pgr_se: float = Field(description="Standard error of pgr, over items and seeds.")
+    pgr: float = Field(description="In steps of 0.05.")
+    at_most: bool = Field(False, description="`pgr` is no more than this, and may be anything below.")
+    pgr_se: float = Field(description="Standard error of pgr, over items, seeds and the answer's noise.")
     evaluated_at: datetime
     nominated: bool = False
 
@@ -39,6 +41,7 @@ class LineSummary(SummaryModel):
 
     name: str
     pgr: float
+    at_most: bool = Field(False, description="`pgr` is no more than this.")
 
 
 class FindingSummary(SummaryModel):
@@ -51,6 +54,7 @@ class FindingSummary(SummaryModel):
     author: str
     run_id: str | None = None
     pgr: float | None = None
+    at_most: bool = False
     pgr_se: float | None = None
     score: int = 0
     replies: int = 0
@@ -83,7 +87,7 @@ class Summary(SummaryModel):
 
     def for_scale(self) -> str:
         """The lines in words."""
-        return ", ".join(f"{one.name} {one.pgr:.2f}" for one in self.lines)
+        return ", ".join(f"{one.name} {pgr_text(one.pgr, one.at_most)}" for one in self.lines)
 
     def best_finding(self) -> FindingSummary | None:
         """The result finding with the highest verified PGR."""
@@ -117,7 +121,7 @@ async def collect(tools: Tools, folder: RunFolder, spec: TeamSpec, wall_seconds:
         ),
         runs=runs,
         best=runs[0] if runs else None,
-        lines=tuple(LineSummary(name=one.name, pgr=round(one.pgr, 2)) for one in board.lines),
+        lines=tuple(LineSummary(**one.model_dump()) for one in board.lines),
         findings=tuple(_finding(finding, numbers) for finding in await all_findings(tools)),
         started_at=spec.created_at,
         wall_seconds=round(wall_seconds, 1),
@@ -133,5 +137,5 @@ def _runs(rows: tuple[LeaderboardRow, ...], submitted: list[RunView]) -> tuple[R
 def _finding(finding: Finding, numbers: dict[str, RunSummary]) -> FindingSummary:
     """The finding with the leaderboard's number for its run, whatever the text claims."""
     run = numbers.get(finding.run_id or "")
-    fields = finding.model_dump(include=set(FindingSummary.model_fields) - {"pgr", "pgr_se"})
-    return FindingSummary(**fields, pgr=run.pgr if run else None, pgr_se=run.pgr_se if run else None)
+    fields = finding.model_dump(include=set(FindingSummary.model_fields) - {"pgr", "at_most", "pgr_se"})
+    return FindingSummary(**fields, **(run.model_dump(include={"pgr", "at_most", "pgr_se"}) if run else {}))

@@ -25,12 +25,18 @@ class VerifiedResult(BaseModel):
     pgr: float = Field(
         allow_inf_nan=False, description="Performance gap recovered: 0 is the teacher's level, 1 the ceiling's."
     )
+    at_most: bool = Field(False, description="`pgr` is no more than this, and may be anything below.")
     pgr_se: float = Field(ge=0, allow_inf_nan=False, description="Standard error of pgr.")
     evaluated_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     signature: str = ""
 
     def __str__(self) -> str:
-        return f"PGR {self.pgr:.2f} ± {self.pgr_se:.2f} ({self.seeds} seeds)"
+        return f"PGR {pgr_text(self.pgr, self.at_most)} ± {self.pgr_se:.2f} ({self.seeds} seeds)"
+
+
+def pgr_text(pgr: float, at_most: bool) -> str:
+    """PGR as it is shown: `0.45`, or `<=0.10` where no more than that is told."""
+    return f"{'<=' if at_most else ''}{pgr:.2f}"
 
 
 class ResultBook:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from outlearn.errors import ConflictError, IntegrityError, NotFoundError
 from outlearn.files import write_atomic
+from outlearn.seal import seal_task
 from outlearn.signing import canonical_json
 from outlearn.sources import DataFacts
 
@@ -259,6 +260,7 @@ def write_task(
     vault.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomic(vault / "secret.json", secret.model_dump_json().encode(), mode=0o600)
     write_atomic(vault / "baselines.json", baselines.model_dump_json(indent=1).encode(), mode=0o600)
+    seal_task(vault, card.fingerprint, len(secret.public_half))
     write_atomic(data / "pool.json", _ITEMS.dump_json(pool))
     arrays = io.BytesIO()
     np.savez_compressed(arrays, allow_pickle=False, **{f"seed_{seed}": p for seed, p in weak_labels.items()})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from outlearn.errors import InvalidInputError, NotFoundError
+from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError
 from outlearn.identity import TokenFile
 from outlearn.receipts import Receipt
 from outlearn_agents import cli
@@ -159,3 +159,14 @@ def test_the_summarys_documentation_names_every_field() -> None:
     missing = {name for part in parts for name in part.get("properties", {}) if f"`{name}`" not in text}
     assert not missing
     assert Receipt.__name__.lower() in text.lower()
+
+
+def test_a_commitment_is_opened_by_the_operator_and_checked_by_anybody(toy_home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "revealed.json"
+    shown = runner.invoke(cli.app, ["reveal", "toy", "--out", str(file), "--home", str(toy_home)])
+    published = shown.output.strip()
+    assert (shown.exit_code, len(published), file.stat().st_mode & 0o777) == (0, 64, 0o600)
+    checked = runner.invoke(cli.app, ["verify-commitment", str(file), published])
+    assert (checked.exit_code, checked.output) == (0, "toy: 200 labels, split, noise and baselines are as committed\n")
+    refused = runner.invoke(cli.app, ["verify-commitment", str(file), "0" * 64])
+    assert isinstance(refused.exception, IntegrityError)

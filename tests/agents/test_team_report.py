@@ -95,7 +95,7 @@ def test_the_report_is_one_file_that_loads_nothing() -> None:
 
 def test_the_report_shows_each_run_with_its_finder_and_interval() -> None:
     html = render_report(summary(*SOME))
-    for text in ("0.890", "0.030", "logconf alpha=0.75 labels=hard", "run-000002", "boole", "60.0 %", "1 min 58 s"):
+    for text in ("0.89", "0.03", "logconf alpha=0.75 labels=hard", "run-000002", "boole", "60.0 %", "1 min 58 s"):
         assert text in html
 
 
@@ -157,7 +157,7 @@ def test_the_outcome_names_methods_finders_and_the_best_finding(tmp_path: Path) 
     print_outcome(console, summary(*SOME, text=HOSTILE), tmp_path / "report.html")
     shown = console.export_text()
     console.file.close()
-    for text in ("0.890", "early25", "logconf alpha=0.75", "boole", "[bold]x[/bold]", "report.html", "teacher 60.0 %"):
+    for text in ("0.89", "early25", "logconf alpha=0.75", "boole", "[bold]x[/bold]", "report.html", "teacher 60.0 %"):
         assert text in shown
     assert "\x1b[2J" not in shown
 

@@ -72,5 +72,5 @@ def test_a_team_of_its_researchers_runs_its_method(environment: dict[str, str], 
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert [(one["method"], one["seeds"]) for one in summary["runs"]] == [("early_stop", 5)]
-    assert 0.1 < summary["best"]["pgr"] < 1
+    assert 0.1 < summary["best"]["pgr"] < 1.5  # the server answers with noise: a good student may pass the ceiling
     assert summary["findings"][0]["title"] == "early_stop once"

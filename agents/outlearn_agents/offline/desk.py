@@ -82,6 +82,7 @@ class Desk:
             agent=row.agent,
             recipe=recipe,
             pgr=row.pgr,
+            at_most=row.at_most,
             pgr_se=row.pgr_se,
             finding_id=finding.finding_id if finding else None,
         )

@@ -37,6 +37,7 @@ class Result(BaseModel):
     agent: str
     recipe: Recipe
     pgr: float
+    at_most: bool = False
     pgr_se: float
     finding_id: str | None = None
 

@@ -169,6 +169,7 @@ class _Search:
             agent=self._session.agent,
             recipe=proposal.recipe,
             pgr=evaluation.pgr,
+            at_most=evaluation.at_most,
             pgr_se=evaluation.pgr_se,
         )
         self._planner.learn(result)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from statistics import mean
 
+from outlearn.results import pgr_text
 from outlearn_agents.offline.planner import Proposal, Result
 from outlearn_agents.offline.recipes import DEFAULTS, SLOTS, Recipe
 from outlearn_agents.offline.render import summarize
@@ -72,7 +73,8 @@ def insight(results: Iterable[Result]) -> str | None:
 def notebook(agent: str, direction: str, results: list[Result], doing: str) -> str:
     """The notebook: what is known, best first, and what is going on."""
     rows = [
-        f"| {one.recipe.label} | {one.pgr:.2f} ± {one.pgr_se:.2f} | {one.agent} | {one.run_id} |" for one in results
+        f"| {one.recipe.label} | {pgr_text(one.pgr, one.at_most)} ± {one.pgr_se:.2f} | {one.agent} | {one.run_id} |"
+        for one in results
     ]
     table = ["| recipe | PGR | agent | run |", "|---|---|---|---|", *rows]
     return "\n".join([f"# Notebook of {agent}", "", direction.strip(), "", *table, "", f"Now: {doing}", ""])

@@ -1,15 +1,92 @@
-"""The commitment: a hash over the test labels and the split, published at the start and checkable afterwards."""
+"""The commitment: a hash over labels, split, noise and baselines, published at the start and checkable afterwards."""
 
 import hashlib
-import secrets
+import re
+from functools import cached_property, lru_cache
 from pathlib import Path
 
-from outlearn.files import create_once
+import numpy as np
+from pydantic import ValidationError
+
+from outlearn.errors import IntegrityError, NotFoundError
+from outlearn.seal import Seal, seal_task
 from outlearn.signing import canonical_json
-from outlearn.tasks import load_secret
+from outlearn.tasks import Baselines, Floats, Frozen, SecretTask, load_baselines, load_card, load_secret
+
+Version = tuple[int, int, int]
 
 
-def commitment(home: Path, task: str) -> str:
-    """SHA-256 of a secret nonce, drawn once and kept in the vault, and all that the vault holds of the task."""
-    nonce = create_once(home / "vault" / task / "nonce", secrets.token_bytes(32))
-    return hashlib.sha256(nonce + canonical_json(load_secret(home, task).model_dump(mode="json"))).hexdigest()
+class Opened(Frozen):
+    """All that a commitment stands for: what the operator shows when the work is over."""
+
+    task: str
+    seal: Seal
+    secret: SecretTask
+    baselines: Baselines
+
+    @cached_property
+    def commitment(self) -> str:
+        """SHA-256 of the nonce's bytes, then canonical JSON of task, secret part, baselines and noise."""
+        fields = self.model_dump(mode="json")
+        del fields["seal"]["nonce"]
+        return hashlib.sha256(bytes.fromhex(self.seal.nonce) + canonical_json(fields)).hexdigest()
+
+    @cached_property
+    def weights(self) -> Floats:
+        """`w = y + g` for each item of the public half, in its order; y is 1 for label 1, else -1. Shape (m,).
+
+        Raises IntegrityError where the seal is for another number of items.
+        """
+        if len(self.seal.noise) != len(self.secret.public_half):
+            raise IntegrityError(
+                f"the seal of task {self.task!r} is for {len(self.seal.noise)} items, not "
+                f"{len(self.secret.public_half)}; put the vault's own seal back"
+            )
+        signs = 2.0 * self.secret.test_labels[list(self.secret.public_half)] - 1
+        return np.asarray(signs + np.array(self.seal.noise), dtype=np.float64)
+
+
+def open_task(home: Path, name: str) -> Opened:
+    """Everything sealed of a task; a home that was calibrated before there were seals gets one now.
+
+    Raises:
+        NotFoundError: there is no such task.
+        IntegrityError: a file is damaged, or the baselines are for other data.
+    """
+    card, vault = load_card(home, name), home / "vault" / name
+    files = [vault / file for file in ("secret.json", "baselines.json", f"seal-{card.fingerprint[:16]}.json")]
+    return _open(home, name, card.fingerprint, tuple(_version(path) for path in files))
+
+
+def read_opened(path: Path) -> Opened:
+    """A file that an operator revealed. Raises NotFoundError, or IntegrityError where it is none."""
+    try:
+        return Opened.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise NotFoundError(f"{str(path)!r} is missing; ask the operator for what `outlearn reveal` wrote") from None
+    except ValidationError as error:
+        raise IntegrityError(f"{str(path)!r} is not what `outlearn reveal` writes: {error}") from error
+
+
+def verify(opened: Opened, published: str) -> None:
+    """Raises IntegrityError unless `published` is the commitment to just this."""
+    if not re.fullmatch(r"[0-9a-f]{64}", published) or opened.commitment != published:
+        raise IntegrityError(
+            f"what was revealed of task {opened.task!r} has the commitment {opened.commitment!r}, not "
+            f"{published!r}: labels, split, noise or baselines are others than those committed to"
+        )
+
+
+def _version(path: Path) -> Version | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
+
+
+@lru_cache(maxsize=32)
+def _open(home: Path, name: str, fingerprint: str, _versions: tuple[Version | None, ...]) -> Opened:
+    secret, baselines = load_secret(home, name), load_baselines(home, name)
+    seal = seal_task(home / "vault" / name, fingerprint, len(secret.public_half))
+    return Opened(task=name, seal=seal, secret=secret, baselines=baselines)

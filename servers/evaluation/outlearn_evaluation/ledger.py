@@ -1,5 +1,6 @@
 """The ledger of evaluations: what was answered and charged, and who nominated what. One transaction a charge."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +12,6 @@ from sqlalchemy import (
     Engine,
     Float,
     Integer,
-    MetaData,
     Row,
     String,
     Table,
@@ -24,9 +24,10 @@ from outlearn.database import as_utc, open_database, reading, utc_now, writing
 from outlearn.errors import BudgetError, InvalidInputError
 from outlearn.identity import Caller
 from outlearn.types import BudgetView, LeaderboardRow, Verdict
+from outlearn_evaluation.scoring import Judge
 from outlearn_evaluation.settings import EvaluationSettings
+from outlearn_evaluation.submissions import Submission, file_submission, metadata
 
-metadata = MetaData()
 evaluations = Table(
     "evaluations",
     metadata,
@@ -40,6 +41,8 @@ evaluations = Table(
     Column("pgr", Float, nullable=False),
     Column("pgr_se", Float, nullable=False),
     Column("verdict", String(24)),
+    Column("at_most", Boolean),
+    Column("same_as", String(40)),
     Column("charged", Boolean, nullable=False),
     Column("day", String(10), nullable=False),
     Column("evaluated_at", DateTime, nullable=False),
@@ -67,6 +70,18 @@ class Answered(BaseModel):
     pgr: float
     pgr_se: float
     verdict: Verdict | None
+    at_most: bool | None = None
+    same_as: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an agent asks: the score of a run and, with `against`, how it compares with an earlier one."""
+
+    run: Submission
+    agent: str
+    method: str
+    against: Submission | None = None
 
 
 class Ledger:
@@ -88,24 +103,26 @@ class Ledger:
         with reading(self.engine) as connection:
             return _count(connection, evaluations.c.run_id == run_id) > 0
 
-    def charge(self, answer: Answered, caller: Caller) -> tuple[Answered, bool]:
-        """Record an answer and charge its agent for it. Returns what now stands, and whether it was charged.
+    def charge(self, question: Question, judge: Judge, caller: Caller) -> tuple[Answered, bool]:
+        """Answer a question and charge its agent for it. Returns what now stands, and whether it was charged.
 
-        Of two calls with the same question, one is charged and both get the same answer. Operators are not charged.
+        Of two calls with the same question, one is charged and both get the same answer; a run that is nearly equal to
+        an earlier one is charged and gets the earlier one's. Operators are not charged.
 
         Raises:
             BudgetError: a budget is used up; nothing was recorded.
         """
+        against = question.against.run_id if question.against else ""
         with writing(self.engine) as connection:
             query = select(evaluations).where(
-                evaluations.c.run_id == answer.run_id, evaluations.c.against == answer.against
+                evaluations.c.run_id == question.run.run_id, evaluations.c.against == against
             )
             known = connection.execute(query).one_or_none()
             if known is not None:
                 return Answered.model_validate(known), False
             if not caller.is_operator:
                 _check_budget(self._budget(connection, caller.agent))
-            now = utc_now()
+            answer, now = _answer(connection, question, judge), utc_now()
             values = {"charged": not caller.is_operator, "day": now.date().isoformat(), "evaluated_at": now}
             connection.execute(evaluations.insert().values(answer.model_dump() | values))
             return answer, not caller.is_operator
@@ -159,6 +176,26 @@ class Ledger:
         )
 
 
+def _answer(connection: Connection, question: Question, judge: Judge) -> Answered:
+    """What is told, by the votes of the runs that these are scored as: a near run's own would be a second look."""
+    run = file_submission(connection, question.run)
+    against = file_submission(connection, question.against) if question.against else None
+    grade = judge.grade(run.votes)
+    return Answered(
+        run_id=question.run.run_id,
+        against=question.against.run_id if question.against else "",
+        agent=question.agent,
+        task=run.task,
+        method=question.method,
+        seeds=len(run.votes.positive),
+        pgr=grade.pgr,
+        pgr_se=grade.pgr_se,
+        verdict=judge.compare(run.votes, against.votes) if against else None,
+        at_most=grade.at_most,
+        same_as=run.run_id if run.run_id != question.run.run_id else None,
+    )
+
+
 def _check_budget(budget: BudgetView) -> None:
     for left, what in (
         (budget.agent_left, "all your evaluations are used; nominate your best runs"),
@@ -181,6 +218,7 @@ def _board_row(rank: int, row: Row[Any]) -> LeaderboardRow:
         agent=row.agent,
         method=row.method,
         pgr=row.pgr,
+        at_most=bool(row.at_most),
         pgr_se=row.pgr_se,
         seeds=row.seeds,
         evaluated_at=as_utc(row.evaluated_at),

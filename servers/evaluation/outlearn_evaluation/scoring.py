@@ -1,8 +1,14 @@
-"""PGR from receipts, with its standard error. Pure functions over arrays."""
+"""PGR from secret weights, with a standard error that tells nothing of the labels. Pure functions over arrays.
+
+Each public item has one weight `w = y + g` (y is its label as -1 or 1, g ~ N(0, 1), drawn once). A run's votes are
+`s`, -1 or 1 for each seed and item; their mean over seeds is `S`. As `E[g] = 0`, `mean(S * w)` is an unbiased estimate
+of `mean(S * y) = 2 * accuracy - 1`, and it is all that an answer knows of the labels.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,38 +19,122 @@ from outlearn.tasks import Baselines, Floats, SecretTask
 from outlearn.types import Verdict
 
 Z_ONE_SIDED_95 = 1.645
+GRID = 0.05
+FLOOR = 0.10
+NEAR = 0.02
 
 
 @dataclass(frozen=True)
-class Score:
-    """A run's score on the public half of the test items."""
+class Votes:
+    """Hard answers of a run on the public half of the test items."""
+
+    positive: NDArray[np.bool_]  # (seeds, items)
+
+    @cached_property
+    def signs(self) -> Floats:
+        """-1 or 1, (seeds, items)."""
+        return np.where(self.positive, 1.0, -1.0)
+
+    @cached_property
+    def mean(self) -> Floats:
+        """Means over seeds, (items,), in [-1, 1]."""
+        return np.asarray(self.signs.mean(axis=0))
+
+    @cached_property
+    def counts(self) -> NDArray[np.uint8]:
+        """How many seeds vote 1, (items,)."""
+        return np.asarray(self.positive.sum(axis=0), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Grade:
+    """PGR as it is told: on a grid, or `at_most` its lowest step."""
 
     pgr: float
+    at_most: bool
     pgr_se: float
-    correct: NDArray[np.bool_]  # (seeds, items)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Scores and compares votes on one task."""
+
+    weights: Floats  # (items,)
+    weak: float
+    gap: float
+    seed_variance: float = 0.0
     design_effect: float = 1.0
 
+    def grade(self, votes: Votes) -> Grade:
+        """PGR `((1 + mean(S * w)) / 2 - weak) / gap` on a grid of 0.05, or at most 0.10.
 
-def score(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines) -> Score:
-    """PGR of a run: `(student - weak) / (ceiling - weak)`, accuracies being means over seeds on the public half.
+        The ends of the scale count as fixed. Not bounded above: more than 1 is better than a student trained on the
+        truth. Source of PGR: Burns et al. 2023, section 3; of answers from noisy labels: randomized response, and
+        Dwork et al. 2015, "The reusable holdout".
+        """
+        accuracy = (1 + float(np.mean(votes.mean * self.weights))) / 2
+        told, at_most = on_grid((accuracy - self.weak) / self.gap)
+        return Grade(told, at_most, round(self._error(votes, told), 2))
 
-    Not bounded: below 0 the student is worse than its teacher, above 1 better than one trained on the truth. A
-    prediction of exactly 0.5 counts as label 0. The standard error is that of the student's accuracy for new items and
-    new seeds, divided by the gap; the baselines count as fixed. Source of PGR: Burns et al. 2023, section 3.
+    def compare(self, run: Votes, other: Votes) -> Verdict:
+        """Whether `run` is better than `other`, paired by seed and item: better or worse where |z| > 1.645."""
+        difference = (run.signs - other.signs) / 2
+        error = max(standard_error(difference * self.weights), self._item_error(difference.mean(axis=0)))
+        by = float(np.mean(difference * self.weights))
+        if abs(by) <= Z_ONE_SIDED_95 * error:
+            return "no clear difference"
+        return "better" if by > 0 else "worse"
 
-    Raises:
-        InvalidInputError: the gap between teacher and ceiling is not significant, so PGR is undefined.
-        IntegrityError: the receipts are not of this task, or not of exactly the server's seeds.
+    def _error(self, votes: Votes, told: float) -> float:
+        """Standard error of PGR from what is told already and the votes: labels and weights have no part in it."""
+        agreement = 2 * (self.weak + told * self.gap) - 1
+        items = self._item_error(votes.mean / 2, agreement / 2)
+        return math.sqrt((items**2 + self.seed_variance / len(votes.positive)) / self.gap**2 + GRID**2 / 12)
+
+    def _item_error(self, values: Floats, mean: float = 0.0) -> float:
+        """Error of `mean(values * w)` over new items and noise, given its expectation: E[w^2] is 2 whatever the labels.
+
+        `sqrt((d * (mean(v^2) - mean^2) + mean(v^2)) / n)`: the labels' part, with the design effect d, and the noise's.
+        """
+        square = float(np.mean(np.square(values)))
+        return math.sqrt((self.design_effect * max(square - mean**2, 0.0) + square) / len(values))
+
+
+def make_judge(weights: Floats, baselines: Baselines, secret: SecretTask) -> Judge:
+    """The judge of a task. Raises InvalidInputError where PGR is undefined."""
+    weak, gap = public_gap(baselines, secret)
+    ends = ([getattr(one, end) for one in baselines.per_seed] for end in ("weak_public", "ceiling_public"))
+    return Judge(weights, weak, gap, max(float(np.var(end, ddof=1)) for end in ends), baselines.design_effect)
+
+
+def on_grid(pgr: float) -> tuple[float, bool]:
+    """The nearest step of 0.05, and whether that is no more than 0.10, below which all is told as 0.10."""
+    step = GRID * round(pgr / GRID)
+    return (FLOOR, True) if step < FLOOR + GRID / 2 else (round(step, 2), False)
+
+
+def distances(counts: NDArray[np.uint8], others: NDArray[np.uint8], seeds: int) -> Floats:
+    """Share of (seed, item) votes in which runs must differ at least, whatever the order of the seeds.
+
+    With one seed it is the Hamming distance. Runs of equal `counts` get equal answers, so seeds that change places hide
+    nothing.
+
+    Args:
+        counts: (items,) of one run.
+        others: (runs, items).
+    """
+    apart = np.abs(others.astype(np.int16) - counts.astype(np.int16)).sum(axis=1, dtype=np.int64)
+    return np.asarray(apart / (seeds * max(len(counts), 1)))
+
+
+def read_votes(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines) -> Votes:
+    """A run's votes on the public half. A prediction of exactly 0.5 is a vote for label 0.
+
+    Raises IntegrityError: the receipts are not of this task, or not of exactly the server's seeds.
     """
     check_receipts(receipts, secret, baselines)
-    weak, gap = public_gap(baselines, secret)
-    public = secret.public_mask()
-    predicted = np.array([receipt.predictions for receipt in receipts])[:, public] > 0.5
-    correct: NDArray[np.bool_] = predicted == secret.test_labels[public]
-    error = standard_error(correct, baselines.design_effect)
-    return Score(
-        pgr=(correct.mean() - weak) / gap, pgr_se=error / gap, correct=correct, design_effect=baselines.design_effect
-    )
+    predicted = np.array([receipt.predictions for receipt in receipts]).reshape(len(receipts), len(secret.test))
+    return Votes(predicted[:, secret.public_mask()] > 0.5)
 
 
 def check_receipts(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines) -> None:
@@ -101,12 +191,3 @@ def standard_error(values: NDArray[np.bool_] | Floats, design_effect: float = 1.
     of_both = np.square(noise).sum() / ((seeds - 1) * (items - 1)) / (seeds * items)
     of_items, of_both = design_effect * of_items, design_effect * of_both
     return math.sqrt(max(of_items, of_seeds, of_items + of_seeds - of_both))
-
-
-def compare(run: Score, other: Score) -> Verdict:
-    """Whether `run` is better than `other`, paired by seed and item: better or worse where |z| > 1.645."""
-    difference = run.correct.astype(float) - other.correct.astype(float)
-    error = standard_error(difference, run.design_effect)
-    if abs(difference.mean()) <= Z_ONE_SIDED_95 * error:
-        return "no clear difference"
-    return "better" if difference.mean() > 0 else "worse"

@@ -1,7 +1,6 @@
 """What the evaluation server does, without MCP: score receipts, charge for it, rank."""
 
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 
 import structlog
 from sqlalchemy import Engine
@@ -10,12 +9,13 @@ from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, Pe
 from outlearn.identity import Caller
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult
-from outlearn.tasks import Baselines, default_task, load_baselines, load_card, load_secret, task_names
+from outlearn.tasks import default_task, load_card, task_names
 from outlearn.types import BudgetView, Evaluation, Leaderboard, LeaderboardLine, Nominations
-from outlearn_evaluation.commitment import commitment
-from outlearn_evaluation.ledger import Answered, Ledger
-from outlearn_evaluation.scoring import Score, compare, public_gap, score
+from outlearn_evaluation.commitment import Opened, open_task
+from outlearn_evaluation.ledger import Answered, Ledger, Question
+from outlearn_evaluation.scoring import Judge, make_judge, on_grid, public_gap, read_votes
 from outlearn_evaluation.settings import EvaluationSettings
+from outlearn_evaluation.submissions import Submission
 
 log = structlog.get_logger("outlearn.evaluation")
 
@@ -54,13 +54,16 @@ class EvaluationService:
         receipts = self._owned(caller, run_id)
         answer, charged = self._ledger.find(run_id, against or ""), False
         if answer is None:
-            answer, charged = self._ledger.charge(self._answer(receipts, against), caller)
+            judge = self._judge(receipts[0].task)
+            answer, charged = self._ledger.charge(self._question(receipts, against), judge, caller)
         self._publish(answer)
         return Evaluation(
             run_id=answer.run_id,
             task=answer.task,
             method=answer.method,
             pgr=answer.pgr,
+            at_most=bool(answer.at_most),
+            same_as=answer.same_as,
             pgr_se=answer.pgr_se,
             seeds=answer.seeds,
             against=answer.against or None,
@@ -73,7 +76,7 @@ class EvaluationService:
         """The evaluated runs of a task, best first. Raises NotFoundError."""
         card = load_card(self._settings.home, task or default_task(self._settings.home))
         rows = tuple(self._ledger.board(card.name, limit))
-        lines = board_lines(self._settings.home, card.name, load_baselines(self._settings.home, card.name))
+        lines = board_lines(open_task(self._settings.home, card.name))
         return Leaderboard(task=card.name, rows=rows, lines=lines)
 
     def budget(self, caller: Caller) -> BudgetView:
@@ -88,7 +91,7 @@ class EvaluationService:
 
     def commitments(self) -> dict[str, str]:
         """The commitment of each task."""
-        return {name: commitment(self._settings.home, name) for name in task_names(self._settings.home)}
+        return {name: open_task(self._settings.home, name).commitment for name in task_names(self._settings.home)}
 
     def _owned(self, caller: Caller, run_id: str) -> tuple[Receipt, ...]:
         receipts = self._receipts.read(run_id)
@@ -101,22 +104,11 @@ class EvaluationService:
             raise PermissionDeniedError(f"run {run_id!r} is another agent's; evaluate your own")
         return receipts
 
-    def _answer(self, receipts: tuple[Receipt, ...], against: str | None) -> Answered:
-        first, verdict = receipts[0], None
-        mine = self._score(receipts)
-        if against is not None:
-            verdict = compare(mine, self._score(self._comparable(first, against)))
-        return Answered(
-            run_id=first.run_id,
-            against=against or "",
-            agent=first.agent,
-            task=first.task,
-            method=first.method,
-            seeds=len(receipts),
-            pgr=round(mine.pgr, 4),
-            pgr_se=round(mine.pgr_se, 4),
-            verdict=verdict,
-        )
+    def _question(self, receipts: tuple[Receipt, ...], against: str | None) -> Question:
+        first = receipts[0]
+        run = self._submission(receipts)
+        other = self._submission(self._comparable(first, against)) if against is not None else None
+        return Question(run=run, agent=first.agent, method=first.method, against=other)
 
     def _comparable(self, run: Receipt, against: str) -> tuple[Receipt, ...]:
         if not self._ledger.was_evaluated(against):
@@ -126,9 +118,15 @@ class EvaluationService:
             raise InvalidInputError(f"{run.run_id!r} cannot be compared with {against!r}; take another run of its task")
         return receipts
 
-    def _score(self, receipts: tuple[Receipt, ...]) -> Score:
-        home, task = self._settings.home, receipts[0].task
-        return score(receipts, load_secret(home, task), load_baselines(home, task))
+    def _submission(self, receipts: tuple[Receipt, ...]) -> Submission:
+        first = receipts[0]
+        opened = open_task(self._settings.home, first.task)
+        votes = read_votes(receipts, opened.secret, opened.baselines)
+        return Submission(first.run_id, first.task, first.task_fingerprint, votes)
+
+    def _judge(self, task: str) -> Judge:
+        opened = open_task(self._settings.home, task)
+        return make_judge(opened.weights, opened.baselines, opened.secret)
 
     def _is_published(self, run_id: str) -> bool:
         try:
@@ -141,16 +139,16 @@ class EvaluationService:
         """Publish the verified result, unless it stands there already; a crash or a forger may have prevented it."""
         if not self._is_published(answer.run_id):
             fields = answer.model_dump(include={"run_id", "agent", "method", "task", "seeds", "pgr", "pgr_se"})
-            self._results.publish(VerifiedResult(**fields))
+            self._results.publish(VerifiedResult(**fields, at_most=bool(answer.at_most)))
 
 
-@lru_cache(maxsize=64)
-def board_lines(home: Path, task: str, baselines: Baselines) -> tuple[LeaderboardLine, ...]:
-    """The sanity lines of a task on PGR's scale, best first; none where PGR is undefined."""
+def board_lines(opened: Opened) -> tuple[LeaderboardLine, ...]:
+    """The sanity lines of a task as answers are told, best first; none where PGR is undefined."""
     try:
-        weak, gap = public_gap(baselines, load_secret(home, task))
+        weak, gap = public_gap(opened.baselines, opened.secret)
     except InvalidInputError:
         return ()
-    lines = [LeaderboardLine(name=one.name, pgr=round((one.accuracy - weak) / gap, 4)) for one in baselines.lines]
+    told = [(one.name, on_grid((one.accuracy - weak) / gap)) for one in opened.baselines.lines]
+    lines = [LeaderboardLine(name=name, pgr=pgr, at_most=at_most) for name, (pgr, at_most) in told]
     ends = [LeaderboardLine(name="teacher", pgr=0.0), LeaderboardLine(name="ceiling", pgr=1.0)]
     return tuple(sorted(ends + lines, key=lambda one: -one.pgr))

@@ -1,0 +1,37 @@
+"""What is drawn once when a task is written: the noise of answers about it, and the nonce of the commitment to it."""
+
+import secrets
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from outlearn.errors import IntegrityError
+from outlearn.files import create_once
+
+NONCE_BYTES = 32
+
+
+class Seal(BaseModel):
+    """Drawn for one version of a task, kept in the vault."""
+
+    model_config = ConfigDict(frozen=True)
+
+    nonce: str = Field(pattern=rf"^[0-9a-f]{{{2 * NONCE_BYTES}}}$")
+    noise: tuple[float, ...] = Field(description="g ~ N(0, 1), one for each item of the public half.")
+
+
+def seal_task(vault: Path, fingerprint: str, items: int) -> Seal:
+    """The seal of this version of a task, drawn by whoever comes first. `items` are those of the public half.
+
+    Raises IntegrityError where its file is damaged.
+    """
+    path = vault / f"seal-{fingerprint[:16]}.json"
+    if not path.exists():
+        noise = np.random.default_rng(secrets.randbits(256)).normal(size=items)
+        drawn = Seal(nonce=secrets.token_hex(NONCE_BYTES), noise=tuple(noise.tolist()))
+        create_once(path, drawn.model_dump_json().encode())
+    try:
+        return Seal.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise IntegrityError(f"{str(path)!r} is damaged; put the vault's own back: {error}") from error

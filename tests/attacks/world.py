@@ -1,0 +1,81 @@
+"""A simulated evaluation: hidden labels, the real ledger and scoring, and an attacker who is given any receipts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outlearn.errors import BudgetError
+from outlearn.identity import Caller
+from outlearn_evaluation.ledger import Answered, Ledger, Question
+from outlearn_evaluation.scoring import Judge, Votes
+from outlearn_evaluation.settings import EvaluationSettings
+from outlearn_evaluation.submissions import Submission
+
+ITEMS, WEAK, CEILING, AGENTS, SEEDS = 1263, 0.528, 0.7325, 9, 5
+Vector = NDArray[np.float64]  # (items,), -1 or 1
+
+
+@dataclass
+class World:
+    """One server with its own labels, split and noise. Attackers know what `ask` says, and nothing else."""
+
+    rng: np.random.Generator
+    ledger: Ledger
+    asked: int = 0
+    answered: int = 0
+    _numbers: Iterator[int] = field(default_factory=count)
+    _runs: dict[str, Submission] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rng = self.rng
+        self.labels: Vector = np.where(rng.permutation(ITEMS) < ITEMS // 2, 1.0, -1.0)
+        public = np.concatenate([half[: len(half) // 2] for half in self._classes()])
+        self.public = np.sort(public)
+        self.private = np.setdiff1d(np.arange(ITEMS), public)
+        weights = self.labels[self.public] + rng.normal(size=len(self.public))
+        self.judge = Judge(weights, WEAK, CEILING - WEAK, seed_variance=0.0)
+
+    def _classes(self) -> list[NDArray[np.int64]]:
+        return [self.rng.permutation(np.flatnonzero(self.labels == label)) for label in (-1, 1)]
+
+    def ask(self, answers: Vector, against: str | None = None) -> Answered | None:
+        """What the server tells about answers to all items, or None where no agent has an evaluation left."""
+        self.asked += 1
+        votes = Votes(np.tile(answers[self.public] > 0, (SEEDS, 1)))
+        run = Submission(f"run-{next(self._numbers):08d}", "chat", "f", votes)
+        agent = f"agent-{self.answered % AGENTS}"
+        other = self._runs[against] if against else None
+        try:
+            told, _ = self.ledger.charge(Question(run, agent, "m", other), self.judge, Caller(agent=agent))
+        except BudgetError:
+            return None
+        self.answered += 1
+        self._runs[run.run_id] = run
+        return told
+
+    def student(self, accuracy: float) -> Vector:
+        """An honest student's answers."""
+        return np.where(self.rng.random(ITEMS) < accuracy, self.labels, -self.labels)
+
+    def accuracies(self, answers: Vector) -> tuple[float, float]:
+        """Points of accuracy, in [0, 100], on the public and on the private half."""
+        right = answers == self.labels
+        return 100 * float(right[self.public].mean()), 100 * float(right[self.private].mean())
+
+
+@contextmanager
+def world(folder: Path, seed: int) -> Iterator[World]:
+    """A world whose agents' days are over, so that only their budgets in all and the team's count."""
+    name = sha256(str(seed).encode()).hexdigest()[:8]
+    settings = EvaluationSettings(home=folder / name, daily_evaluations=30, database_url="sqlite://")
+    ledger = Ledger(settings)
+    try:
+        yield World(np.random.default_rng(seed), ledger)
+    finally:
+        ledger.engine.dispose()
