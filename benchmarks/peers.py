@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -32,9 +32,14 @@ LR = 1e-4
 
 
 class Peer(Protocol):
-    """A model that can be trained and asked. Both methods return seconds."""
+    """A model that can be trained; returns seconds."""
 
     def train(self, prompts: Sequence[str], labels: Sequence[int], steps: int, seed: int = 0) -> float: ...
+
+
+@runtime_checkable
+class Asked(Peer, Protocol):
+    """One that can be asked as well; returns seconds."""
 
     def predict(self, prompts: Sequence[str]) -> float: ...
 
@@ -125,7 +130,7 @@ class HuggingFace:
 
 
 class SFT:
-    """TRL's `SFTTrainer` on prompts and completions."""
+    """TRL's `SFTTrainer` on prompts and completions. It predicts as `Trainer` does."""
 
     def __init__(self, folder: Path, batch: int, rank: int) -> None:
         self._tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -142,9 +147,6 @@ class SFT:
         start = time.perf_counter()
         trainer.train()
         return time.perf_counter() - start
-
-    def predict(self, prompts: Sequence[str]) -> float:
-        raise NotImplementedError("SFTTrainer predicts as Trainer does")
 
 
 class PlainLoop:

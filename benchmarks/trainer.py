@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from peers import MAKERS, HuggingFace, Ours, Peer
+from peers import MAKERS, Asked, HuggingFace, Ours, Peer
 from rich.console import Console
 from rich.table import Table
 from shapes import SHAPES, Shape, parameters, write_model, write_prompts
@@ -68,7 +68,7 @@ def measure(bench: Bench, folder: Path, rounds: int) -> tuple[Seconds, Seconds, 
     for turn in range(rounds + 1):  # the first one only warms up
         for name, peer in peers.items():
             console.log(f"{bench.name}, round {turn} of {rounds}: {name}")
-            seconds = None if name == "trl" else peer.predict(asked)
+            seconds = peer.predict(asked) if isinstance(peer, Asked) else None
             if turn == 0:
                 _check(peers["ours"], peer)
             trained = peer.train(prompts, labels, shape.steps if turn else 1, seed=turn)
@@ -86,7 +86,7 @@ def sweep(shape: Shape, folder: Path) -> dict[str, float]:
     prompts, asked = write_prompts(shape, shape.batch * shape.steps), write_prompts(shape, shape.predicted, seed=1)
     labels = [index % 2 for index in range(len(prompts))]
 
-    def run(make: Callable[[], Peer], anew: bool) -> float:
+    def run(make: Callable[[], Asked], anew: bool) -> float:
         start = time.perf_counter()
         peer = make()
         for seed in range(SEEDS):

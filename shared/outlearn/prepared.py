@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from outlearn.errors import ConflictError, IntegrityError, NotFoundError
 from outlearn.files import locked, write_atomic
-from outlearn.tasks import Frozen, Item, SecretTask, TaskCard, fingerprint, load_card, task_names
+from outlearn.tasks import Frozen, Item, SecretTask, TaskCard, fingerprint, load_card, task_names, with_fingerprint
 
 Parts = tuple[TaskCard, tuple[Item, ...], SecretTask]
 
@@ -63,7 +63,7 @@ def write_prepared(home: Path, parts: Parts, recipe: Mapping[str, Any], report: 
         ConflictError: the home folder has a task of this name with other contents.
     """
     card, pool, secret = parts
-    card = card.model_copy(update={"fingerprint": fingerprint(*parts), "seeds": ()})
+    card = with_fingerprint(*parts).model_copy(update={"seeds": ()})
     folder = home / "vault" / card.name
     folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with locked(folder / "prepared.json"):

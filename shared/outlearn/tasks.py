@@ -182,6 +182,11 @@ def fingerprint(card: TaskCard, pool: tuple[Item, ...], secret: SecretTask) -> s
     ).hexdigest()
 
 
+def with_fingerprint(card: TaskCard, pool: tuple[Item, ...], secret: SecretTask) -> TaskCard:
+    """The card with the fingerprint of just this task."""
+    return card.model_copy(update={"fingerprint": fingerprint(card, pool, secret)})
+
+
 def split_in_halves(labels: list[int], seed: int) -> tuple[int, ...]:
     """Indices of the public half of the test items: random, with each class split evenly."""
     rng = np.random.default_rng(seed)
@@ -249,7 +254,7 @@ def write_task(
         ConflictError: a task of this name, but with other contents, is there.
         IntegrityError: the baselines are for other data, or for other seeds than the weak labels.
     """
-    card = card.model_copy(update={"fingerprint": fingerprint(card, pool, secret), "seeds": tuple(sorted(weak_labels))})
+    card = with_fingerprint(card, pool, secret).model_copy(update={"seeds": tuple(sorted(weak_labels))})
     data, vault = home / "data" / card.name, home / "vault" / card.name
     if baselines.fingerprint != card.fingerprint or baselines.seeds != card.seeds:
         raise IntegrityError(f"the baselines given for task {card.name!r} are for other data or seeds; calibrate anew")

@@ -20,9 +20,9 @@ from outlearn.tasks import (
     SecretTask,
     SeedBaseline,
     TaskCard,
-    fingerprint,
     load_card,
     task_names,
+    with_fingerprint,
     write_task,
 )
 from outlearn_training.calibration_report import make_report
@@ -86,7 +86,7 @@ def choose_task(home: Path, name: str, profile: str | None, changes: Mapping[str
     if not (profile or changes):
         return card, pool, secret
     card = choose_profile(card, profile, changes)
-    return card.model_copy(update={"fingerprint": fingerprint(card, pool, secret)}), pool, secret
+    return with_fingerprint(card, pool, secret), pool, secret
 
 
 def load_predictions(home: Path, card: TaskCard) -> dict[int, SeedPredictions]:

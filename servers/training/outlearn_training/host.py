@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from outlearn.errors import ConfigError, InvalidInputError, OutlearnError
 from outlearn.tasks import PublicTask, load_card, load_public, task_names
 from outlearn_training.confinement import confine, python_folders
@@ -32,7 +34,7 @@ from outlearn_training.limits import (
     limit_memory,
     limit_resources,
 )
-from outlearn_training.meter import peak_gpu_bytes
+from outlearn_training.meter import matmul_flops, peak_gpu_bytes
 from outlearn_training.model import LabelModel
 from outlearn_training.seccomp import drop_capabilities, filter_calls
 from outlearn_training.students import MAX_STUDENTS, max_student_bytes, save_students
@@ -60,6 +62,8 @@ class Host:
         """Load the base model of the first task before anybody asks."""
         for name in task_names(home)[:1]:
             self._load(home, name)
+        if not torch.cuda.is_available():
+            matmul_flops(torch.device("cpu"))  # the children inherit what it found
 
     def serve(self) -> None:
         """Run jobs, one after another."""
@@ -170,7 +174,7 @@ def _child(job_file: int, task: PublicTask, trainer: PlainTrainer, output: int, 
 
 
 def _set_limits(job: Job, trainer: PlainTrainer) -> None:
-    _set_threads(job.threads)
+    torch.set_num_threads(job.threads)
     limit_resources(job.cpu_seconds, max_student_bytes(trainer.model))
     if trainer.model.to_device().device.type == "cpu":  # CUDA maps more address space than there is memory
         limit_memory(job.memory_bytes)
@@ -208,12 +212,6 @@ def _own_frames(trace: types.TracebackType | None) -> types.TracebackType | None
     return start or trace
 
 
-def _set_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
-
-
 def _receive(channel: socket.socket) -> tuple[bytes, list[int]] | None:
     """A call: its length in `HEAD_BYTES`, with 3 descriptors, and that many bytes. None where the worker is gone."""
     head, descriptors = KILL, list[int]()
@@ -237,7 +235,7 @@ def main() -> None:
     """Serve the socket that is file descriptor `argv[1]`, for tasks in the home folder `argv[2]`."""
     die_with_parent()
     adopt_orphans()
-    _set_threads(1)  # a process whose thread pool has started must not fork
+    torch.set_num_threads(1)  # a process whose thread pool has started must not fork
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         host = Host(channel)
         with suppress(OutlearnError):  # a job that needs the model will say what is wrong with it

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,7 +42,12 @@ def meter_for(model: Any) -> Meter:
 
 
 def matmul_flops(device: torch.device) -> float:
-    """FLOP/s of a large matrix product on this device: fp32 on a CPU, bf16 on a GPU."""
+    """FLOP/s of a large matrix product on this device: fp32 on a CPU, bf16 on a GPU. Measured once a process tree."""
+    return _measured(device, torch.get_num_threads())
+
+
+@cache
+def _measured(device: torch.device, _threads: int) -> float:
     on_gpu = device.type == "cuda"
     size = GPU_PROBE if on_gpu else PROBE
     a = torch.ones(size, size, device=device, dtype=torch.bfloat16 if on_gpu else torch.float32)

@@ -17,6 +17,7 @@ from outlearn_training.model import LabelModel, Weights
 
 PREDICT_BATCH_TOKENS = 4096
 WEIGHT_DECAY = 0.01
+BETAS = (0.9, 0.95)
 CLIP_NORM = 1.0
 STEPS_PER_REPORT = 10
 """On a GPU, whose queue of work every report interrupts."""
@@ -195,7 +196,7 @@ def _optimizer(parameters: list[torch.nn.Parameter], lr: float) -> torch.optim.O
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
+    return torch.optim.AdamW(groups, lr=lr, betas=BETAS)
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, tuning: FineTuning, step: int, steps: int) -> None:

@@ -12,7 +12,7 @@ from outlearn.errors import ConflictError, InvalidInputError
 from outlearn.prepared import Parts, read_prepared, write_prepared
 from outlearn.registry import SOURCES, Registry
 from outlearn.sources import DataFacts, Kind, Source, SourceRequest
-from outlearn.tasks import Item, LabelledItem, SecretTask, TaskCard, TaskName, fingerprint, split_in_halves
+from outlearn.tasks import Item, LabelledItem, SecretTask, TaskCard, TaskName, split_in_halves, with_fingerprint
 from outlearn_training.data.files import sha256_of
 from outlearn_training.data.report import Report, lengths, make_report
 from outlearn_training.data.scan import MAX_LISTED, Scan
@@ -220,4 +220,4 @@ def _parts(
         source=f"{request.source}; {facts.licence or 'licence not stated'}",
         data=facts,
     )
-    return card.model_copy(update={"fingerprint": fingerprint(card, pool, secret)}), pool, secret
+    return with_fingerprint(card, pool, secret), pool, secret

@@ -26,8 +26,7 @@ class FrozenStates:
         device = packed.ids.device
         found = self._find(prompts, device)
         result = torch.zeros(len(packed.ids), self._decoder.width, dtype=found[0].dtype, device=device)
-        ends = (packed.slots[packed.picks] + 1).tolist()
-        for prompt, end, states in zip(prompts, ends, found, strict=True):
+        for prompt, end, states in zip(prompts, packed.ends(), found, strict=True):
             result[end - len(prompt) : end] = states
         return result
 
@@ -39,8 +38,7 @@ class FrozenStates:
             chosen = [missing[row.members[0]] for row in batch]
             packed = pack(chosen, device=device)
             states = self._decoder.frozen_states(packed)
-            ends = (packed.slots[packed.picks] + 1).tolist()
-            for prompt, end in zip(chosen, ends, strict=True):
+            for prompt, end in zip(chosen, packed.ends(), strict=True):
                 found[tuple(prompt)] = self._keep(tuple(prompt), states[end - len(prompt) : end].to("cpu", copy=True))
         return [found[tuple(prompt)] for prompt in prompts]
 

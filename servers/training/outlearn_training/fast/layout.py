@@ -67,6 +67,10 @@ class Packed:
     picks: Tensor  # (n,)
     end_to_end: EndToEnd | None = None
 
+    def ends(self) -> list[int]:
+        """Where each prompt ends in the flat row, its label position included, in the order of the prompts."""
+        return [end + 1 for end in self.slots[self.picks].tolist()]
+
 
 def pack(prompts: Sequence[Tokens], rows: Sequence[Row] | None = None, device: torch.device | None = None) -> Packed:
     """Lay out prompts, each in a row of its own or as `rows` say."""

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-WEIGHT_DECAY = 0.01
-BETAS = (0.9, 0.95)
+from outlearn_training.trainer import BETAS, WEIGHT_DECAY
 
 
 class FlatParameters:
@@ -40,10 +39,6 @@ class FlatParameters:
             view.copy_(part.detach())
             part.data = view
         return fused
-
-    def complete(self) -> bool:
-        """Whether every trained parameter has been fused: else the model has parts that the fast path does not know."""
-        return all(self._used[decays] == len(buffer) for decays, buffer in self._buffers.items())
 
     def optimizer(self, lr: float) -> torch.optim.Optimizer:
         """AdamW over the two buffers."""

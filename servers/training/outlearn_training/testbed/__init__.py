@@ -17,6 +17,10 @@ __all__ = ["CHECKPOINTS", "TESTBEDS", "Example", "Splits", "Testbed"]
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
+TEACHER_TUNING = FineTuning(epochs=4, lr=5e-4, batch_size=16)
+STUDENT_TUNING = FineTuning(epochs=1, lr=2e-4, batch_size=32)
+
+
 @dataclass(frozen=True)
 class Testbed:
     """A tiny task with its models.
@@ -30,11 +34,11 @@ class Testbed:
     generate: Callable[[int], Splits]
     checkpoints: Path
     question: str
-    template: str
     label_words: tuple[str, str]
     zero_shot_words: tuple[str, str]
-    teacher_tuning: FineTuning
-    student_tuning: FineTuning
+    template: str = "{text}"
+    teacher_tuning: FineTuning = TEACHER_TUNING
+    student_tuning: FineTuning = STUDENT_TUNING
 
 
 TESTBEDS: dict[str, Testbed] = {
@@ -43,32 +47,23 @@ TESTBEDS: dict[str, Testbed] = {
         generate=math.generate,
         checkpoints=CHECKPOINTS / "math",
         question="Is this answer right?",
-        template="{text}",
         label_words=(" no", " yes"),
         zero_shot_words=(" False", " True"),
-        teacher_tuning=FineTuning(epochs=4, lr=5e-4, batch_size=16),
-        student_tuning=FineTuning(epochs=1, lr=2e-4, batch_size=32),
     ),
     "chat": Testbed(
         kind="chat",
         generate=chat.generate,
         checkpoints=CHECKPOINTS / "chat",
         question="Is response B better than response A?",
-        template="{text}",
         label_words=(" first", " second"),
         zero_shot_words=(" A", " B"),
-        teacher_tuning=FineTuning(epochs=4, lr=5e-4, batch_size=16),
-        student_tuning=FineTuning(epochs=1, lr=2e-4, batch_size=32),
     ),
     "code": Testbed(
         kind="code",
         generate=code.generate,
         checkpoints=CHECKPOINTS / "code",
         question="Does this program do what its comment asks?",
-        template="{text}",
         label_words=(" no", " yes"),
         zero_shot_words=(" False", " True"),
-        teacher_tuning=FineTuning(epochs=4, lr=5e-4, batch_size=16),
-        student_tuning=FineTuning(epochs=1, lr=2e-4, batch_size=32),
     ),
 }
