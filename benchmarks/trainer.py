@@ -58,27 +58,39 @@ BENCHES = (
 )
 
 
-def measure(bench: Bench, folder: Path, rounds: int) -> tuple[Seconds, Seconds, dict[str, int]]:
-    """Seconds for training and for predicting by peer, and the real tokens of both jobs."""
+@dataclass(frozen=True)
+class Measured:
+    """Seconds a round by peer, real tokens of both jobs, and FLOP/s of a matrix product beside each training."""
+
+    training: Seconds
+    predicting: Seconds
+    tokens: dict[str, int]
+    floors: list[float]
+    padding: float
+
+
+def measure(bench: Bench, folder: Path, rounds: int) -> Measured:
+    """All peers in turn, in every round."""
     shape = bench.shape
     prompts, asked = write_prompts(shape, shape.batch * shape.steps), write_prompts(shape, shape.predicted, seed=1)
     labels = [index % 2 for index in range(len(prompts))]
     peers = {name: MAKERS[name](folder, shape.batch, bench.rank) for name in bench.peers}
-    training, predicting = defaultdict(list), defaultdict(list)
+    training, predicting, floors = defaultdict(list), defaultdict(list), []
     for turn in range(rounds + 1):  # the first one only warms up
         for name, peer in peers.items():
             console.log(f"{bench.name}, round {turn} of {rounds}: {name}")
             seconds = peer.predict(asked) if isinstance(peer, Asked) else None
             if turn == 0:
                 _check(peers["ours"], peer)
+            if turn and name == "ours":
+                floors.append(gemm_floor())
             trained = peer.train(prompts, labels, shape.steps if turn else 1, seed=turn)
             if turn:
                 training[name].append(trained)
             if turn and seconds is not None:
                 predicting[name].append(seconds)
     tokens = {"training": sum(map(_length, prompts)), "predicting": sum(map(_length, asked))}
-    console.log(f"{bench.name}: a padded batch has {_padding(prompts, shape.batch):.2f} times its real tokens")
-    return training, predicting, tokens
+    return Measured(training, predicting, tokens, floors, _padding(prompts, shape.batch))
 
 
 def sweep(shape: Shape, folder: Path) -> dict[str, float]:
@@ -131,10 +143,12 @@ def gemm_floor() -> float:
     return 2 * 1024**3 / statistics.median(times)
 
 
-def utilisation(bench: Bench, folder: Path, tokens: int, seconds: Sequence[float], floor: float) -> float:
+def utilisation(bench: Bench, folder: Path, measured: Measured) -> float:
     """Model FLOPs utilisation: 6 FLOP (LoRA: 4) a real token and parameter of the blocks, over the floor's."""
     blocks, _ = parameters(folder)
-    return (4 if bench.rank else 6) * blocks * tokens / statistics.median(seconds) / floor
+    flops = (4 if bench.rank else 6) * blocks * measured.tokens["training"]
+    pairs = zip(measured.training["ours"], measured.floors, strict=True)
+    return statistics.median(flops / seconds / floor for seconds, floor in pairs)
 
 
 def _check(ours: Peer, peer: Peer) -> None:
@@ -164,23 +178,21 @@ def run(rounds: int, quick: bool) -> dict[str, object]:
     ratios: dict[str, float] = {}
     used: dict[str, float] = {}
     speeds: dict[str, dict[str, int]] = {}
-    floor = gemm_floor()
+    padding: dict[str, float] = {}
+    floors: list[float] = []
     for bench in BENCHES[:1] if quick else BENCHES:
         with tempfile.TemporaryDirectory() as folder:
             path = write_model(bench.shape, Path(folder))
-            training, predicting, tokens = measure(bench, path, rounds if bench.shape.name == "1m" else min(rounds, 2))
+            measured = measure(bench, path, rounds if bench.shape.name == "1m" else min(rounds, 2))
             for peer in bench.peers[1:]:
-                ratios[f"train_{bench.name}_vs_{peer}"] = _ratio(training, peer)
-                if peer in predicting:
-                    ratios[f"predict_{bench.shape.name}_vs_{peer}"] = _ratio(predicting, peer)
-            used[f"train_{bench.name}"] = round(
-                utilisation(bench, path, tokens["training"], training["ours"], floor), 3
-            )
-            for job, seconds in (("train", training), ("predict", predicting)):
-                count = tokens["training" if job == "train" else "predicting"]
-                speeds[f"{job}_{bench.name}"] = {
-                    peer: round(count / statistics.median(times)) for peer, times in seconds.items()
-                }
+                ratios[f"train_{bench.name}_vs_{peer}"] = _ratio(measured.training, peer)
+                if peer in measured.predicting:
+                    ratios[f"predict_{bench.shape.name}_vs_{peer}"] = _ratio(measured.predicting, peer)
+            used[f"train_{bench.name}"] = round(utilisation(bench, path, measured), 3)
+            speeds[f"train_{bench.name}"] = _speeds(measured.tokens["training"], measured.training)
+            speeds[f"predict_{bench.name}"] = _speeds(measured.tokens["predicting"], measured.predicting)
+            padding[bench.name] = round(measured.padding, 2)
+            floors += measured.floors
             if bench.shape.name == "1m":
                 whole = sweep(bench.shape, path)
                 ratios["sweep_1m_vs_hf"] = round(whole["hf"] / whole["ours"], 2)
@@ -188,7 +200,19 @@ def run(rounds: int, quick: bool) -> dict[str, object]:
                 memory = {who: peak_memory(who, path) for who in ("ours", "hf")}
                 ratios["peak_memory_lora_05b_vs_hf"] = round(memory["hf"] / memory["ours"], 2)
                 speeds["peak_memory_lora_05b_mib"] = {who: round(1024 * gib) for who, gib in memory.items()}
-    return {"ratios": ratios, "mfu": used, "per_second": speeds, "machine": _machine(floor), "rounds": rounds}
+    return {
+        "ratios": ratios,
+        "mfu": used,
+        "per_second": speeds,
+        "padded_over_real_tokens": padding,
+        "machine": _machine(statistics.median(floors)),
+        "rounds": rounds,
+    }
+
+
+def _speeds(tokens: int, seconds: Seconds) -> dict[str, int]:
+    """Real tokens a second by peer, the median over rounds."""
+    return {peer: round(tokens / statistics.median(times)) for peer, times in seconds.items()}
 
 
 def _machine(floor: float) -> dict[str, object]:
