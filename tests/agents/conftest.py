@@ -19,7 +19,8 @@ from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_filesystem.server import build as build_filesystem
 from outlearn_filesystem.settings import FilesystemSettings
 from outlearn_forum.server import build as build_forum
-from outlearn_training.queue import Run, RunQueue
+from outlearn_training.claims import Claims
+from outlearn_training.queue_tables import Run
 from outlearn_training.server import build as build_training
 from outlearn_training.settings import TrainingSettings
 
@@ -32,18 +33,18 @@ class InstantExecutor:
 
     def __init__(self, settings: TrainingSettings, accuracy: Accuracy) -> None:
         self._home = settings.home
-        self._queue = RunQueue(settings.database("training"))
+        self._claims = Claims(settings.database("training"))
         self._accuracy = accuracy
 
     def ensure(self) -> None:
-        while (run := self._queue.claim(0, lambda _: False)) is not None:
-            accuracy = self._accuracy(run)
+        while (claim := self._claims.claim(0, lambda _: False)) is not None:
+            accuracy = self._accuracy(claim.run)
             if np.isnan(accuracy):
-                self._queue.finish(run.run_id, "failed", "ZeroDivisionError in line 3")
+                self._claims.end(claim.run.run_id, "failed", "ZeroDivisionError in line 3")
                 continue
-            for seed in run.seeds if run.kind == "full" else ():
-                self._sign(run, seed, accuracy)
-            self._queue.finish(run.run_id, "done", "done")
+            if claim.run.kind == "full":
+                self._sign(claim.run, claim.seed, accuracy)
+            self._claims.seed_done(claim)
 
     def stop(self) -> None:
         pass

@@ -84,7 +84,7 @@ class MethodSandbox:
             finally:
                 output_end.close()
                 events_end.close()
-            watch = _Watch(channel, output, events, log, job.out, self._settings, on_event)
+            watch = _Watch(channel, output, events, log, job, self._settings, on_event)
             try:
                 watch.until_exit(should_stop)
             except EOFError:
@@ -111,12 +111,13 @@ class _Watch:
         output: "_End",
         events: "_End",
         log: Path,
-        out: Path,
+        job: Job,
         settings: TrainingSettings,
         on_event: Callable[[Event], None],
     ) -> None:
         self._channel, self._output, self._events = channel, output.take(), events.take()
-        self._log, self._out, self._settings, self._on_event = log, out, settings, on_event
+        self._log, self._seed, self._out, self._settings, self._on_event = log, job.seed, job.out, settings, on_event
+        self._logged = _size(log)
         self._deadline = time.monotonic() + settings.seed_seconds
         self._partial, self._answers = b"", b""
         self._error = ""
@@ -164,13 +165,16 @@ class _Watch:
         return bool(data)
 
     def _keep(self, data: bytes) -> None:
-        size = self._log.stat().st_size if self._log.exists() else 0
+        size = _size(self._log)
         room = self._settings.log_bytes - size
+        if data and size != self._logged:  # another seed of the run wrote meanwhile
+            data = f"\n# seed {self._seed}\n".encode() + data
         if data and room > 0:
             with self._log.open("ab") as file:
                 file.write(data[:room])
                 if len(data) > room:
                     file.write(b"\n[the rest of the output is not kept]\n")
+                self._logged = file.tell()
 
     def _take_events(self, data: bytes) -> None:
         *lines, self._partial = (self._partial + data).split(b"\n")
@@ -234,6 +238,10 @@ def _parse_event(line: bytes) -> Event:
     if all(_is_number(event.get(name)) for name in ("step", "steps", "loss_nats")) and event["steps"] >= 1:
         return {name: event[name] for name in ("step", "steps", "loss_nats")}
     return {}
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
 
 
 def _is_number(value: object) -> bool:

@@ -27,7 +27,8 @@ from outlearn.types import (
 from outlearn_training.catalogue import find_method, methods
 from outlearn_training.executor import Executor
 from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
-from outlearn_training.queue import RunQueue, Submission
+from outlearn_training.queue import RunQueue
+from outlearn_training.queue_tables import Submission
 from outlearn_training.settings import TrainingSettings
 
 log = structlog.get_logger("outlearn.training")

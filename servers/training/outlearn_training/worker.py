@@ -1,4 +1,4 @@
-"""A worker process: takes runs from the queue, runs each seed in the sandbox and has the predictor sign for it."""
+"""A worker process: claims seeds of queued runs, runs each in the sandbox and has the predictor sign for it."""
 
 import os
 import shutil
@@ -9,7 +9,6 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import structlog
 
@@ -17,9 +16,10 @@ from outlearn.artifacts import LocalArtifactStore
 from outlearn.errors import MethodError, OutlearnError
 from outlearn.logs import configure_logging
 from outlearn_training.catalogue import is_registered
+from outlearn_training.claims import Claim, Claims
 from outlearn_training.job import Job
 from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
-from outlearn_training.queue import Run, RunQueue
+from outlearn_training.queue_tables import Run
 from outlearn_training.sandbox import MAX_METRICS, Event, MethodSandbox
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.slots import give_way, hold_slot, slot_is_alive
@@ -30,7 +30,7 @@ log = structlog.get_logger("outlearn.worker")
 
 
 class Worker:
-    """Runs one run at a time. What it needs to go on after a kill is in the queue and in the receipts."""
+    """Runs one seed at a time. What it needs to go on after a kill is in the queue and in the receipts."""
 
     def __init__(self, settings: TrainingSettings, slot: int) -> None:
         self._settings = settings
@@ -40,53 +40,54 @@ class Worker:
         self._sandbox.start()
         from outlearn_training.predictor import Predictor  # it imports torch, as the sandbox's host does meanwhile
 
-        self._queue = RunQueue(settings.database("training"))
+        self._claims = Claims(settings.database("training"))
         self._artifacts = LocalArtifactStore(settings.home / "artifacts")
         self._predictor = Predictor(settings.home, self._artifacts)
 
     def work(self) -> None:
         """Work until there was nothing to do for `worker_idle_seconds`, or a calibration needs the slot."""
-        idle_since = time.monotonic()
+        idle_since, last = time.monotonic(), ""
         try:
             while time.monotonic() - idle_since < self._settings.worker_idle_seconds:
-                run = self._queue.claim(self._slot, partial(slot_is_alive, self._settings.home))
-                if run is not None:
-                    self._run(run)
-                    idle_since = time.monotonic()
-                if give_way(self._settings.home, idle=run is None):
+                claim = self._claims.claim(self._slot, partial(slot_is_alive, self._settings.home), going_on=last)
+                between_runs = claim is None or last not in ("", claim.run.run_id)
+                if between_runs and give_way(self._settings.home, idle=claim is None):
+                    if claim is not None:
+                        self._claims.give_back(claim)
                     break
-                if run is None:
+                if claim is None:
                     time.sleep(POLL_SECONDS)
+                else:
+                    self._run(claim)
+                    idle_since, last = time.monotonic(), claim.run.run_id
         finally:
             self._sandbox.close()
 
-    def _run(self, run: Run) -> None:
+    def _run(self, claim: Claim) -> None:
+        run = claim.run
         log.info(
-            "run",
+            "seed",
             sandbox=describe_mechanisms(self._mechanisms),
             run_id=run.run_id,
+            seed=claim.seed,
             agent=run.agent,
             method=run.method,
             kind=run.kind,
         )
         try:
-            done = self._predictor.signed_seeds(run.run_id)
-            for seed in run.seeds:
-                if seed not in done:
-                    self._run_seed(run, seed)
+            if claim.seed not in self._predictor.signed_seeds(run.run_id):
+                self._run_seed(claim)
+            self._claims.seed_done(claim)
         except OutlearnError as error:
             cancelled = isinstance(error, MethodError) and str(error) == "cancelled"
-            self._queue.finish(run.run_id, "cancelled" if cancelled else "failed", str(error))
+            self._claims.end(run.run_id, "cancelled" if cancelled else "failed", str(error))
             log.info("ended", run_id=run.run_id, error=str(error))
         except SystemExit:
-            self._queue.give_back(run.run_id)
+            self._claims.give_back(claim)
             raise
-        else:
-            text = "done: `evaluate` it" if run.kind == "full" else "done: submit it as a full run to have it scored"
-            self._queue.finish(run.run_id, "done", text)
 
-    def _run_seed(self, run: Run, seed: int) -> None:
-        progress = _Progress(self._queue, run, seed)
+    def _run_seed(self, claim: Claim) -> None:
+        run, seed, progress = claim.run, claim.seed, _Progress(self._claims, claim)
         out = self._settings.home / "scratch" / run.run_id / str(seed)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
@@ -94,9 +95,11 @@ class Worker:
             self._sandbox.run(self._job(run, seed, out), self._log(run, seed), progress.on_event, progress.should_stop)
             if run.kind == "full":
                 self._predictor.sign(run, seed, out, describe_mechanisms(self._mechanisms))
-            progress.seed_done()
+            progress.finish()
         finally:
-            shutil.rmtree(out.parent, ignore_errors=True)
+            shutil.rmtree(out, ignore_errors=True)
+            with suppress(OSError):  # another seed of the run is at work
+                out.parent.rmdir()
 
     def _job(self, run: Run, seed: int, out: Path) -> Job:
         source = self._artifacts.get(run.source_sha256).decode()
@@ -126,15 +129,15 @@ class Worker:
 class _Progress:
     """Reports a seed's progress to the queue, at most twice a second, and learns there of a cancellation."""
 
-    def __init__(self, queue: RunQueue, run: Run, seed: int) -> None:
-        self._queue, self._run = queue, run
-        self._index = run.seeds.index(seed)
+    def __init__(self, claims: Claims, claim: Claim) -> None:
+        self._claims, self._claim = claims, claim
+        self._what = f"seed {claim.run.seeds.index(claim.seed) + 1} of {len(claim.run.seeds)}"
         self._start = time.monotonic()
         self._last = 0.0
         self._charged = 0.0
         self._metrics: dict[str, float] = {}
         self._usage: dict[str, float] = {}
-        self._message = f"seed {self._index + 1} of {len(run.seeds)}"
+        self._message = self._what
         self._share = 0.0
         self._goes_on = True
 
@@ -147,30 +150,29 @@ class _Progress:
         else:
             self._share = max(self._share, min(1.0, event["step"] / event["steps"]))
             step = f"step {event['step']:.0f} of {event['steps']:.0f}, loss {event['loss_nats']:.3f}"
-            self._message = f"seed {self._index + 1} of {len(self._run.seeds)}: {step}"
+            self._message = f"{self._what}: {step}"
 
     def should_stop(self) -> bool:
         """Whether the run was cancelled."""
         if time.monotonic() - self._last >= REPORT_SECONDS:
-            self._report((self._index + 0.95 * self._share) / len(self._run.seeds), seeds_done=self._index)
+            self._report(0.95 * self._share)
         return not self._goes_on
 
-    def seed_done(self) -> None:
-        """Record the whole seed."""
-        self._report((self._index + 1) / len(self._run.seeds), seeds_done=self._index + 1)
+    def finish(self) -> None:
+        """Report what the seed took in all."""
+        self._report(1.0)
         if not self._goes_on:
             raise MethodError("cancelled")
 
-    def _report(self, progress: float, **values: Any) -> None:
+    def _report(self, share: float) -> None:
         self._last = time.monotonic()
-        self._goes_on = self._queue.report(
-            self._run.run_id,
+        self._goes_on = self._claims.report(
+            self._claim,
             seconds=self._last - self._start - self._charged,
-            progress=progress,
+            share=share,
             message=self._message,
             metrics=self._metrics,
             usage=self._usage,
-            **values,
         )
         self._charged = self._last - self._start
 

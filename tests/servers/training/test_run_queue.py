@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from outlearn.errors import BudgetError, ConfigError, NotFoundError
 from outlearn.identity import Caller
-from outlearn_training.queue import MAX_ATTEMPTS, RunQueue, Submission
+from outlearn_training.claims import MAX_ATTEMPTS, Claim, Claims
+from outlearn_training.queue import RunQueue
+from outlearn_training.queue_tables import Submission
 from outlearn_training.slots import hold_slot, slot_is_alive, slot_pid
 
 pytest.importorskip("torch")
@@ -21,13 +23,23 @@ ADA, BOB, OPERATOR = Caller(agent="ada"), Caller(agent="bob"), Caller(agent="op"
 
 
 @pytest.fixture
-def queue(tmp_path: Path) -> RunQueue:
-    return RunQueue(f"sqlite:///{tmp_path / 'training.sqlite'}")
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'training.sqlite'}"
+
+
+@pytest.fixture
+def queue(url: str) -> RunQueue:
+    return RunQueue(url)
+
+
+@pytest.fixture
+def claims(url: str) -> Claims:
+    return Claims(url)
 
 
 def submit(queue: RunQueue, agent: str = "ada", max_waiting: int = 100, **changes: Any) -> str:
     fields = {"task": "toy", "method": "vanilla", "source_sha256": "0" * 64, "params": {}, "kind": "full"}
-    submission = Submission(agent=agent, seeds=(0, 1), **(fields | changes))
+    submission = Submission(**({"agent": agent, "seeds": (0, 1)} | fields | changes))
     return queue.submit(submission, max_waiting=max_waiting).run_id
 
 
@@ -35,63 +47,136 @@ def everybody_lives(slot: int) -> bool:
     return True
 
 
-def test_concurrent_workers_never_claim_the_same_run(queue: RunQueue, tmp_path: Path) -> None:
-    ids = [submit(queue) for _ in range(20)]
-    others = [RunQueue(f"sqlite:///{tmp_path / 'training.sqlite'}") for _ in range(4)]
+def claim(claims: Claims, slot: int, going_on: str = "") -> Claim:
+    found = claims.claim(slot, everybody_lives, going_on)
+    assert found is not None
+    return found
 
-    def claim_all(slot: int) -> list[str]:
-        found = []
-        while (run := others[slot].claim(slot, everybody_lives)) is not None:
-            found.append(run.run_id)
-            others[slot].finish(run.run_id, "done", "")
+
+def finish(claims: Claims, run_id: str) -> None:
+    """Do all the seeds of a run in slot 0."""
+    while (found := claims.claim(0, everybody_lives, run_id)) is not None and found.run.run_id == run_id:
+        claims.seed_done(found)
+
+
+def test_concurrent_workers_never_claim_the_same_seed(queue: RunQueue, url: str) -> None:
+    ids = [submit(queue) for _ in range(20)]
+
+    def claim_all(slot: int) -> list[tuple[str, int]]:
+        claims, found = Claims(url), []
+        while (one := claims.claim(slot, everybody_lives)) is not None:
+            found.append((one.run.run_id, one.seed))
+            claims.seed_done(one)
         return found
 
     with ThreadPoolExecutor(4) as pool:
-        claimed = [run_id for part in pool.map(claim_all, range(4)) for run_id in part]
-    assert sorted(claimed) == sorted(ids)
+        claimed = [seed for part in pool.map(claim_all, range(4)) for seed in part]
+    assert sorted(claimed) == sorted((run_id, seed) for run_id in ids for seed in (0, 1))
+    assert {queue.view(run_id, ADA).status for run_id in ids} == {"done"}
 
 
-def test_agents_take_turns(queue: RunQueue) -> None:
+def test_agents_take_turns(queue: RunQueue, claims: Claims) -> None:
     first, second = submit(queue, "ada"), submit(queue, "ada")
     third = submit(queue, "bob")
-    claimed = [queue.claim(slot, everybody_lives) for slot in range(3)]
-    assert [run.run_id for run in claimed if run] == [first, third, second]
+    assert [claim(claims, slot).run.run_id for slot in range(3)] == [first, third, second]
 
 
-def test_a_run_whose_worker_died_is_queued_again_but_not_for_ever(queue: RunQueue) -> None:
+def test_a_worker_goes_on_with_its_run_before_it_takes_another(queue: RunQueue, claims: Claims) -> None:
+    first, second = submit(queue), submit(queue, "bob")
+    claims.seed_done(claim(claims, 0))
+    assert claim(claims, 0, going_on=first).run.run_id == first
+    assert claim(claims, 1).run.run_id == second
+
+
+def test_an_idle_worker_helps_with_a_run_that_another_is_at(queue: RunQueue, claims: Claims) -> None:
+    run_id = submit(queue, seeds=(5, 6, 7))
+    seeds = [claim(claims, slot) for slot in range(3)]
+    assert [one.seed for one in seeds] == [5, 6, 7]
+    assert claims.claim(3, everybody_lives) is None
+    claims.report(seeds[2], seconds=2, share=0.5, message="")
+    claims.seed_done(seeds[0])
+    view = queue.view(run_id, ADA)
+    assert (view.seeds_done, view.progress, view.seconds_left) == (1, 0.5, 1.0)
+    for one in seeds[1:]:
+        assert queue.view(run_id, ADA).status == "running"
+        claims.seed_done(one)
+    assert (queue.view(run_id, ADA).status, queue.view(run_id, ADA).progress) == ("done", 1.0)
+
+
+def test_a_run_that_waits_comes_before_one_that_could_be_helped(queue: RunQueue, claims: Claims) -> None:
+    submit(queue)
+    claim(claims, 0)
+    waiting = submit(queue)
+    assert claim(claims, 1).run.run_id == waiting
+
+
+def test_when_one_seed_fails_the_others_are_told_to_stop(queue: RunQueue, claims: Claims) -> None:
+    run_id = submit(queue)
+    one, other = claim(claims, 0), claim(claims, 1)
+    claims.end(run_id, "failed", "broken")
+    assert not claims.report(other, seconds=1, share=0.1)
+    claims.seed_done(other)
+    claims.seed_done(one)
+    assert (queue.view(run_id, ADA).status, queue.view(run_id, ADA).message) == ("failed", "broken")
+
+
+def test_a_dead_worker_costs_its_own_seed_and_no_other(queue: RunQueue, claims: Claims) -> None:
+    run_id = submit(queue, seeds=(0, 1, 2))
+    claims.seed_done(claim(claims, 0))
+    lost, alive = claim(claims, 0, run_id), claim(claims, 1)
+    again = claims.claim(2, lambda slot: slot == 1)
+    assert again is not None
+    assert (lost.seed, alive.seed, again.seed) == (1, 2, 1)
+    assert queue.view(run_id, ADA).seeds_done == 1
+
+
+def test_a_run_between_two_seeds_whose_worker_left_is_taken_up(queue: RunQueue, claims: Claims) -> None:
+    submit(queue)
+    claims.seed_done(claim(claims, 0))
+    assert claim(claims, 1).seed == 1
+
+
+def test_a_cancelled_run_that_nobody_is_at_has_ended(queue: RunQueue, claims: Claims) -> None:
+    run_id = submit(queue)
+    claims.seed_done(claim(claims, 0))
+    assert queue.cancel(run_id, ADA).status == "running"
+    assert claims.claim(0, everybody_lives) is None
+    assert queue.view(run_id, ADA).status == "cancelled"
+
+
+def test_a_run_whose_worker_died_is_queued_again_but_not_for_ever(queue: RunQueue, claims: Claims) -> None:
     run_id = submit(queue)
     for _ in range(MAX_ATTEMPTS):
-        run = queue.claim(1, lambda slot: False)
+        run = claims.claim(1, lambda slot: False)
         assert run is not None
-        assert run.run_id == run_id
-    assert queue.claim(1, lambda slot: False) is None
+        assert run.run.run_id == run_id
+    assert claims.claim(1, lambda slot: False) is None
     view = queue.view(run_id, ADA)
     assert (view.status, "died 3 times" in view.message) == ("failed", True)
 
 
-def test_a_living_workers_run_is_left_alone(queue: RunQueue) -> None:
-    submit(queue)
-    assert queue.claim(0, everybody_lives) is not None
-    assert queue.claim(1, everybody_lives) is None
+def test_a_living_workers_seed_is_left_alone(queue: RunQueue, claims: Claims) -> None:
+    submit(queue, seeds=(0,))
+    claim(claims, 0)
+    assert claims.claim(1, everybody_lives) is None
 
 
-def test_a_finished_run_does_not_change(queue: RunQueue) -> None:
+def test_a_finished_run_does_not_change(queue: RunQueue, claims: Claims) -> None:
     run_id = submit(queue)
-    queue.claim(0, everybody_lives)
-    queue.finish(run_id, "done", "well")
-    assert not queue.report(run_id, seconds=1, progress=0.1)
-    queue.finish(run_id, "failed", "late")
+    one = claim(claims, 0)
+    claims.seed_done(one)
+    finish(claims, run_id)
+    assert not claims.report(one, seconds=1, share=0.1)
+    claims.end(run_id, "failed", "late")
     assert queue.cancel(run_id, ADA).status == "done"
     view = queue.view(run_id, ADA)
-    assert (view.status, view.message, view.progress) == ("done", "well", 1.0)
+    assert (view.status, view.message, view.progress) == ("done", "done: `evaluate` it", 1.0)
 
 
-def test_seconds_add_up_over_reports_and_attempts(queue: RunQueue) -> None:
+def test_seconds_add_up_over_reports_and_attempts(queue: RunQueue, claims: Claims) -> None:
     run_id = submit(queue)
-    queue.claim(0, everybody_lives)
-    assert queue.report(run_id, seconds=1.5, progress=0.1)
-    queue.claim(0, everybody_lives)
-    assert queue.report(run_id, seconds=2.0, progress=0.1)
+    assert claims.report(claim(claims, 0), seconds=1.5, share=0.1)
+    assert claims.report(claim(claims, 0), seconds=2.0, share=0.1)
     assert queue.view(run_id, ADA).device_seconds == 3.5
 
 
@@ -143,27 +228,33 @@ def test_events_have_finite_numbers_only() -> None:
     assert _parse_event(b'{"step": 1, "steps": 2, "loss_nats": Infinity}') == {}
 
 
-def test_a_run_given_back_does_not_use_up_its_attempts(queue: RunQueue) -> None:
+def test_a_run_given_back_does_not_use_up_its_attempts(queue: RunQueue, claims: Claims) -> None:
     run_id = submit(queue)
     for _ in range(MAX_ATTEMPTS - 1):
-        queue.claim(0, everybody_lives)  # the worker in this slot died, or it would not ask again
+        claim(claims, 0)  # the worker in this slot died, or it would not ask again
     for _ in range(2 * MAX_ATTEMPTS):
-        claimed = queue.claim(0, everybody_lives)
-        assert claimed is not None
-        queue.give_back(claimed.run_id)
+        claims.give_back(claim(claims, 0))
         assert queue.view(run_id, ADA).status == "queued"
 
 
-def test_a_cancelled_run_that_is_given_back_has_ended(queue: RunQueue) -> None:
+def test_a_run_of_which_one_seed_is_given_back_goes_on(queue: RunQueue, claims: Claims) -> None:
     run_id = submit(queue)
-    queue.claim(0, everybody_lives)
+    given, other = claim(claims, 0), claim(claims, 1)
+    claims.give_back(given)
+    assert queue.view(run_id, ADA).status == "running"
+    assert claim(claims, 2).seed == given.seed
+    assert other.seed != given.seed
+
+
+def test_a_cancelled_run_that_is_given_back_has_ended(queue: RunQueue, claims: Claims) -> None:
+    run_id = submit(queue)
+    one = claim(claims, 0)
     queue.cancel(run_id, ADA)
-    queue.give_back(run_id)
+    claims.give_back(one)
     assert queue.view(run_id, ADA).status == "cancelled"
 
 
-def test_a_run_that_is_done_has_done_all_its_seeds(queue: RunQueue) -> None:
+def test_a_run_that_is_done_has_done_all_its_seeds(queue: RunQueue, claims: Claims) -> None:
     run_id = submit(queue)
-    queue.claim(0, everybody_lives)
-    queue.finish(run_id, "done", "")
+    finish(claims, run_id)
     assert queue.view(run_id, ADA).seeds_done == 2
