@@ -1,7 +1,7 @@
-"""Calibration on the executor's device slots: a process for each seed, side by side in as many slots as are free.
+"""Calibration on the executor's device slots: seeds side by side in as many processes as there are free slots.
 
-A seed's process inherits two locks, on its slot and on the seed, so the kernel frees both however it ends. Another
-calibration of the same task leaves a locked seed to it.
+A process inherits the lock on its slot, so the kernel frees that however it ends, and trains one seed after another
+unless a worker waits for the slot. Another calibration of the same task leaves a locked seed to this one.
 """
 
 import fcntl
@@ -62,11 +62,12 @@ class SlotTraining:
         waiting, running = list(seeds), list[_SeedProcess]()
         try:
             while waiting or running:
-                for process in [one for one in running if one.has_ended()]:
-                    running.remove(process)
                 waiting = [seed for seed in waiting if not kept.path(seed).exists() or kept.read(seed) is None]
+                for process in list(running):
+                    if process.is_idle() and not self._go_on(process, task[0], kept, waiting):
+                        process.stop()
+                        running.remove(process)
                 while waiting and (started := self._start_one(task[0], kept, waiting)):
-                    waiting.remove(started.seed)
                     running.append(started)
                 self._ask(waiting, running)
                 left = sum(1 - process.share for process in running) + len(waiting)
@@ -77,23 +78,34 @@ class SlotTraining:
             for process in running:
                 process.stop()
 
-    def _start_one(self, card: TaskCard, kept: KeptSeeds, waiting: Sequence[int]) -> "_SeedProcess | None":
-        """Start the first seed that no other calibration is at, where there is a slot."""
-        if (seed_lock := _first_lock(kept, waiting)) is None:
+    def _start_one(self, card: TaskCard, kept: KeptSeeds, waiting: list[int]) -> "_SeedProcess | None":
+        """Start a process in a free slot, with the first seed that no other calibration is at."""
+        if (seed_lock := _take_first(kept, waiting)) is None:
             self._reason = "for another calibration of this task"
             return None
         seed, lock = seed_lock
-        with lock:
-            free = (slot for slot in range(self._slots) if not slot_is_held(self._home, slot))
-            slot = None if worker_is_wanted(self._home) else next(free, None)
-            if slot is None or (slot_file := take_slot(self._home, slot)) is None:
-                self._reason = "for a device"
-                return None
-            with slot_file:
-                job = SeedJob(home=self._home.resolve(), card=card, seed=seed)
-                log = self._home / "logs" / f"calibrate-{card.name}-{seed}.log"
-                environment = slot_environment(self._settings, slot, self._gpus)
-                return _SeedProcess.start(job, environment, log, (lock.fileno(), slot_file.fileno()))
+        free = (slot for slot in range(self._slots) if not slot_is_held(self._home, slot))
+        slot = None if worker_is_wanted(self._home) else next(free, None)
+        if slot is None or (slot_file := take_slot(self._home, slot)) is None:
+            self._reason = "for a device"
+            waiting.insert(0, seed)
+            lock.close()
+            return None
+        with slot_file:
+            log = self._home / "logs" / f"calibrate-{card.name}-{seed}.log"
+            process = _SeedProcess.start(log, slot_environment(self._settings, slot, self._gpus), slot_file)
+            process.train(self._job(card, seed), lock)
+            return process
+
+    def _go_on(self, process: "_SeedProcess", card: TaskCard, kept: KeptSeeds, waiting: list[int]) -> bool:
+        """Give a process its next seed; False where there is none, or a worker is to have the slot."""
+        if worker_is_wanted(self._home) or (seed_lock := _take_first(kept, waiting)) is None:
+            return False
+        process.train(self._job(card, seed_lock[0]), seed_lock[1])
+        return True
+
+    def _job(self, card: TaskCard, seed: int) -> SeedJob:
+        return SeedJob(home=self._home.resolve(), card=card, seed=seed)
 
     def _ask(self, waiting: Sequence[int], running: Sequence["_SeedProcess"]) -> None:
         """Ask for a slot where one is needed, and not again and again while a worker is on its way out."""
@@ -110,16 +122,17 @@ class SlotTraining:
 
 @dataclass
 class _SeedProcess:
-    seed: int
     log: Path
     process: subprocess.Popen[bytes]
+    seed: int = -1
     what: str = "starting"
     share: float = 0.0
     error: str = ""
+    _lock: IO[bytes] | None = None
     _partial: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def start(cls, job: SeedJob, environment: dict[str, str], log: Path, locks: tuple[int, int]) -> "_SeedProcess":
+    def start(cls, log: Path, environment: dict[str, str], slot_file: IO[str]) -> "_SeedProcess":
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
             process = subprocess.Popen(
@@ -128,30 +141,34 @@ class _SeedProcess:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env=environment,
-                pass_fds=locks,
+                pass_fds=[slot_file.fileno()],
                 bufsize=0,
                 start_new_session=True,
             )
-        made = cls(job.seed, log, process)
-        with suppress(BrokenPipeError), made._pipe("stdin") as stdin:
-            stdin.write(job.model_dump_json().encode())
+        made = cls(log, process)
         os.set_blocking(made._pipe("stdout").fileno(), False)
         return made
 
-    def has_ended(self) -> bool:
-        """Take in what it says, and whether it has trained its seed. Raises as `SlotTraining` does."""
+    def train(self, job: SeedJob, lock: IO[bytes]) -> None:
+        """Have it train a seed. The lock on the seed is held until that is done."""
+        self.seed, self.what, self.share, self._lock = job.seed, "starting", 0.0, lock
+        with suppress(BrokenPipeError):  # it died: `is_idle` will say so
+            self._pipe("stdin").write(job.model_dump_json().encode() + b"\n")
+
+    def is_idle(self) -> bool:
+        """Take in what it says, and whether its seed is trained. Raises as `SlotTraining` does."""
         code = self.process.poll()
         self._listen()
-        if code is None:
-            return False
-        self._pipe("stdout").close()
         if self.error:
             raise OutlearnError(self.error)
-        if code:
+        if code is not None:
             raise OutlearnError(
                 f"the training of seed {self.seed} died ({code}), probably for want of memory; what it said is in "
                 f"{str(self.log)!r}. The seeds that are done are kept: run `outlearn calibrate` again"
             )
+        if self.share < 1:
+            return False
+        self._unlock()
         return True
 
     def stop(self) -> None:
@@ -162,7 +179,9 @@ class _SeedProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self._pipe("stdout").close()
+        for name in ("stdin", "stdout"):
+            self._pipe(name).close()
+        self._unlock()
 
     def _listen(self) -> None:
         *lines, self._partial = (self._partial + (self._pipe("stdout").read() or b"")).split(b"\n")
@@ -171,35 +190,45 @@ class _SeedProcess:
             self.what, self.share = said.get("what", self.what), said.get("share", self.share)
             self.error = said.get("error", self.error)
 
+    def _unlock(self) -> None:
+        if self._lock:
+            self._lock.close()
+        self._lock = None
+
     def _pipe(self, name: str) -> IO[bytes]:
         pipe: IO[bytes] = getattr(self.process, name)
         return pipe
 
 
-def _first_lock(kept: KeptSeeds, seeds: Sequence[int]) -> tuple[int, IO[bytes]] | None:
-    """The first of the seeds that no other calibration is at, locked until the file and its copies are closed."""
-    for seed in seeds:
+def _take_first(kept: KeptSeeds, waiting: list[int]) -> tuple[int, IO[bytes]] | None:
+    """Take the first seed that no other calibration is at; it is locked until the file is closed."""
+    for seed in waiting:
         path = kept.path(seed).with_suffix(".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")
         with suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            waiting.remove(seed)
             return seed, file
         file.close()
     return None
 
 
 def main() -> None:
-    """Train the seed of the job on stdin; progress and errors go to stdout, a line of JSON each."""
+    """Train the seeds of the jobs on stdin, one a line; progress and errors go to stdout, a line of JSON each."""
     from outlearn_training.calibrate import find_task
 
     die_with_parent()
-    say = _Channel()
-    job = SeedJob.model_validate_json(sys.stdin.buffer.read())
+    say, trainers = _Channel(), dict[tuple[Path, TaskCard], SeedTrainer]()
     try:
-        _, pool, secret = find_task(job.home, job.card.name)
-        found = SeedTrainer((job.card, pool, secret)).train(job.seed, say.progress)
-        KeptSeeds(job.home, job.card).write(job.seed, found)
+        for line in sys.stdin.buffer:
+            job = SeedJob.model_validate_json(line)
+            if (job.home, job.card) not in trainers:
+                _, pool, secret = find_task(job.home, job.card.name)
+                trainers[job.home, job.card] = SeedTrainer((job.card, pool, secret))
+            found = trainers[job.home, job.card].train(job.seed, say.progress)
+            KeptSeeds(job.home, job.card).write(job.seed, found)
+            say.done()
     except OutlearnError as error:
         say.error(str(error))
         raise SystemExit(1) from None
@@ -217,11 +246,18 @@ class _Channel:
         """Report, but not all the time."""
         if time.monotonic() - self._last > REPORT_SECONDS:
             self._last = time.monotonic()
-            print(json.dumps({"what": what, "share": share}), file=self._file, flush=True)
+            self._say({"what": what, "share": min(share, 0.99)})
+
+    def done(self) -> None:
+        """The seed's predictions are kept."""
+        self._say({"share": 1.0})
 
     def error(self, message: str) -> None:
         """Say why there are no predictions."""
-        print(json.dumps({"error": message}), file=self._file, flush=True)
+        self._say({"error": message})
+
+    def _say(self, what: dict[str, object]) -> None:
+        print(json.dumps(what), file=self._file, flush=True)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,20 @@ def prepared(home: Path) -> Prepared:
     return home, find_task(home, "mine")
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list["subprocess.Popen[bytes]"]:
+    """The processes that are started in this test."""
+    processes: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def start(*args: object, **options: object) -> "subprocess.Popen[bytes]":
+        processes.append(popen(*args, **options))  # type: ignore[call-overload]
+        return processes[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    return processes
+
+
 def settings(home: Path, workers: int = 1) -> TrainingSettings:
     return TrainingSettings(home=home, workers=workers)
 
@@ -76,6 +90,15 @@ def test_seeds_side_by_side_in_processes_are_the_same_as_one_after_another_here(
         assert other
         assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in vars(one))
     assert not any(slot_is_held(home, slot) for slot in range(2))
+
+
+def test_a_process_goes_on_to_the_next_seed_while_no_worker_waits(
+    prepared: Prepared, started: list["subprocess.Popen[bytes]"]
+) -> None:
+    home, task = prepared
+    kept = KeptSeeds(home, task[0])
+    SlotTraining(settings(home))(task, kept, [0, 1, 2], nothing)
+    assert (len(started), kept.missing([0, 1, 2])) == (1, [])
 
 
 def test_it_says_that_it_waits_for_a_device_and_asks_for_one(prepared: Prepared) -> None:
@@ -114,11 +137,11 @@ def test_an_interrupt_ends_the_processes_and_frees_their_slots(prepared: Prepare
 def test_a_seed_that_another_calibration_is_at_is_left_to_it(prepared: Prepared) -> None:
     home, task = prepared
     kept, heard = KeptSeeds(home, task[0]), list[str]()
-    from outlearn_training.calibration_slots import _first_lock
+    from outlearn_training.calibration_slots import _take_first
 
-    locked = _first_lock(kept, [4])
+    locked = _take_first(kept, [4])
     assert locked
-    assert _first_lock(kept, [4]) is None
+    assert _take_first(kept, [4]) is None
 
     def report(what: str, _share: float) -> None:
         heard.append(what)
@@ -138,17 +161,9 @@ def test_what_prevents_the_training_of_a_seed_is_said(prepared: Prepared, tmp_pa
 
 
 def test_a_process_that_is_killed_is_an_error_that_says_what_to_do(
-    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepared, started: list["subprocess.Popen[bytes]"]
 ) -> None:
     home, task = prepared
-    started: list[subprocess.Popen[bytes]] = []
-    popen = subprocess.Popen
-
-    def start(*args: object, **options: object) -> "subprocess.Popen[bytes]":
-        started.append(popen(*args, **options))  # type: ignore[call-overload]
-        return started[-1]
-
-    monkeypatch.setattr(subprocess, "Popen", start)
 
     def kill(_what: str, _share: float) -> None:
         started[0].send_signal(signal.SIGKILL)

@@ -9,7 +9,8 @@ from outlearn_training.fast.decoder import Decoder
 from outlearn_training.fast.layout import Packed, Row, by_budget, pack
 
 KEPT_BYTES = 2 * 2**30
-COMPUTE_TOKENS = 4096
+COMPUTE_TOKENS = {"cpu": 1}
+"""A batch: on the CPU one prompt, whose states then have the same bits whatever else is trained; elsewhere 4,096."""
 
 
 class FrozenStates:
@@ -34,7 +35,7 @@ class FrozenStates:
         missing = [list(one) for one in dict.fromkeys(map(tuple, prompts)) if one not in self._kept]
         found = {tuple(prompt): self._kept[tuple(prompt)] for prompt in prompts if tuple(prompt) in self._kept}
         rows = [Row((index,), 0, len(prompt)) for index, prompt in enumerate(missing)]
-        for batch in by_budget(rows, COMPUTE_TOKENS):
+        for batch in by_budget(rows, COMPUTE_TOKENS.get(device.type, 4096)):
             chosen = [missing[row.members[0]] for row in batch]
             packed = pack(chosen, device=device)
             states = self._decoder.frozen_states(packed)
