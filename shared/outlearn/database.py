@@ -18,6 +18,7 @@ from sqlalchemy.schema import CreateColumn
 
 from outlearn.errors import ConfigError
 from outlearn.files import locked
+from outlearn.logs import redact
 
 BUSY_SECONDS = 30
 WRITE_LOCK = int.from_bytes(b"outlearn", "big")
@@ -34,7 +35,7 @@ def open_database(url: str, tables: MetaData) -> Engine:
     except ModuleNotFoundError as error:
         raise ConfigError(f"the database needs {error.name!r}; pip install 'outlearn[postgres]'") from error
     except SQLAlchemyError as error:
-        raise ConfigError(f"not a database URL ({error}); such as sqlite:///file.sqlite") from error
+        raise ConfigError(redact(f"not a database URL ({error}); such as sqlite:///file.sqlite")) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

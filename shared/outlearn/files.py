@@ -25,6 +25,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 def create_once(path: Path, data: bytes, *, mode: int = 0o600) -> bytes:
     """Write `data` unless `path` exists; return what it holds. Of two processes that race, one wins and both agree."""
+    if path.exists():
+        return path.read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft(path)
     try:

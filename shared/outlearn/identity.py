@@ -2,16 +2,21 @@
 
 import hashlib
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
-from outlearn.errors import ConfigError
+from outlearn.errors import ConfigError, ConflictError, NotFoundError
 from outlearn.files import locked, write_atomic
 
 AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 Role = Literal["agent", "operator"]
+GRACE = timedelta(seconds=60)
 
 
 class Caller(BaseModel):
@@ -27,52 +32,146 @@ class Caller(BaseModel):
         return self.role == "operator"
 
 
-_CALLERS = TypeAdapter(dict[str, Caller])
+class Grant(Caller):
+    """What a token stands for."""
+
+    created_at: AwareDatetime
+    rotated_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
+
+    @cached_property
+    def caller(self) -> Caller:
+        return Caller(agent=self.agent, role=self.role)
+
+    def holds(self, now: datetime) -> bool:
+        """Whether the token is good at `now`."""
+        return self.expires_at is None or now < self.expires_at
+
+    @property
+    def issued_at(self) -> datetime:
+        return self.rotated_at or self.created_at
+
+    def ending(self, moment: datetime) -> "Grant":
+        """This grant, good until `moment` at most."""
+        return self.model_copy(update={"expires_at": min(moment, self.expires_at or moment)})
+
+    def renewed(self, now: datetime) -> "Grant":
+        """A grant from `now` on that lasts as long as this one did."""
+        ends = now + (self.expires_at - self.issued_at) if self.expires_at else None
+        return self.model_copy(update={"rotated_at": now, "expires_at": ends})
+
+
+Grants = dict[str, Grant]
+_GRANTS = TypeAdapter(Grants)
 
 
 class TokenFile:
-    """Bearer tokens, hashed at rest: a JSON object from SHA-256 of the token to its caller.
+    """Bearer tokens, hashed at rest: a JSON object from SHA-256 of the token to what it stands for.
 
-    The file is read again when it changes, so tokens can be added and revoked while servers run.
+    The file is read again when it changes, so what is issued, rotated and revoked holds in running servers at once.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._stamp: tuple[int, int, int] | None = None
-        self._callers: dict[str, Caller] = {}
+        self._grants: Grants = {}
 
     def verify(self, token: str) -> Caller | None:
         """The caller that holds `token`, or None."""
-        return self.read().get(_digest(token))
+        # looked up by digest: what the time of the search tells about a digest does not lead back to 256 random bits
+        grant = self.read().get(_digest(token))
+        return grant.caller if grant and grant.holds(datetime.now(UTC)) else None
 
-    def issue(self, agent: str, role: Role = "agent") -> str:
-        """Make a token for `agent`. It is returned once and cannot be read back.
+    def issue(self, agent: str, role: Role = "agent", lifetime: timedelta | None = None) -> str:
+        """Make a token for `agent`. It is returned once and cannot be read back. Earlier tokens stay as they are.
 
         Raises:
             ConfigError: `agent` is not a name that an agent can have, or the file is not a token file.
+            ConflictError: the name has the other role.
         """
+        now = datetime.now(UTC)
         try:
-            caller = Caller(agent=agent, role=role)
+            grant = Grant(agent=agent, role=role, created_at=now, expires_at=now + lifetime if lifetime else None)
         except ValidationError:
             raise ConfigError(f"{agent!r} cannot be an agent's name; use up to 32 of a-z, 0-9, '-' and '_'") from None
-        token = f"outlearn_{secrets.token_urlsafe(32)}"
-        with locked(self._path):
-            known = self.read() if self._path.exists() else {}
-            write_atomic(self._path, _CALLERS.dump_json({**known, _digest(token): caller}, indent=1), mode=0o600)
+        token = _new_token()
+        with self._changing() as grants:
+            if any(one.agent == agent and one.role != role for one in grants.values()):
+                raise ConflictError(
+                    f"{agent!r} has another role than {role!r}; choose another name, or revoke it first"
+                )
+            grants[_digest(token)] = grant
         return token
 
-    def read(self) -> dict[str, Caller]:
-        """All callers, by the hash of their token. Raises ConfigError where there is no readable token file."""
+    def rotate(self, agent: str, grace: timedelta = GRACE) -> str:
+        """Make a token in place of all that `agent` has; those end after `grace`.
+
+        Raises:
+            NotFoundError: `agent` has no token.
+        """
+        now, token = datetime.now(UTC), _new_token()
+        with self._changing() as grants:
+            own = self._of(agent, grants)
+            grants |= {digest: grant.ending(now + grace) for digest, grant in own.items()}
+            grants[_digest(token)] = max(own.values(), key=lambda grant: grant.issued_at).renewed(now)
+        return token
+
+    def revoke(self, agent: str) -> int:
+        """End all tokens of `agent` now; returns how many.
+
+        Raises:
+            NotFoundError: `agent` has no token.
+        """
+        with self._changing() as grants:
+            own = self._of(agent, grants)
+            for digest in own:
+                del grants[digest]
+        return len(own)
+
+    def grants(self) -> list[Grant]:
+        """What the tokens that are good today stand for, by agent and age."""
+        now = datetime.now(UTC)
+        return sorted(
+            (one for one in self.read().values() if one.holds(now)), key=lambda one: (one.agent, one.issued_at)
+        )
+
+    def read(self) -> Grants:
+        """All grants, by the hash of their token. Raises ConfigError where there is no readable token file."""
         try:
-            stat = self._path.stat()
+            stat = self.path.stat()
             stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
             if stamp != self._stamp:
-                self._callers, self._stamp = _CALLERS.validate_json(self._path.read_bytes()), stamp
-            return self._callers
+                self._grants, self._stamp = _GRANTS.validate_json(self.path.read_bytes()), stamp
+            return self._grants
         except FileNotFoundError:
-            raise ConfigError(f"no token file at {str(self._path)!r}; `outlearn token NAME` makes one") from None
+            raise ConfigError(
+                f"no token file at {str(self.path)!r}; `outlearn token NAME --tokens FILE` makes one"
+            ) from None
         except (OSError, ValidationError) as error:
-            raise ConfigError(f"{str(self._path)!r} is no token file; `outlearn token NAME` makes one") from error
+            raise ConfigError(
+                f"{str(self.path)!r} is no token file; put it away, and `outlearn token NAME` makes one"
+            ) from error
+
+    def _of(self, agent: str, grants: Grants) -> Grants:
+        own = {digest: grant for digest, grant in grants.items() if grant.agent == agent}
+        if not own:
+            known = ", ".join(sorted({grant.agent for grant in grants.values()})) or "nobody"
+            raise NotFoundError(f"{agent!r} has no token in {str(self.path)!r}; these have: {known}")
+        return own
+
+    @contextmanager
+    def _changing(self) -> Iterator[Grants]:
+        """The grants, to change in place; tokens that have ended are left out of the file."""
+        with locked(self.path):
+            now = datetime.now(UTC)
+            known = self.read() if self.path.exists() else {}
+            grants = {digest: grant for digest, grant in known.items() if grant.holds(now)}
+            yield grants
+            write_atomic(self.path, _GRANTS.dump_json(grants, indent=1, exclude_none=True), mode=0o600)
+
+
+def _new_token() -> str:
+    return f"outlearn_{secrets.token_urlsafe(32)}"
 
 
 def _digest(token: str) -> str:

@@ -1,12 +1,27 @@
-"""Structured logs on stderr, for outlearn and for the libraries that use `logging`. stdout belongs to the protocol."""
+"""Structured logs on stderr, for outlearn and for the libraries that use `logging`. stdout belongs to the protocol.
+
+What looks like a secret is blotted out in every line, tracebacks included.
+"""
 
 import logging
+import re
 import sys
+import traceback
+from types import TracebackType
 from typing import Any
 
 import structlog
 
 from outlearn.settings import ServerSettings
+
+SECRETS = re.compile(
+    r"(outlearn_)[\w-]{43}|(sk-ant-)[\w-]+|(://[^/\s:@\"]*:)[^/\s@\"]+(?=@)|(bearer\s+)[\w.~+/=-]{16,}", re.IGNORECASE
+)
+
+
+def redact(text: str) -> str:
+    """`text` without bearer tokens, Anthropic keys and the passwords in URLs."""
+    return SECRETS.sub(lambda found: f"{found[found.lastindex or 0]}***", text)
 
 
 def configure_logging(settings: ServerSettings) -> None:
@@ -19,7 +34,8 @@ def configure_logging(settings: ServerSettings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderers: list[Any] = (
-        [structlog.dev.ConsoleRenderer()]
+        # rich's tracebacks, its default where rich is installed, show local variables: keys and labels too
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -30,6 +46,7 @@ def configure_logging(settings: ServerSettings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
+    sys.excepthook = _redacted_traceback
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     for noisy in ("httpx2", "httpcore2", "mcp", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -45,5 +62,9 @@ class _StderrHandler(logging.Handler):
     """Writes to whatever stderr is at the time, so that a test's captured stream is not kept."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.write(redact(self.format(record)) + "\n")
         sys.stderr.flush()
+
+
+def _redacted_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))

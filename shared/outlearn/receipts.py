@@ -20,7 +20,7 @@ Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class Receipt(BaseModel):
     """The test predictions of the students that one run trained with one seed."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     run_id: RunId
     agent: AgentName

@@ -28,11 +28,17 @@ class ToolInfo(BaseModel):
     description: str
     input_schema: dict[str, Any]
     read_only: bool = False
+    idempotent: bool = False
 
     @property
     def takes_request_id(self) -> bool:
         """Whether a call that carries a `request_id` can be repeated and happens once."""
         return "request_id" in self.input_schema.get("properties", {})
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether a call whose answer was lost can be made again, with its `request_id` if it takes one."""
+        return self.read_only or self.idempotent or self.takes_request_id
 
 
 class ToolAnswer(BaseModel):
@@ -112,6 +118,8 @@ class Session:
     folder: Path
     """Private files, such as a transcript; the agent's workspace is on the filesystem server."""
     seed: int = 0
+    spending: Path | None = None
+    """The ledger that a team's researchers share; None: this one counts for itself."""
     on_status: Callable[[str], None] = field(default=lambda _: None)
 
     def say(self, doing: str, **fields: Any) -> None:

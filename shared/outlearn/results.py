@@ -9,7 +9,10 @@ from outlearn.errors import IntegrityError
 from outlearn.files import write_atomic
 from outlearn.identity import AgentName
 from outlearn.receipts import RUN_ID, RunId
-from outlearn.signing import Signer
+from outlearn.signing import PublicSigner, check_public
+
+PUBLIC_KEY = "public.key"
+Version = tuple[tuple[int, ...], str]
 
 
 class VerifiedResult(BaseModel):
@@ -40,15 +43,20 @@ def pgr_text(pgr: float, at_most: bool) -> str:
 
 
 class ResultBook:
-    """Published results, one signed file a run."""
+    """Published results, one signed file a run, and the public key that proves them. Reading needs no vault."""
 
     def __init__(self, home: Path) -> None:
         self._folder = home / "results"
-        self._signer = Signer.from_vault(home / "vault", "result")
+        self._vault = home / "vault"
+        self._checked: dict[str, tuple[Version, VerifiedResult]] = {}
 
     def publish(self, result: VerifiedResult) -> VerifiedResult:
         """Sign and file a result. Only the evaluation server calls this."""
-        signed = self._signer.sign(result)
+        signer = PublicSigner.from_vault(self._vault, "result")
+        signed = signer.sign(result)
+        key = self._folder / PUBLIC_KEY
+        if not key.exists() or key.read_text(errors="replace") != signer.public_key:
+            write_atomic(key, signer.public_key.encode())
         write_atomic(self._folder / f"{result.run_id}.json", signed.model_dump_json().encode())
         return signed
 
@@ -56,17 +64,39 @@ class ResultBook:
         """The verified result of a run, or None where it was never evaluated.
 
         Raises:
-            IntegrityError: the file was tampered with.
+            IntegrityError: the file is damaged, or no evaluation server of this home wrote it.
         """
         if not RUN_ID.fullmatch(run_id):
             return None
+        path = self._folder / f"{run_id}.json"
         try:
-            result = VerifiedResult.model_validate_json((self._folder / f"{run_id}.json").read_bytes())
+            version = _version(path), self._public_key()
         except FileNotFoundError:
             return None
+        known, result = self._checked.get(run_id, (None, None))
+        if known != version:
+            result = self._read(path, run_id, version[1])
+            self._checked[run_id] = version, result
+        return result
+
+    def _read(self, path: Path, run_id: str, public_key: str) -> VerifiedResult:
+        try:
+            result = VerifiedResult.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise IntegrityError(f"the published result of {run_id!r} is damaged: {error}") from error
-        self._signer.check(result)
+        check_public(result, public_key)
         if result.run_id != run_id:
             raise IntegrityError(f"the result filed under {run_id!r} is of {result.run_id!r}")
         return result
+
+    def _public_key(self) -> str:
+        try:
+            return (self._folder / PUBLIC_KEY).read_text(errors="replace")
+        except FileNotFoundError:
+            raise IntegrityError(f"no {PUBLIC_KEY!r} beside the published results: nothing proves them") from None
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Tells one version of a file from another, also where somebody set its times back."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -1,4 +1,7 @@
-"""What is drawn once when a task is written: the noise of answers about it, and the nonce of the commitment to it."""
+"""What is drawn once when a task is written: the noise of answers about it, and the nonce of the commitment to it.
+
+The nonce is also the key of the noise that each run has of its own.
+"""
 
 import secrets
 from pathlib import Path
@@ -10,15 +13,19 @@ from outlearn.errors import IntegrityError
 from outlearn.files import create_once
 
 NONCE_BYTES = 32
+DITHER = 0.93
 
 
 class Seal(BaseModel):
     """Drawn for one version of a task, kept in the vault."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     nonce: str = Field(pattern=rf"^[0-9a-f]{{{2 * NONCE_BYTES}}}$")
     noise: tuple[float, ...] = Field(description="g ~ N(0, 1), one for each item of the public half.")
+    dither: float = Field(
+        DITHER, ge=0, description="Standard deviation, for each item, of the noise that a run has of its own."
+    )
 
 
 def seal_task(vault: Path, fingerprint: str, items: int) -> Seal:

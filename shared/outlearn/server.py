@@ -6,9 +6,6 @@ A server is `build(settings) -> ToolServer` and a `main()` that calls `run(build
 import errno
 import functools
 import inspect
-import json
-import os
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -18,13 +15,12 @@ from typing import Any, NoReturn, TypeVar
 
 import anyio
 import structlog
-import uvicorn
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
-from mcp.server.transport_security import TransportSecuritySettings
+from mcp.server.subscriptions import ResourceUpdated
 from mcp.types import ToolAnnotations
 from pydantic import AnyHttpUrl, ValidationError
 from pydantic_settings import SettingsError
@@ -33,16 +29,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from outlearn.errors import ConfigError, OutlearnError, PluginError
-from outlearn.files import write_atomic
 from outlearn.identity import Caller, TokenFile
-from outlearn.logs import configure_logging
-from outlearn.settings import ServerSettings, is_loopback, is_wildcard
+from outlearn.logs import configure_logging, redact
+from outlearn.serving import serve_http
+from outlearn.settings import ServerSettings
 
 READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
 CHANGES = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
 
-BACKLOG = 2048
 Lifespan = Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 Settings = TypeVar("Settings", bound=ServerSettings)
@@ -53,7 +48,7 @@ class ToolServer(MCPServer[Any]):
     """An `MCPServer` with outlearn's rules: every tool is described, named once, and fails with an explanation."""
 
     def __init__(self, name: str, settings: ServerSettings, *, instructions: str, lifespan: Lifespan | None) -> None:
-        tokens = TokenFile(settings.tokens) if settings.tokens else None
+        tokens = TokenFile(settings.token_file) if settings.token_file else None
         if tokens:
             tokens.read()  # a damaged file must stop the server now, not turn every caller away later
         super().__init__(
@@ -104,6 +99,10 @@ class ToolServer(MCPServer[Any]):
 
         return decorator
 
+    async def changed(self, uri: str) -> None:
+        """Tell the clients that subscribed to a resource that it changed."""
+        await self._subscriptions.publish(ResourceUpdated(uri))
+
     async def _health(self, _: Request) -> Response:
         return JSONResponse({"status": "ok", "server": self.name, "version": self.version})
 
@@ -142,30 +141,7 @@ def serve(server: ToolServer, settings: ServerSettings) -> None:
     if settings.transport == "stdio":
         anyio.run(server.run_stdio_async, backend_options={"use_uvloop": sys.platform != "win32"})
         return
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    names = [host, "localhost", "127.0.0.1", "[::1]"] if is_loopback(settings.host) else [host]
-    security = TransportSecuritySettings(
-        # a wildcard address has names that only the operator knows; there the tokens keep strangers out
-        enable_dns_rebinding_protection=not is_wildcard(settings.host),
-        allowed_hosts=[f"{name}:*" for name in names],
-        allowed_origins=[f"http://{name}:*" for name in names],
-    )
-    app = server.streamable_http_app(transport_security=security)
-    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2, server_header=False)
-    with _listen(settings.host, settings.port) as listener:
-        url = f"http://{host}:{listener.getsockname()[1]}/mcp"
-        if settings.ready_file:
-            write_atomic(settings.ready_file, json.dumps({"url": url, "pid": os.getpid()}).encode())
-        log.info("listening", server=server.name, url=url, authenticated=settings.tokens is not None)
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise ConfigError(f"no listening on {host!r}, port {port} ({error}); pass another --port, or 0") from error
+    serve_http(server, settings)
 
 
 class _Verifier:
@@ -180,7 +156,8 @@ class _Verifier:
         except ConfigError as error:
             log.error("nobody can be let in", error=str(error))
             return None
-        return AccessToken(token=token, client_id=caller.agent, scopes=[caller.role]) if caller else None
+        # the token itself is passed no further: nobody needs it, and what is not there cannot be logged
+        return AccessToken(token="", client_id=caller.agent, scopes=[caller.role]) if caller else None
 
 
 def _auth() -> AuthSettings:
@@ -234,5 +211,5 @@ def _option(location: tuple[int | str, ...]) -> str:
 
 
 def _refuse(prog: str, message: str) -> NoReturn:
-    sys.stderr.write(f"{prog}: {message}\n")
+    sys.stderr.write(redact(f"{prog}: {message}\n"))
     raise SystemExit(2)

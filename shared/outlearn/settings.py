@@ -28,17 +28,33 @@ class ServerSettings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port of the HTTP transport; 0 picks a free one.")
     agent: AgentName = Field("local", description="Who the caller is where no bearer token says so.")
     role: Role = Field("agent", description="What that caller may do; an operator sees every agent's runs.")
-    tokens: Path | None = Field(None, description="File of bearer tokens; with it every HTTP call needs one.")
+    tokens: Path | None = Field(
+        None, description="File of bearer tokens, which HTTP calls need; default: tokens.json in the home folder."
+    )
+    unsafe_no_tokens: bool = Field(
+        False, description="Over HTTP, let everybody on this machine in as --agent, without a token."
+    )
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: a SQLite file in the home folder.")
     ready_file: Path | None = Field(None, description="Where to write {url, pid} once the HTTP port is known.")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
-    def _needs_tokens_beyond_loopback(self) -> Self:
-        if self.transport == "http" and self.tokens is None and not is_loopback(self.host):
-            raise ValueError(f"host {self.host!r} is not loopback: pass --tokens FILE (made by `outlearn token NAME`)")
+    def _needs_tokens(self) -> Self:
+        if not self.unsafe_no_tokens:
+            return self
+        if self.tokens or self.role == "operator" or not is_loopback(self.host):
+            raise ValueError(
+                f"--unsafe-no-tokens is for agents on loopback, with no --tokens; not for {self.role} on {self.host!r}"
+            )
         return self
+
+    @property
+    def token_file(self) -> Path | None:
+        """Bearer tokens that callers need; None over stdio, and where everybody on this machine is let in."""
+        if self.tokens or self.transport == "stdio":
+            return self.tokens
+        return None if self.unsafe_no_tokens else self.home / "tokens.json"
 
     @property
     def data(self) -> Path:

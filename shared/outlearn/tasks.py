@@ -28,9 +28,9 @@ TaskName = Annotated[str, StringConstraints(pattern=rf"^{TASK_NAME.pattern}$")]
 
 
 class Frozen(BaseModel):
-    """A value that never changes."""
+    """A value that never changes, and is not quoted in errors about it: it may be secret."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
 class Item(Frozen):

@@ -71,6 +71,8 @@ async def connect_http(url: str, token: str | None = None) -> AsyncIterator[Tool
 def http_server(module: str, *options: str, deadline_seconds: float = 30.0) -> Iterator[str]:
     """Run `python -m MODULE OPTIONS` as an HTTP server on a free port; yields its URL once `/healthz` answers.
 
+    Without `--tokens` among the options, it lets everybody in.
+
     Raises:
         ConfigError: it ended, or did not answer before the deadline.
     """
@@ -78,6 +80,7 @@ def http_server(module: str, *options: str, deadline_seconds: float = 30.0) -> I
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder, "ready.json")
         http = ["--transport", "http", "--port", "0", "--ready-file", str(ready)]
+        http += [] if "--tokens" in options else ["--unsafe-no-tokens"]
         with subprocess.Popen([sys.executable, "-m", module, *http, *options], env=environment) as process:
             try:
                 yield _wait_until_healthy(process, ready, time.monotonic() + deadline_seconds)

@@ -1,8 +1,10 @@
 """Tool access over MCP: several servers behind one `Tools`, over HTTP with a bearer token or in this process."""
 
-from collections.abc import AsyncIterator, Mapping
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio
 import httpx2
@@ -17,12 +19,15 @@ from outlearn.researcher import ToolAnswer, ToolInfo
 DIAL_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 READ_SECONDS = 120.0
 Dial = AbstractAsyncContextManager[Client]
+Result = TypeVar("Result")
+Address = str | Callable[[], str]
+"""The URL of an MCP endpoint, or what gives it at each call: a server that was started again has another one."""
 
 
 class Toolbox:
     """The tools of several servers. Over HTTP each call dials anew, so that a restarted server is no event."""
 
-    def __init__(self, servers: Mapping[str, str | Client], http: httpx2.AsyncClient) -> None:
+    def __init__(self, servers: Mapping[str, Address | Client], http: httpx2.AsyncClient) -> None:
         self._servers = dict(servers)
         self._http = http
         self._tools: tuple[ToolInfo, ...] | None = None
@@ -32,8 +37,8 @@ class Toolbox:
         if self._tools is None:
             found: list[ToolInfo] = []
             for server in sorted(self._servers):
-                async with self._dial(server) as client:
-                    found += [_describe(server, tool) for tool in (await client.list_tools()).tools]
+                tools = await self._patiently(server, lambda client: client.list_tools())
+                found += [_describe(server, tool) for tool in tools.tools]
             self._tools = tuple(found)
         return self._tools
 
@@ -46,10 +51,13 @@ class Toolbox:
             NotFoundError: there is no such server.
             ServerUnreachableError: it did not answer.
         """
+        return _answer(await self._patiently(server, lambda client: client.call_tool(tool, dict(arguments))))
+
+    async def _patiently(self, server: str, ask: Callable[[Client], Awaitable[Result]]) -> Result:
         for pause in (*DIAL_SECONDS, None):
             try:
                 async with self._dial(server) as client:
-                    return _answer(await client.call_tool(tool, dict(arguments)))
+                    return await ask(client)
             except ServerUnreachableError as error:
                 if pause is None or not _refused(error):
                     raise
@@ -64,36 +72,53 @@ class Toolbox:
         if isinstance(target, Client):
             yield target
             return
+        url = target if isinstance(target, str) else target()
         try:
-            async with Client(streamable_http_client(target, http_client=self._http)) as client:
+            async with Client(streamable_http_client(url, http_client=self._http)) as client:
                 yield client
         except (ExceptionGroup, httpx2.HTTPError, MCPError) as error:
-            raise _unreachable(server, target, error) from error
+            raise _unreachable(server, url, error) from error
 
 
 @asynccontextmanager
 async def open_toolbox(
-    servers: Mapping[str, str | MCPServer[Any]], *, token: str | None = None
+    servers: Mapping[str, Address | MCPServer[Any]], *, token: str | None = None
 ) -> AsyncIterator[Toolbox]:
-    """The tools of `servers`: the URLs of MCP endpoints, or server objects in this process."""
+    """The tools of `servers`: the addresses of MCP endpoints, or server objects in this process."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     timeout = httpx2.Timeout(30.0, read=READ_SECONDS)
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=timeout))
-        targets: dict[str, str | Client] = {}
+        targets: dict[str, Address | Client] = {}
         for name, server in servers.items():
-            targets[name] = server if isinstance(server, str) else await stack.enter_async_context(Client(server))
+            if isinstance(server, MCPServer):
+                targets[name] = await stack.enter_async_context(Client(server))
+            else:
+                targets[name] = server
         yield Toolbox(targets, http)
 
 
+def url_in(ready_file: Path) -> Callable[[], str]:
+    """The address of a server that writes its URL into `ready_file` whenever it starts."""
+
+    def read() -> str:
+        try:
+            return str(json.loads(ready_file.read_bytes())["url"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ServerUnreachableError(f"no server has said in {str(ready_file)!r} where it listens") from error
+
+    return read
+
+
 def _describe(server: str, tool: Tool) -> ToolInfo:
-    read_only = bool(tool.annotations and tool.annotations.read_only_hint)
+    hints = tool.annotations
     return ToolInfo(
         server=server,
         name=tool.name,
         description=tool.description or "",
         input_schema=tool.input_schema,
-        read_only=read_only,
+        read_only=bool(hints and hints.read_only_hint),
+        idempotent=bool(hints and hints.idempotent_hint),
     )
 
 
@@ -115,4 +140,5 @@ def _unreachable(server: str, url: str, error: Exception) -> Exception:
 
 def _refused(error: ServerUnreachableError) -> bool:
     cause = error.__cause__
-    return cause is not None and all(isinstance(one, httpx2.ConnectError) for one in leaves(cause))
+    not_there = (httpx2.ConnectError, FileNotFoundError)
+    return cause is not None and all(isinstance(one, not_there) for one in leaves(cause))

@@ -13,7 +13,8 @@ from outlearn.tasks import Item, TaskCard
 RunKind = Literal["pilot", "full"]
 RunStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled"})
-FindingKind = Literal["result", "hypothesis", "insight", "error"]
+FindingKind = Literal["result", "hypothesis", "insight", "error", "question"]
+Badge = Literal["", "verified", "differs", "unverified"]
 Verdict = Literal["better", "no clear difference", "worse"]
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
@@ -89,6 +90,9 @@ class RunView(Answer):
     message: str = Field(description="What it is doing, or why it failed and what to do about it.")
     metrics: dict[str, float] = Field(default_factory=dict, description="Last values that the method logged.")
     queue_position: int | None = Field(None, description="Runs ahead of this one in the queue; None once it started.")
+    expected_wait_seconds: float | None = Field(
+        None, description="Estimated until it starts, while it is queued; None where no run has ended yet to go by."
+    )
     submitted_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -193,6 +197,7 @@ class Reply(Answer):
     text: str
     score: int
     posted_at: datetime
+    edited_at: datetime | None = None
 
 
 class Finding(Answer):
@@ -204,23 +209,40 @@ class Finding(Answer):
     text: str
     author: AgentName
     run_id: RunId | None = None
+    task: str | None = None
     verified: VerifiedResult | None = Field(
         None, description="The evaluation server's number for `run_id`; None where it has none."
+    )
+    badge: Badge = Field(
+        "",
+        description="verified: has a record. differs: its text states a PGR that is not the record's. unverified: "
+        "states a PGR without any record.",
     )
     tags: tuple[Tag, ...] = ()
     score: int
     replies: int
     posted_at: datetime
+    edited_at: datetime | None = None
     text_cut: bool = Field(False, description="`text` is only the beginning; `read_thread` gives all of it.")
     snippet: str = Field("", description="`search` only: where a post of the thread matches, the words in **.")
 
 
+class Resemblance(Answer):
+    """An earlier finding that says nearly the same."""
+
+    finding_id: str
+    author: AgentName
+    title: str
+    similarity: float = Field(description="Jaccard similarity of their runs of three words, in [0, 1].")
+
+
 class Posted(Answer):
-    """`post_finding`, `reply`: where the text now stands."""
+    """`post_finding`, `reply`, `edit_post`: where the text now stands."""
 
     post_id: str
     thread_id: str
     verified: VerifiedResult | None = None
+    resembles: Resemblance | None = Field(None, description="An earlier finding that says nearly the same.")
 
 
 class Voted(Answer):
@@ -244,12 +266,76 @@ class FindingList(Answer):
     )
 
 
+class Version(Answer):
+    """What a post said before an edit."""
+
+    post_id: str
+    title: str
+    text: str
+    tags: tuple[Tag, ...]
+    until: datetime
+
+
+class LineageNode(Answer):
+    """A finding, run or snapshot. A run's `pgr` is the evaluation server's; None where it has none."""
+
+    id: str
+    kind: Literal["finding", "run", "snapshot"]
+    title: str = Field("", description="A finding's title, or the method of an evaluated run.")
+    agent: AgentName | None = None
+    pgr: float | None = None
+    at_most: bool = False
+
+
+class LineageEdge(Answer):
+    """`child` grew out of `parent`; or the finding `child` reports the run `parent`."""
+
+    parent: str
+    child: str
+    kind: Literal["built on", "reports"]
+
+
+class Lineage(Answer):
+    """`lineage`: what grew out of what."""
+
+    nodes: tuple[LineageNode, ...]
+    edges: tuple[LineageEdge, ...]
+    truncated: bool = Field(False, description="Too much for one answer: this is what is nearest.")
+    next_cursor: str | None = None
+
+
 class Thread(Answer):
-    """`read_thread`: a finding and its replies, oldest first."""
+    """`read_thread`: a finding and its replies, oldest first; what it names as built on, and who built on it."""
 
     finding: Finding
     replies: tuple[Reply, ...]
+    built_on: tuple[LineageNode, ...] = ()
+    built_by: tuple[LineageNode, ...] = Field((), description="Findings that name this one as built on.")
+    history: tuple[Version, ...] = Field((), description="With `history`: earlier versions, newest first.")
     next_cursor: str | None = None
+
+
+class News(Answer):
+    """Something that concerns the caller: an answer, a mention, a vote, or a finding built on the caller's."""
+
+    kind: Literal["reply", "mention", "vote", "built on"]
+    by: AgentName
+    post_id: str = Field(description="The post that answers, mentions, builds on; or that was voted on.")
+    thread_id: str
+    text: str = Field(description="The beginning of that post.")
+    score: int
+    at: datetime
+
+
+class Digest(Answer):
+    """`digest`: what the caller should know, in few tokens."""
+
+    news: tuple[News, ...] = Field(description="What concerns the caller.")
+    findings: tuple[Finding, ...] = Field(description="Results, hypotheses and insights.")
+    questions: tuple[Finding, ...] = Field(description="Open questions: nobody has answered.")
+    failures: tuple[Finding, ...] = Field(description="What failed, and why.")
+    next_cursor: str = Field(description="Pass it as `cursor` later, to see what is new since.")
+    more: bool = Field(False, description="Not all fitted; with `cursor`, ask again at once for the rest.")
 
 
 # filesystem

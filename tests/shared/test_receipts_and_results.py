@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from outlearn.errors import IntegrityError, NotFoundError, OutlearnError
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult
-from outlearn.signing import KEY_BYTES, Signer, canonical_json
+from outlearn.signing import KEY_BYTES, PublicSigner, Signer, canonical_json, check_public
 
 RUN, OTHER = "run-aaaaaaaaaa", "run-bbbbbbbbbb"
 
@@ -281,3 +281,41 @@ def test_a_forged_result_is_refused(vault: Path, forge: Callable[[Path], None]) 
     forge(vault.parent / "results" / f"{RUN}.json")
     with pytest.raises(OutlearnError):
         book.lookup(OTHER if forge is renamed else RUN)
+
+
+def test_results_are_checked_without_the_vault_and_change_when_they_are_published_again(vault: Path) -> None:
+    ResultBook(vault.parent).publish(result())
+    shutil.move(vault, vault.with_name("far away"))
+    book = ResultBook(vault.parent)
+    assert book.lookup(RUN) == book.lookup(RUN) == ResultBook(vault.parent).lookup(RUN)
+    assert not vault.exists()
+    shutil.move(vault.with_name("far away"), vault)
+    ResultBook(vault.parent).publish(result(pgr=0.6))
+    assert getattr(book.lookup(RUN), "pgr", None) == 0.6
+
+
+@pytest.mark.parametrize("key", [None, "", "zz" * 32, "0" * 64, "00" * 31])
+def test_without_the_right_public_key_nothing_counts(vault: Path, key: str | None) -> None:
+    book = ResultBook(vault.parent)
+    book.publish(result())
+    book.lookup(RUN)
+    path = vault.parent / "results" / "public.key"
+    path.unlink() if key is None else path.write_text(key)
+    with pytest.raises(IntegrityError):
+        book.lookup(RUN)
+    book.publish(result())
+    assert book.lookup(RUN)
+
+
+@given(st.integers(0, 63), st.integers(1, 255))
+def test_a_public_signature_holds_for_one_vault_one_purpose_and_every_byte(place: int, flip: int) -> None:
+    signer = PublicSigner(b"k" * KEY_BYTES, "result")
+    signed = signer.sign(result())
+    check_public(signed, signer.public_key)
+    for other in (PublicSigner(b"k" * KEY_BYTES, "receipt"), PublicSigner(b"l" * KEY_BYTES, "result")):
+        with pytest.raises(IntegrityError):
+            check_public(signed, other.public_key)
+    raw = bytearray.fromhex(signed.signature)
+    raw[place] ^= flip
+    with pytest.raises(IntegrityError):
+        check_public(signed.model_copy(update={"signature": raw.hex()}), signer.public_key)

@@ -1,0 +1,39 @@
+"""The PGR that a text claims, to hold against the record. A text proves nothing; this only tells where it differs."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from outlearn.results import VerifiedResult
+
+TOLERANCE = 0.05  # a step of what the evaluation server tells
+_PGR = r"(?:PGRs?\b|performance gap recovered\b)"
+_NUMBER = r"(?<![\w.])-?(?:[0-9]*\.[0-9]+|[0-9]+(?=\s*%))(?:\s*%)?"
+# what follows within the sentence; errors ("± 0.02") and differences ("by 0.1", "+0.1") are no claims
+_AFTER = re.compile(rf"\b{_PGR}(?P<rest>(?:(?!{_PGR}|\.\s|[;\n]).){{1,40}})", re.IGNORECASE)
+_BEFORE = re.compile(rf"(?P<number>{_NUMBER})\s*(?:in |of )?{_PGR}", re.IGNORECASE)
+_NO_CLAIM = re.compile(r"(?:±|\+(?:/?-)?|\bby\b)\s*\+?[0-9.]+\s*%?")
+
+
+def stated_pgrs(text: str) -> tuple[float, ...]:
+    """The PGRs that a text states, each once: `PGR 0.93`, `PGR of .9 ± .02`, `93 % PGR`, `PGR from 0.5 to 0.9`."""
+    plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-")
+    plain = _NO_CLAIM.sub(" ", plain)
+    found = [match["number"] for match in _BEFORE.finditer(plain)]
+    found += [number for match in _AFTER.finditer(plain) for number in re.findall(_NUMBER, match["rest"])]
+    return tuple(dict.fromkeys(_value(number) for number in found))
+
+
+def differs(texts: Sequence[str], result: VerifiedResult) -> bool:
+    """Whether one of `texts`, such as a title and a body, states PGRs of which none is the record's."""
+    stated = [numbers for text in texts if (numbers := stated_pgrs(text))]
+    return any(not any(_fits(number, result) for number in numbers) for numbers in stated)
+
+
+def _fits(number: float, result: VerifiedResult) -> bool:
+    return number <= result.pgr + TOLERANCE and (result.at_most or number >= result.pgr - TOLERANCE)
+
+
+def _value(number: str) -> float:
+    share = number.rstrip("% \t")
+    return round(float(share) / (100 if share != number else 1), 4)

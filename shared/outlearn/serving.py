@@ -1,0 +1,125 @@
+"""HTTP as the kit serves it: under which names, and how much of it one caller can use up."""
+
+import asyncio
+import json
+import os
+import resource
+import socket
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+import structlog
+import uvicorn
+from mcp.server import MCPServer
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from outlearn.errors import ConfigError
+from outlearn.files import write_atomic
+from outlearn.settings import ServerSettings, is_loopback, is_wildcard
+
+BACKLOG = 2048
+ARRIVAL_SECONDS = 20.0
+CALLS_AT_ONCE = 128
+DESCRIPTORS = 65_536
+log = structlog.get_logger("outlearn")
+
+
+def serve_http(server: MCPServer[Any], settings: ServerSettings) -> None:
+    """Serve streamable HTTP until a signal comes. Raises ConfigError where the port is taken."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    # without sessions there is none to take over or to use up, and a restart of the server is no event
+    app = server.streamable_http_app(stateless_http=True, transport_security=_names(settings.host, host))
+    server.session_manager.asgi_app = Limits(server.session_manager.asgi_app)  # type: ignore[assignment]
+    config = uvicorn.Config(
+        app, http=HastyProtocol, ws="none", log_config=None, timeout_graceful_shutdown=2, server_header=False
+    )
+    _raise_descriptors()
+    with _listen(settings.host, settings.port) as listener:
+        url = f"http://{host}:{listener.getsockname()[1]}/mcp"
+        if settings.ready_file:
+            write_atomic(settings.ready_file, json.dumps({"url": url, "pid": os.getpid()}).encode())
+        log.info("listening", server=server.name, url=url, authenticated=settings.token_file is not None)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+class Limits:
+    """Behind the check of the token: how much one caller may have going on at once."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._open: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 429 to what is too much."""
+        user = scope.get("user")
+        caller = user.username if isinstance(user, AuthenticatedUser) else ""
+        if self._open[caller] >= CALLS_AT_ONCE:
+            await _refuse(scope, receive, send)
+            return
+        self._open[caller] += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._open[caller] -= 1
+
+
+class HastyProtocol(H11Protocol):
+    """Closes connections on which a request, head and body, is overdue: uvicorn would wait for ever."""
+
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._overdue:
+            self._overdue.cancel()
+
+    def _watch(self) -> None:
+        arrived = self.cycle and not self.cycle.more_body and not self.cycle.response_complete
+        if not arrived and self._overdue is None:
+            self._overdue = self.loop.call_later(ARRIVAL_SECONDS, self.transport.close)
+        elif arrived and self._overdue:
+            self._overdue.cancel()
+            self._overdue = None
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    error = f"{CALLS_AT_ONCE} calls of yours are open; wait for one of them"
+    await JSONResponse({"error": error}, 429, {"Retry-After": "1"})(scope, receive, send)
+
+
+def _names(host: str, shown: str) -> TransportSecuritySettings:
+    names = [shown, "localhost", "127.0.0.1", "[::1]"] if is_loopback(host) else [shown]
+    return TransportSecuritySettings(
+        # a wildcard address has names that only the operator knows; there the tokens keep strangers out
+        enable_dns_rebinding_protection=not is_wildcard(host),
+        allowed_hosts=[f"{name}:*" for name in names],
+        allowed_origins=[f"http://{name}:*" for name in names],
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"no listening on {host!r}, port {port} ({error}); pass another --port, or 0") from error
+
+
+def _raise_descriptors() -> None:
+    """Room for connections, as far as the system grants it: each takes a descriptor, and many begin with 1,024."""
+    room, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(room, min(most, DESCRIPTORS)), most))

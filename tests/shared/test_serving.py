@@ -1,0 +1,239 @@
+"""HTTP as the kit serves it, against clients that mean no good: web pages, floods, and those that never finish."""
+
+import contextlib
+import gzip
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from outlearn.identity import TokenFile
+from outlearn.testing import http_server
+
+HERE = Path(__file__).parent
+MIB = 1 << 20
+PATIENCE_SECONDS = 5.0
+MODERN = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "echo"}
+CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "echo", "arguments": {"text": "hello"}}}
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> TokenFile:
+    file = TokenFile(tmp_path_factory.mktemp("tokens") / "tokens.json")
+    file.issue("nobody")
+    return file
+
+
+@pytest.fixture(scope="module")
+def url(tokens: TokenFile) -> Iterator[str]:
+    with contextlib.chdir(HERE), http_server("strict_echo_server", "--tokens", str(tokens.path)) as address:
+        yield address
+
+
+@pytest.fixture
+def ada(tokens: TokenFile) -> dict[str, str]:
+    return headers(tokens.issue("ada"))
+
+
+def headers(token: str) -> dict[str, str]:
+    accept = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+    return accept | {"Authorization": f"Bearer {token}"}
+
+
+def who(answer: httpx2.Response) -> str:
+    """Whom the echo server took the caller for."""
+    data = answer.text.split("data: ", 1)[1]
+    return str(json.loads(data)["result"]["structuredContent"]["agent"])
+
+
+def head(url: str, extra: dict[str, str]) -> bytes:
+    """The head of a POST, line by line."""
+    lines = ["POST /mcp HTTP/1.1", f"Host: {urlsplit(url).netloc}", *(f"{k}: {v}" for k, v in extra.items())]
+    return "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n"
+
+
+@contextlib.contextmanager
+def connection(url: str) -> Iterator[socket.socket]:
+    place = urlsplit(url)
+    with socket.create_connection((place.hostname, place.port), timeout=PATIENCE_SECONDS) as one:
+        yield one
+
+
+def all_of(one: socket.socket) -> bytes:
+    """What comes until the server closes the connection; a TimeoutError where it does not."""
+    return b"".join(iter(lambda: one.recv(65536), b""))
+
+
+# bodies
+
+
+def chunks() -> Iterator[bytes]:
+    yield from [b" " * MIB] * 5
+
+
+BODIES: list[tuple[int, Callable[[], Any], dict[str, str]]] = [
+    (413, lambda: b" " * (5 * MIB), {}),
+    (413, chunks, {}),
+    (400, lambda: b"[" * 200_000, {}),
+    (400, lambda: json.dumps(CALL).replace('"hello"', '{"a":' * 5_000 + "1" + "}" * 5_000).encode(), {}),
+    (400, lambda: b"9" * 100_000, {}),
+    (400, lambda: gzip.compress(json.dumps(CALL).encode()), {"Content-Encoding": "gzip"}),
+    (400, lambda: json.dumps(CALL).encode(), {"Content-Type": "text/plain"}),
+]
+
+
+@pytest.mark.parametrize("era", [{}, MODERN])
+@pytest.mark.parametrize(("status", "body", "extra"), BODIES)
+def test_a_body_that_would_cost_much_is_refused(
+    url: str, ada: dict[str, str], era: dict[str, str], status: int, body: Callable[[], Any], extra: dict[str, str]
+) -> None:
+    assert httpx2.post(url, headers=ada | era | extra, content=body()).status_code == status
+    assert who(httpx2.post(url, headers=ada, json=CALL)) == "ada"
+
+
+def test_a_huge_announced_body_is_refused_before_it_comes(url: str, ada: dict[str, str]) -> None:
+    with connection(url) as one:
+        one.sendall(head(url, ada | {"Content-Length": "99999999999"}))
+        assert one.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+def test_no_body_is_waited_for_without_a_token(url: str) -> None:
+    with connection(url) as one:
+        one.sendall(head(url, {"Content-Type": "application/json", "Content-Length": "1000"}))
+        assert one.recv(65536).startswith(b"HTTP/1.1 401")
+
+
+def test_a_body_that_does_not_come_in_time_ends_the_call(url: str, ada: dict[str, str]) -> None:
+    for _ in range(4):  # more than one caller may have open
+        with connection(url) as one:
+            one.sendall(head(url, ada | {"Content-Length": "1000"}) + b"{")
+            assert b"200" not in all_of(one)
+    assert who(httpx2.post(url, headers=ada, json=CALL)) == "ada"
+
+
+# connections
+
+
+def test_a_connection_on_which_nothing_is_said_is_closed(url: str) -> None:
+    with connection(url) as one:
+        assert all_of(one) == b""
+
+
+def drip(one: socket.socket) -> None:
+    """Send a byte of a head now and then, for as long as the server has patience, or we have."""
+    one.settimeout(0.05)
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
+        one.sendall(b"X")
+        with contextlib.suppress(TimeoutError):
+            if one.recv(1) == b"":
+                raise ConnectionResetError
+
+
+def test_a_head_that_drips_is_not_waited_for(url: str) -> None:
+    with connection(url) as one, pytest.raises(ConnectionError):
+        drip(one)
+
+
+def test_nor_on_a_connection_that_was_used_before(url: str, ada: dict[str, str]) -> None:
+    body = json.dumps(CALL).encode()
+    whole = head(url, ada | {"Content-Length": str(len(body))}) + body
+    with connection(url) as one:
+        one.sendall(whole)
+        assert b"200 OK" in one.recv(65536)
+        one.sendall(whole[:40])
+        all_of(one)
+
+
+def test_one_agent_cannot_have_all_calls_to_itself(url: str, ada: dict[str, str], tokens: TokenFile) -> None:
+    with contextlib.ExitStack() as stack:
+        http = stack.enter_context(httpx2.Client(headers=ada))
+        for _ in range(2):
+            stream = stack.enter_context(http.stream("GET", url, headers={"Accept": "text/event-stream"}))
+            assert stream.status_code == 200
+        refused = http.post(url, json=CALL)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert "2 calls of yours are open" in refused.json()["error"]
+        assert who(httpx2.post(url, headers=headers(tokens.issue("bob")), json=CALL)) == "bob"
+    end = time.monotonic() + PATIENCE_SECONDS
+    while httpx2.post(url, headers=ada, json=CALL).status_code != 200:
+        assert time.monotonic() < end
+
+
+# sessions
+
+
+def test_there_is_no_session_to_take_over(url: str, ada: dict[str, str], tokens: TokenFile) -> None:
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}
+    opened = httpx2.post(url, headers=ada, json=CALL | {"method": "initialize", "params": hello})
+    assert opened.status_code == 200
+    assert "mcp-session-id" not in opened.headers
+    fixed = {"Mcp-Session-Id": "0" * 32}
+    assert who(httpx2.post(url, headers=ada | fixed, json=CALL)) == "ada"
+    assert who(httpx2.post(url, headers=headers(tokens.issue("bob")) | fixed, json=CALL)) == "bob"
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_clients_of_either_protocol_need_none(url: str, ada: dict[str, str], mode: Any) -> None:
+    seen: list[float] = []
+
+    async def progress(done: float, _: float | None, __: str | None) -> None:
+        seen.append(done)
+
+    async with (
+        httpx2.AsyncClient(headers={"Authorization": ada["Authorization"]}) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
+    ):
+        said = await client.call_tool("echo", {"text": "hello"})
+        await client.call_tool("count", {"to": 3}, progress_callback=progress)
+    assert said.structured_content == {"text": "hello", "agent": "ada", "role": "agent"}
+    assert seen == [1, 2, 3]
+
+
+# web pages
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "https://localhost", "null", "http://localhost.evil.example:1"]
+)
+def test_a_web_page_from_elsewhere_is_refused(url: str, ada: dict[str, str], origin: str) -> None:
+    assert httpx2.post(url, headers=ada | {"Origin": origin}, json=CALL).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "localhost.evil.example:80", "127.0.0.1.nip.io:80"]
+)
+def test_a_name_that_was_bound_to_our_address_is_refused(url: str, ada: dict[str, str], host: str) -> None:
+    assert httpx2.post(url, headers=ada | {"Host": host}, json=CALL).status_code == 421
+
+
+def test_no_web_page_is_allowed_to_send_json(url: str, ada: dict[str, str]) -> None:
+    asks = {"Origin": "http://localhost:1", "Access-Control-Request-Method": "POST"}
+    preflight = httpx2.options(url, headers=asks)
+    assert preflight.status_code == 401
+    assert not [name for name in preflight.headers if name.startswith("access-control")]
+    preflight = httpx2.options(url, headers=ada | asks)
+    assert preflight.status_code == 405
+    assert not [name for name in preflight.headers if name.startswith("access-control")]
+
+
+def test_without_tokens_a_web_page_is_refused_too() -> None:
+    with contextlib.chdir(HERE), http_server("echo_server") as open_url:
+        local = headers("none") | {"Authorization": ""}
+        assert who(httpx2.post(open_url, headers=local, json=CALL)) == "local"
+        for extra, status in (
+            ({"Origin": "http://evil.example"}, 403),
+            ({"Host": "evil.example:80"}, 421),
+            ({"Content-Type": "text/plain"}, 400),
+        ):
+            assert httpx2.post(open_url, headers=local | extra, content=json.dumps(CALL)).status_code == status
+        preflight = httpx2.options(open_url, headers={"Origin": "http://localhost:1"})
+        assert not [name for name in preflight.headers if name.startswith("access-control")]
