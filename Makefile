@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check bench attacks clean
+.PHONY: demo test check bench attacks soak clean
 
 demo: $(INSTALLED)  ## Run a team of offline researchers on the tiny math task (about two minutes)
 	$(BIN)/outlearn demo
@@ -21,8 +21,12 @@ bench: $(INSTALLED)  ## Measure the tool servers beside a bare one, and the trai
 	$(BIN)/python benchmarks/tool_calls.py
 	$(BIN)/python benchmarks/trainer.py
 
-attacks: $(INSTALLED)  ## Attack the evaluation's feedback on 20 simulated servers; writes build/attacks.json
-	$(BIN)/python tests/attacks/measure.py
+attacks: $(INSTALLED)  ## Attack everything that can be attacked (some minutes); writes build/attacks.json
+	OMP_NUM_THREADS=1 $(BIN)/python tests/attacks/run_all.py
+
+soak: $(INSTALLED)  ## Kill processes of a Claude team twenty times, on a local API; writes build/soak.json (minutes)
+	rm -rf build/soak
+	$(BIN)/python tests/agents/soak.py
 
 clean:  ## Remove what make made
 	rm -rf .venv build dist

@@ -1,83 +1,133 @@
-"""Measure each attack over many servers, hold it against its bar, and write build/attacks.json."""
+"""Measure each attack over many servers, hold it against its bar, print a table and write build/attacks.json.
+
+A family is a function that yields figures; `FAMILIES` has all of them.
+"""
 
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import inf, isfinite
 from pathlib import Path
 
 import numpy as np
-from probing import ATTACKS
-from world import WEAK, World, world
+from probing import PROBES, Attack
+from scipy.stats import kendalltau
+from world import CEILING, WEAK, World, world
 
-SERVERS = 20
-BARS: dict[str, tuple[float, float]] = {  # points of accuracy on the public and on the private half, at most
-    "one_flip": (1.0, 0.5),
-    "hill_climb": (np.inf, 0.5),
-    "blank_boosting": (7.0, 2.0),
-    "informed_boosting": (3.0, 0.5),
-    "reconstruction": (1.0, 0.5),
-}
-Row = dict[str, float | bool]
+SERVERS, RUNS, ATTEMPTS, BUDGET = 20, 60, 5_000, 200
 
 
-def gains(name: str, folder: Path, servers: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Figure:
+    """What was measured, and its bar: a most, or a least; an infinite bar is none."""
+
+    name: str
+    value: float
+    bar: float = inf
+    at_most: bool = True
+
+    @property
+    def held(self) -> bool:
+        """Whether the value is on the right side of its bar."""
+        return self.value <= self.bar if self.at_most else self.value >= self.bar
+
+    def __str__(self) -> str:
+        if not isfinite(self.bar):
+            return f"{self.name:34} {self.value:8.2f}"
+        held = "held" if self.held else "NOT HELD"
+        return f"{self.name:34} {self.value:8.2f}  {'<=' if self.at_most else '>='} {self.bar:<5g} {held}"
+
+
+def gains(attack: Attack, folder: Path, servers: int) -> np.ndarray:
     """Points gained on the public and the private half, and answers got, one row a server."""
     rows = []
     for seed in range(servers):
         with world(folder, seed) as one:
-            best, start = ATTACKS[name](one)
+            best, start = attack(one)
             rows.append([*np.subtract(one.accuracies(best), one.accuracies(start)), one.answered])
     return np.array(rows)
 
 
-def kendall(one: World, runs: int = 60) -> float:
-    """Tau-b of what is told against the true accuracy on the public half, for students over PGR's whole scale."""
-    ability = one.rng.normal(size=len(one.labels))
-    pairs = []
-    for accuracy in one.rng.uniform(WEAK, 0.7325, size=runs):
-        cut = np.quantile(ability + one.rng.normal(size=len(ability)), 1 - accuracy)
-        right = ability + one.rng.normal(size=len(ability)) > cut
-        answers = np.where(right, one.labels, -one.labels)
+def probing(folder: Path, servers: int) -> Iterator[Figure]:
+    """What attackers who are given receipts for any answers learn from feedback."""
+    for name, probe in PROBES.items():
+        found = gains(probe.attack, folder, servers)
+        yield Figure(f"{name}_public", float(found[:, 0].mean()), probe.public)
+        yield Figure(f"{name}_private", float(found[:, 1].mean()), probe.private)
+        yield Figure(f"{name}_answers", float(found[:, 2].max()), BUDGET)
+
+
+def persistence(folder: Path, servers: int) -> Iterator[Figure]:
+    """How many of 5,000 questions nine agents get answered."""
+    with world(folder, servers) as one:
+        answers = one.student(0.63)
+        for _ in range(ATTEMPTS):
+            one.ask(one.rng.permutation(answers))
+        yield Figure("answers_to_5000_attempts", float(one.answered), BUDGET)
+
+
+def tell(one: World, runs: int) -> np.ndarray:
+    """Honest runs over PGR's whole scale, one row each: true PGR, public accuracy, PGR told, its error, at most."""
+    rows = []
+    for accuracy in one.rng.uniform(WEAK, CEILING, size=runs):
+        answers = one.run(accuracy)
         told = one.ask(answers)
         assert told is not None
-        pairs.append((told.pgr, one.accuracies(answers)[0]))
-    told_all, truth = np.array(pairs).T
-    signs = [np.sign(values[:, None] - values)[np.triu_indices(runs, 1)] for values in (told_all, truth)]
-    return float(signs[0] @ signs[1] / np.sqrt(np.abs(signs[0]).sum() * np.abs(signs[1]).sum()))
+        true = (accuracy - WEAK) / (CEILING - WEAK)
+        rows.append([true, one.accuracies(answers)[0], told.pgr, told.pgr_se, bool(told.at_most)])
+    return np.array(rows)
 
 
-def measure(folder: Path, servers: int, say: Callable[[str], None]) -> dict[str, Row]:
-    """All attacks and the usefulness of what honest agents are told."""
-    found: dict[str, Row] = {}
-
-    def add(name: str, value: float, bar: float, at_most: bool = True) -> None:
-        held = value <= bar if at_most else value >= bar
-        found[name] = {"value": round(value, 3), "bar": bar, "held": bool(held)}
-        say(f"{name:28} {value:8.2f}  {'<=' if at_most else '>='} {bar:<6} {'held' if held else 'NOT HELD'}")
-
-    for name, (public, private) in BARS.items():
-        means = gains(name, folder, servers)
-        if np.isfinite(public):
-            add(f"{name}_public", float(means[:, 0].mean()), public)
-        add(f"{name}_private", float(means[:, 1].mean()), private)
-        add(f"{name}_answers", float(means[:, 2].max()), 200)
-    taus = []
+def usefulness(folder: Path, servers: int) -> Iterator[Figure]:
+    """What feedback is worth to honest agents."""
+    taus, covered = [], []
     for seed in range(servers):
         with world(folder, 1000 + seed) as one:
-            taus.append(kendall(one))
-    add("kendall_tau", float(np.mean(taus)), 0.82, at_most=False)
-    return found
+            true, public, pgr, error, at_most = tell(one, RUNS).T
+        taus.append(kendalltau(pgr, public).statistic)
+        above = true - pgr
+        covered.append(np.where(at_most > 0, above, np.abs(above)) <= 1.96 * error)
+    yield Figure("kendall_tau", float(np.mean(taus)), 0.82, at_most=False)
+    yield Figure("coverage", float(np.mean(covered)), 0.93, at_most=False)
+    for points in (5, 10):
+        yield Figure(f"power_at_{points}_points", power(folder, servers, points))
+
+
+def power(folder: Path, servers: int, points: float, pairs: int = 20) -> float:
+    """How often an honest run that is so many points of accuracy better than another is told to be better."""
+    verdicts = []
+    for seed in range(servers):
+        with world(folder, 2000 + seed) as one:
+            for accuracy in one.rng.uniform(0.56, CEILING - points / 100, size=pairs):
+                first = one.ask(one.run(accuracy))
+                assert first is not None
+                told = one.ask(one.run(accuracy + points / 100), first.run_id)
+                assert told is not None
+                verdicts.append(told.verdict)
+    return verdicts.count("better") / len(verdicts)
+
+
+FAMILIES: tuple[Callable[[Path, int], Iterator[Figure]], ...] = (probing, persistence, usefulness)
 
 
 def main() -> None:
     """Print the table and write the file; the exit status says whether all bars held."""
+    found: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), SERVERS, print)
+        for family in FAMILIES:
+            for figure in family(Path(folder), SERVERS):
+                print(figure, flush=True)
+                found.append(figure)
+    rows = {
+        one.name: {"value": round(one.value, 3), "bar": one.bar if isfinite(one.bar) else None, "held": one.held}
+        for one in found
+    }
     out = Path("build/attacks.json")
     out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(found, indent=1) + "\n")
-    sys.exit(not all(row["held"] for row in found.values()))
+    out.write_text(json.dumps(rows, indent=1) + "\n")
+    sys.exit(not all(one.held for one in found))
 
 
 if __name__ == "__main__":

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from outlearn.errors import BudgetError
 from outlearn.identity import Caller
+from outlearn.seal import DITHER
 from outlearn_evaluation.ledger import Answered, Ledger, Question
 from outlearn_evaluation.scoring import Judge, Votes
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.submissions import Submission
 
 ITEMS, WEAK, CEILING, AGENTS, SEEDS = 1263, 0.528, 0.7325, 9, 5
-Vector = NDArray[np.float64]  # (items,), -1 or 1
+ABILITY, METHOD, SEED = 0.75, 0.16, 0.09  # shares of what decides whether an honest student is right
+Vector = NDArray[np.float64]  # (items,) or (seeds, items), -1 or 1
 
 
 @dataclass
@@ -27,7 +30,6 @@ class World:
 
     rng: np.random.Generator
     ledger: Ledger
-    asked: int = 0
     answered: int = 0
     _numbers: Iterator[int] = field(default_factory=count)
     _runs: dict[str, Submission] = field(default_factory=dict)
@@ -38,17 +40,20 @@ class World:
         public = np.concatenate([half[: len(half) // 2] for half in self._classes()])
         self.public = np.sort(public)
         self.private = np.setdiff1d(np.arange(ITEMS), public)
+        self.ability: Vector = rng.normal(size=ITEMS)
         weights = self.labels[self.public] + rng.normal(size=len(self.public))
-        self.judge = Judge(weights, WEAK, CEILING - WEAK, seed_variance=0.0)
+        self.judge = Judge(weights, WEAK, CEILING - WEAK, dither=DITHER, key=rng.bytes(32))
 
     def _classes(self) -> list[NDArray[np.int64]]:
         return [self.rng.permutation(np.flatnonzero(self.labels == label)) for label in (-1, 1)]
 
     def ask(self, answers: Vector, against: str | None = None) -> Answered | None:
-        """What the server tells about answers to all items, or None where no agent has an evaluation left."""
-        self.asked += 1
-        votes = Votes(np.tile(answers[self.public] > 0, (SEEDS, 1)))
-        run = Submission(f"run-{next(self._numbers):08d}", "chat", "f", votes)
+        """What the server tells about answers to all items, or None where no agent has an evaluation left.
+
+        Answers (items,) are those of every seed.
+        """
+        positive = np.broadcast_to(answers, (SEEDS, ITEMS))[:, self.public] > 0
+        run = Submission(f"run-{next(self._numbers):08d}", "chat", "f", Votes(positive))
         agent = f"agent-{self.answered % AGENTS}"
         other = self._runs[against] if against else None
         try:
@@ -60,13 +65,23 @@ class World:
         return told
 
     def student(self, accuracy: float) -> Vector:
-        """An honest student's answers."""
+        """Answers of a student that is right anywhere with the same chance, (items,)."""
         return np.where(self.rng.random(ITEMS) < accuracy, self.labels, -self.labels)
+
+    def run(self, accuracy: float) -> Vector:
+        """Answers of an honest run, (seeds, items).
+
+        Seeds of a run disagree .27 times as often as independent students would, and runs of different methods .46
+        times, which is what 84 runs of the tiny math task did.
+        """
+        method, seeds = self.rng.normal(size=ITEMS), self.rng.normal(size=(SEEDS, ITEMS))
+        sure = np.sqrt(ABILITY) * self.ability + np.sqrt(METHOD) * method + np.sqrt(SEED) * seeds
+        return np.where(sure > ndtri(1 - accuracy), self.labels, -self.labels)
 
     def accuracies(self, answers: Vector) -> tuple[float, float]:
         """Points of accuracy, in [0, 100], on the public and on the private half."""
         right = answers == self.labels
-        return 100 * float(right[self.public].mean()), 100 * float(right[self.private].mean())
+        return 100 * float(right[..., self.public].mean()), 100 * float(right[..., self.private].mean())
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The ledger of evaluations: what was answered and charged, and who nominated what. One transaction a charge."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,16 +17,19 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    bindparam,
     func,
     select,
 )
 
 from outlearn.database import as_utc, open_database, reading, utc_now, writing
-from outlearn.errors import BudgetError, InvalidInputError
+from outlearn.errors import BudgetError, InvalidInputError, NotFoundError
 from outlearn.identity import Caller
 from outlearn.types import BudgetView, LeaderboardRow, Verdict
+from outlearn_evaluation.closing import close, finals, refuse_closed
 from outlearn_evaluation.scoring import Judge
 from outlearn_evaluation.settings import EvaluationSettings
+from outlearn_evaluation.standing import NOTHING, Withheld
 from outlearn_evaluation.submissions import Submission, file_submission, metadata
 
 evaluations = Table(
@@ -53,6 +57,17 @@ nominations = Table(
     metadata,
     Column("agent", String(32), primary_key=True),
     Column("run_id", String(40), primary_key=True),
+)
+_MINE = evaluations.c.agent == bindparam("agent")
+_NOMINATED = select(func.count()).select_from(nominations).where(nominations.c.agent == bindparam("agent"))
+_USED = select(
+    func.count().filter(_MINE),
+    func.count().filter(_MINE & (evaluations.c.day == bindparam("today"))),
+    func.count(),
+    _NOMINATED.scalar_subquery(),
+).where(evaluations.c.charged.is_(True))
+_ANSWER = select(evaluations).where(
+    evaluations.c.run_id == bindparam("run_id"), evaluations.c.against == bindparam("against")
 )
 
 
@@ -91,17 +106,22 @@ class Ledger:
         self._settings = settings
         self.engine: Engine = open_database(settings.database("evaluation"), metadata)
 
-    def find(self, run_id: str, against: str) -> Answered | None:
-        """The answer that was given to this question, if it was asked."""
-        query = select(evaluations).where(evaluations.c.run_id == run_id, evaluations.c.against == against)
+    def find(self, run_id: str, against: str, agent: str) -> tuple[Answered, BudgetView] | None:
+        """The answer that was given to this question, if it was asked, and what `agent` has left."""
         with reading(self.engine) as connection:
-            row = connection.execute(query).one_or_none()
-            return Answered.model_validate(row) if row else None
+            row = connection.execute(_ANSWER, {"run_id": run_id, "against": against}).one_or_none()
+            return (Answered.model_validate(row), self._budget(connection, agent)) if row else None
 
     def was_evaluated(self, run_id: str) -> bool:
         """Whether anybody evaluated this run."""
         with reading(self.engine) as connection:
             return _count(connection, evaluations.c.run_id == run_id) > 0
+
+    def evaluated_runs(self) -> list[str]:
+        """Every run that was evaluated, oldest first."""
+        query = select(evaluations.c.run_id).group_by(evaluations.c.run_id).order_by(func.min(evaluations.c.number))
+        with reading(self.engine) as connection:
+            return list(connection.execute(query).scalars())
 
     def charge(self, question: Question, judge: Judge, caller: Caller) -> tuple[Answered, bool]:
         """Answer a question and charge its agent for it. Returns what now stands, and whether it was charged.
@@ -111,15 +131,14 @@ class Ledger:
 
         Raises:
             BudgetError: a budget is used up; nothing was recorded.
+            ConflictError: the task's final has begun.
         """
         against = question.against.run_id if question.against else ""
         with writing(self.engine) as connection:
-            query = select(evaluations).where(
-                evaluations.c.run_id == question.run.run_id, evaluations.c.against == against
-            )
-            known = connection.execute(query).one_or_none()
+            known = connection.execute(_ANSWER, {"run_id": question.run.run_id, "against": against}).one_or_none()
             if known is not None:
                 return Answered.model_validate(known), False
+            refuse_closed(connection, [question.run.task])
             if not caller.is_operator:
                 _check_budget(self._budget(connection, caller.agent))
             answer, now = _answer(connection, question, judge), utc_now()
@@ -132,13 +151,14 @@ class Ledger:
         with reading(self.engine) as connection:
             return self._budget(connection, agent)
 
-    def board(self, task: str, limit: int) -> list[LeaderboardRow]:
-        """The evaluated runs of a task, best first."""
+    def board(self, task: str, limit: int, withheld: Withheld = NOTHING) -> list[LeaderboardRow]:
+        """The evaluated runs of a task, best first, without those that are withheld."""
         first = select(func.min(evaluations.c.number)).where(evaluations.c.task == task).group_by(evaluations.c.run_id)
         query = (
             select(evaluations, nominations.c.run_id.is_not(None).label("nominated"))
             .join(nominations, nominations.c.run_id == evaluations.c.run_id, isouter=True)
             .where(evaluations.c.number.in_(first))
+            .where(evaluations.c.run_id.not_in(withheld.runs), evaluations.c.agent.not_in(withheld.agents))
             .order_by(evaluations.c.pgr.desc(), evaluations.c.number)
             .limit(limit)
         )
@@ -146,10 +166,11 @@ class Ledger:
             return [_board_row(rank, row) for rank, row in enumerate(connection.execute(query).all(), 1)]
 
     def nominate(self, agent: str, run_ids: tuple[str, ...]) -> None:
-        """Make these (each named once) the agent's nominations, in place of earlier ones.
+        """Make these (each named once) the agent's nominations, in place of earlier ones but for those of a final.
 
         Raises:
             BudgetError: there are too many.
+            ConflictError: the final of one's task has begun.
             InvalidInputError: one is not an evaluated run of this agent.
         """
         if len(run_ids) > self._settings.nominations:
@@ -158,21 +179,36 @@ class Ledger:
             for run_id in run_ids:
                 if not _count(connection, (evaluations.c.run_id == run_id) & (evaluations.c.agent == agent)):
                     raise InvalidInputError(f"{run_id!r} is not an evaluated run of yours; `evaluate` it first")
-            connection.execute(nominations.delete().where(nominations.c.agent == agent))
+            tasks = select(evaluations.c.task).where(evaluations.c.run_id.in_(run_ids))
+            refuse_closed(connection, connection.execute(tasks).scalars())
+            of_finals = select(evaluations.c.run_id).where(evaluations.c.task.in_(select(finals.c.task)))
+            replaced = (nominations.c.agent == agent) & nominations.c.run_id.not_in(of_finals)
+            connection.execute(nominations.delete().where(replaced))
             for run_id in run_ids:
                 connection.execute(nominations.insert().values(agent=agent, run_id=run_id))
 
+    def close(self, task: str) -> tuple[datetime, list[Answered]]:
+        """Close a task's nominations, once. Returns when that was, and the first answer for each nominated run.
+
+        Raises NotFoundError where there is no nomination; then nothing is closed.
+        """
+        first = select(func.min(evaluations.c.number)).where(evaluations.c.task == task).group_by(evaluations.c.run_id)
+        nominated = evaluations.c.run_id.in_(select(nominations.c.run_id)) & evaluations.c.number.in_(first)
+        with writing(self.engine) as connection:
+            rows = connection.execute(select(evaluations).where(nominated).order_by(evaluations.c.number)).all()
+            if not rows:
+                raise NotFoundError(f"nobody has nominated a run of task {task!r}: agents do that with `nominate`")
+            return close(connection, task), [Answered.model_validate(row) for row in rows]
+
     def _budget(self, connection: Connection, agent: str) -> BudgetView:
-        today = utc_now().date().isoformat()
-        charged = evaluations.c.charged.is_(True)
-        mine = charged & (evaluations.c.agent == agent)
-        nominated = select(func.count()).select_from(nominations).where(nominations.c.agent == agent)
+        asked = {"agent": agent, "today": utc_now().date().isoformat()}
+        by_agent, by_agent_today, by_team, nominated = connection.execute(_USED, asked).one()
         limits = self._settings
         return BudgetView(
-            agent_left=max(0, limits.agent_evaluations - _count(connection, mine)),
-            agent_today_left=max(0, limits.daily_evaluations - _count(connection, mine & (evaluations.c.day == today))),
-            team_left=max(0, limits.team_evaluations - _count(connection, charged)),
-            nominations_left=max(0, limits.nominations - int(connection.execute(nominated).scalar_one())),
+            agent_left=max(0, limits.agent_evaluations - by_agent),
+            agent_today_left=max(0, limits.daily_evaluations - by_agent_today),
+            team_left=max(0, limits.team_evaluations - by_team),
+            nominations_left=max(0, limits.nominations - nominated),
         )
 
 

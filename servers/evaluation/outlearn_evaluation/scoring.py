@@ -2,9 +2,11 @@
 
 Each public item has one weight `w = y + g` (y is its label as -1 or 1, g ~ N(0, 1), drawn once). A run's votes are
 `s`, -1 or 1 for each seed and item; their mean over seeds is `S`. As `E[g] = 0`, `mean(S * w)` is an unbiased estimate
-of `mean(S * y) = 2 * accuracy - 1`, and it is all that an answer knows of the labels.
+of `mean(S * y) = 2 * accuracy - 1`. A run's score is that, with noise of its own; all that is ever told of a run, PGR
+and verdicts, is computed from its one score.
 """
 
+import hmac
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from outlearn.errors import IntegrityError, InvalidInputError
 from outlearn.receipts import Receipt
+from outlearn.seal import Seal
 from outlearn.tasks import Baselines, Floats, SecretTask
 from outlearn.types import Verdict
 
@@ -31,14 +34,9 @@ class Votes:
     positive: NDArray[np.bool_]  # (seeds, items)
 
     @cached_property
-    def signs(self) -> Floats:
-        """-1 or 1, (seeds, items)."""
-        return np.where(self.positive, 1.0, -1.0)
-
-    @cached_property
     def mean(self) -> Floats:
-        """Means over seeds, (items,), in [-1, 1]."""
-        return np.asarray(self.signs.mean(axis=0))
+        """Means over seeds of votes as -1 or 1, (items,), in [-1, 1]."""
+        return np.asarray(2.0 * self.positive.mean(axis=0) - 1)
 
     @cached_property
     def counts(self) -> NDArray[np.uint8]:
@@ -64,47 +62,67 @@ class Judge:
     gap: float
     seed_variance: float = 0.0
     design_effect: float = 1.0
+    dither: float = 0.0
+    key: bytes = b""
+
+    def score(self, votes: Votes) -> float:
+        """The accuracy `(1 + mean(S * (w + h))) / 2` that everything told of these votes comes from.
+
+        h ~ N(0, dither^2) for each item is noise of these votes alone: the same votes have the same noise whenever they
+        are scored, others have other noise, and whoever has the key can work it out again. Only its mean is drawn.
+        """
+        asked = len(votes.positive).to_bytes(4, "big") + votes.counts.tobytes()
+        drawn = np.random.default_rng(int.from_bytes(hmac.digest(self.key, asked, "sha256"), "big")).normal()
+        return (1 + float(np.mean(votes.mean * self.weights))) / 2 + math.sqrt(self._own_variance(votes)) * float(drawn)
 
     def grade(self, votes: Votes) -> Grade:
-        """PGR `((1 + mean(S * w)) / 2 - weak) / gap` on a grid of 0.05, or at most 0.10.
+        """PGR `(score - weak) / gap` on a grid of 0.05, or at most 0.10.
 
         The ends of the scale count as fixed. Not bounded above: more than 1 is better than a student trained on the
         truth. Source of PGR: Burns et al. 2023, section 3; of answers from noisy labels: randomized response, and
         Dwork et al. 2015, "The reusable holdout".
         """
-        accuracy = (1 + float(np.mean(votes.mean * self.weights))) / 2
-        told, at_most = on_grid((accuracy - self.weak) / self.gap)
+        told, at_most = on_grid((self.score(votes) - self.weak) / self.gap)
         return Grade(told, at_most, round(self._error(votes, told), 2))
 
     def compare(self, run: Votes, other: Votes) -> Verdict:
-        """Whether `run` is better than `other`, paired by seed and item: better or worse where |z| > 1.645."""
-        difference = (run.signs - other.signs) / 2
-        error = max(standard_error(difference * self.weights), self._item_error(difference.mean(axis=0)))
-        by = float(np.mean(difference * self.weights))
+        """Whether `run` is better than `other`, paired by item: better or worse where |z| > 1.645.
+
+        What is told as at most 0.10 counts as 0.10: a verdict would tell otherwise what PGR does not.
+        """
+        lowest = self.weak + FLOOR * self.gap
+        by = max(self.score(run), lowest) - max(self.score(other), lowest)
+        items = self._item_variance((run.mean - other.mean) / 2)
+        seeds = self.seed_variance * (1 / len(run.positive) + 1 / len(other.positive))
+        error = math.sqrt(items + seeds + self._own_variance(run) + self._own_variance(other))
         if abs(by) <= Z_ONE_SIDED_95 * error:
             return "no clear difference"
         return "better" if by > 0 else "worse"
 
     def _error(self, votes: Votes, told: float) -> float:
         """Standard error of PGR from what is told already and the votes: labels and weights have no part in it."""
-        agreement = 2 * (self.weak + told * self.gap) - 1
-        items = self._item_error(votes.mean / 2, agreement / 2)
-        return math.sqrt((items**2 + self.seed_variance / len(votes.positive)) / self.gap**2 + GRID**2 / 12)
+        items = self._item_variance(votes.mean / 2, self.weak + told * self.gap - 0.5) + self._own_variance(votes)
+        return math.sqrt((items + self.seed_variance / len(votes.positive)) / self.gap**2 + GRID**2 / 12)
 
-    def _item_error(self, values: Floats, mean: float = 0.0) -> float:
-        """Error of `mean(values * w)` over new items and noise, given its expectation: E[w^2] is 2 whatever the labels.
+    def _item_variance(self, values: Floats, mean: float = 0.0) -> float:
+        """Variance of `mean(values * w)` over new items and noise, given its expectation: E[w^2] is 2 for any labels.
 
-        `sqrt((d * (mean(v^2) - mean^2) + mean(v^2)) / n)`: the labels' part, with the design effect d, and the noise's.
+        `(d * (mean(v^2) - mean^2) + mean(v^2)) / n`: the labels' part, with the design effect d, and the noise's.
         """
         square = float(np.mean(np.square(values)))
-        return math.sqrt((self.design_effect * max(square - mean**2, 0.0) + square) / len(values))
+        return (self.design_effect * max(square - mean**2, 0.0) + square) / len(values)
+
+    def _own_variance(self, votes: Votes) -> float:
+        """Variance that noise of its own gives a score."""
+        return self.dither**2 * float(np.mean(np.square(votes.mean / 2))) / len(votes.mean)
 
 
-def make_judge(weights: Floats, baselines: Baselines, secret: SecretTask) -> Judge:
+def make_judge(weights: Floats, baselines: Baselines, secret: SecretTask, seal: Seal) -> Judge:
     """The judge of a task. Raises InvalidInputError where PGR is undefined."""
     weak, gap = public_gap(baselines, secret)
     ends = ([getattr(one, end) for one in baselines.per_seed] for end in ("weak_public", "ceiling_public"))
-    return Judge(weights, weak, gap, max(float(np.var(end, ddof=1)) for end in ends), baselines.design_effect)
+    seed_variance = max(float(np.var(end, ddof=1)) for end in ends)
+    return Judge(weights, weak, gap, seed_variance, baselines.design_effect, seal.dither, bytes.fromhex(seal.nonce))
 
 
 def on_grid(pgr: float) -> tuple[float, bool]:
@@ -170,24 +188,3 @@ def public_gap(baselines: Baselines, secret: SecretTask) -> tuple[float, float]:
             "Calibrate with a larger student or a weaker teacher"
         )
     return float(weak.mean()), gap
-
-
-def standard_error(values: NDArray[np.bool_] | Floats, design_effect: float = 1.0) -> float:
-    """Standard error of the mean of `values` (seeds, items), for new items and new seeds.
-
-    `sqrt((MS_items + MS_seeds - MS_both) / (seeds * items))` with the mean squares of a two-way analysis of variance:
-    noise that is neither the item's nor the seed's is in the first two, and would count twice. Never below the error
-    from items or from seeds alone. `design_effect` multiplies the items' part, where new items come in groups.
-
-    Raises:
-        InvalidInputError: fewer than two seeds or items.
-    """
-    seeds, items = values.shape
-    if seeds < 2 or items < 2:
-        raise InvalidInputError(f"a standard error needs two seeds and two items, not {seeds} and {items}")
-    by_item, by_seed = np.mean(values, axis=0), np.mean(values, axis=1)
-    noise = values - by_item - by_seed[:, None] + np.mean(values)
-    of_items, of_seeds = by_item.var(ddof=1) / items, by_seed.var(ddof=1) / seeds
-    of_both = np.square(noise).sum() / ((seeds - 1) * (items - 1)) / (seeds * items)
-    of_items, of_both = design_effect * of_items, design_effect * of_both
-    return math.sqrt(max(of_items, of_seeds, of_items + of_seeds - of_both))

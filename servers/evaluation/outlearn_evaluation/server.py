@@ -7,6 +7,7 @@ from pydantic import Field
 
 from outlearn import CHANGES, READ_ONLY, ToolServer, make_server, run
 from outlearn.database import closing_at_end
+from outlearn.seal import DITHER
 from outlearn.types import BudgetView, Evaluation, Leaderboard, Nominations
 from outlearn_evaluation.scoring import NEAR
 from outlearn_evaluation.service import EvaluationService
@@ -22,21 +23,27 @@ RULES = """# Rules of evaluation
 - PGR = (student - weak) / (ceiling - weak), accuracies on the public half of the test items, means over the
   server's seeds. Test items are split in two halves, with the same share of each label.
 - Answers are computed from one secret weight for each public item, `w = y + g`: its label y, -1 or 1, and noise
-  g ~ N(0, 1) that was drawn once. The noise is the same for all runs, so asking in other ways does not average it
-  out, and similar runs are compared well.
+  g ~ N(0, 1) that was drawn once, the same for all runs. Each run has noise of its own on top: as if every weight had
+  another h ~ N(0, {dither:g}^2), derived from its votes with a secret key. The same votes always get the same answer; a
+  small change moves an answer mostly by that noise, so many variants of one run teach you little.
 - `pgr` is told in steps of 0.05; 0.10 with `at_most` means 0.10 or anything below. `pgr_se` covers items, seeds and
-  the noise, and depends on nothing hidden but `pgr` itself.
-- With `against`, the verdict is better or worse where |z| > 1.645, paired by item and seed.
+  both kinds of noise, and depends on nothing hidden but `pgr` itself. With n public items, noise alone is about
+  sqrt((1 + {dither:g}^2) / n) / 2 of accuracy: 2.7 points with 631, 6.8 with 100.
+- With `against`, the verdict is better or worse where |z| > 1.645, paired by item, from the same two noisy scores; 0.10
+  or below counts as 0.10. With 631 public items a difference of 10 points of accuracy is told in 94 of 100 cases, one
+  of 5 points in half.
 - You have {agent} evaluations in all, {day} a day (UTC); the team has {team}. Asking the same question again is
   free and gets the same answer. A comparison with an earlier run (`against`) is a question of its own.
 - A run whose hard answers differ from those of an earlier run of anybody's in at most {near} % of the public items (by
   how many seeds say yes) gets that run's answer, says so in `same_as`, and is charged.
 - Nominate at most {nominations} of your evaluated runs. The private half of the test items decides at the end, on
-  re-runs with fresh seeds, so what only fits the public half will not hold.
+  re-runs with fresh seeds, so what only fits the public half will not hold. Once the operator begins that final,
+  nominations and evaluations are closed for good.
 - The resource outlearn://commitment has a hash over labels, split, noise and baselines of each task. Note it at the
   start: at the end the operator reveals what it stands for, and `outlearn verify-commitment` checks it.
 - Probing for labels, skipping the teacher's labels where the question is learning from them, and running the code
-  under review are not research, and are looked for.
+  under review are not research, and are looked for. A run can be withheld from the leaderboard and from nomination
+  until the operator has reviewed it.
 """
 
 RunArg = Annotated[str, Field(description="Such as run-0123456789.", max_length=64)]
@@ -85,6 +92,7 @@ def build(settings: EvaluationSettings) -> ToolServer:
             team=settings.team_evaluations,
             nominations=settings.nominations,
             near=f"{100 * NEAR:g}",
+            dither=DITHER,
         )
 
     @server.resource("outlearn://commitment", mime_type="application/json")

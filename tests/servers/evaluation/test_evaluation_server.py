@@ -85,7 +85,7 @@ def test_what_is_told_of_the_error_depends_on_no_label(
     told = service.evaluate(ADA, RUN, None)
     opened = open_task(toy_home, "toy")
     votes = read_votes(ReceiptBook(toy_home / "vault").read(RUN), opened.secret, opened.baselines)
-    judge = make_judge(opened.weights, opened.baselines, opened.secret)
+    judge = make_judge(opened.weights, opened.baselines, opened.secret, opened.seal)
     rng = np.random.default_rng(0)
     for _ in range(200):
         weights = np.sign(rng.normal(size=100)) + rng.normal(size=100)
@@ -589,23 +589,41 @@ def test_nominations_are_few_own_evaluated_and_replaceable(service: EvaluationSe
 # the commitment
 
 
-def test_the_commitment_never_changes_unless_the_truth_does(
-    service: EvaluationService, start: Start, toy_home: Path
+def test_a_vault_that_was_swapped_after_its_commitment_was_published_is_refused(
+    service: EvaluationService, file_run: FileRun, start: Start, toy_home: Path
 ) -> None:
     first = service.commitments()
     assert list(first) == ["toy"]
     assert start().commitments() == first
+    file_run(RUN)
     path = toy_home / "vault" / "toy" / "secret.json"
     original = path.read_bytes()
     secret = json.loads(original)
     for change in (
-        {"public_half": secret["public_half"][:-1]},
+        {"public_half": [0, *secret["public_half"][:-1]]},
         {"test": [secret["test"][0] | {"label": 1 - secret["test"][0]["label"]}, *secret["test"][1:]]},
     ):
         path.write_text(json.dumps(secret | change))
-        assert service.commitments() != first
+        for one in (service, start()):
+            with pytest.raises(IntegrityError, match="not those committed to"):
+                one.commitments()
+            with pytest.raises(IntegrityError, match="Put the vault's own files back"):
+                one.evaluate(ADA, RUN, None)
     path.write_bytes(original)
-    assert service.commitments() == first
+    assert start().commitments() == service.commitments() == first
+    assert service.evaluate(ADA, RUN, None).charged
+
+
+def test_an_evaluation_is_by_what_was_committed_to_though_nobody_asked_for_the_commitment(
+    service: EvaluationService, file_run: FileRun, start: Start, toy_home: Path
+) -> None:
+    for run_id in RUNS[:2]:
+        file_run(run_id)
+    service.evaluate(ADA, RUNS[0], None)
+    [seal] = (toy_home / "vault" / "toy").glob("seal-*.json")
+    seal.write_text(json.dumps(json.loads(seal.read_text()) | {"nonce": "0" * 64}))
+    with pytest.raises(IntegrityError, match="not those committed to"):
+        start().evaluate(ADA, RUNS[1], None)
 
 
 def test_the_commitment_can_be_opened_and_not_be_guessed_from_what_it_stands_for(

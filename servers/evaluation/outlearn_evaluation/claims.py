@@ -1,0 +1,32 @@
+"""What findings claim, held against what is on record."""
+
+from collections.abc import Collection, Sequence
+
+from outlearn.audit import Evidence
+from outlearn.claims import TOLERANCE, differs, stated_pgrs
+from outlearn.types import Finding
+from outlearn_evaluation.detectors import Suspicion
+
+
+def false_claim(finding: Finding, others: Collection[float]) -> Suspicion | None:
+    """A finding about a run whose text gives PGRs, none of which is the run's; or one above it that no run has.
+
+    Args:
+        others: verified PGRs of all runs; a text may well compare.
+    """
+    texts, verified = (finding.title, finding.text), finding.verified
+    stated = [number for text in texts for number in stated_pgrs(text)]
+    if finding.run_id is None or not stated:
+        return None
+    if verified is None:
+        return Suspicion("forum claim", "note", _evidence(finding, stated, "none"))
+    above = [one for one in stated if one > verified.pgr + TOLERANCE]
+    unheard_of = any(all(abs(one - other) > TOLERANCE for other in others) for one in above)
+    if unheard_of or differs(texts, verified):
+        return Suspicion("forum claim", "flag", _evidence(finding, stated, str(verified)))
+    return None
+
+
+def _evidence(finding: Finding, stated: Sequence[float], verified: str) -> Evidence:
+    numbers = ", ".join(f"{one:g}" for one in stated[:8])
+    return {"finding": finding.finding_id, "stated": numbers, "verified": verified, "title": finding.title}

@@ -1,0 +1,195 @@
+"""What looks like gaming, as pure functions over votes, answers and secrets. Thresholds are derived in decision 14.
+
+`n` is the number of public items, `s` of seeds. Counts say how many seeds vote 1 for each item, `(n,)`. A detector
+returns a suspicion or None. Only those that need nothing secret may quarantine a run: an agent can see that it is.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from outlearn.audit import Action, Evidence
+from outlearn.tasks import Floats
+
+Counts = NDArray[np.uint8]
+Bits = NDArray[np.bool_]
+
+LOPSIDED = 0.05  # a run with fewer answers of one kind is degenerate: it has nothing to probe with
+ALIKE = 0.002
+APART, APART_Z = 0.9, 3.0
+FEW_DUPLICATES, DUPLICATE_SHARE = 8, 0.5
+FEW_ANSWERS, FLOOR_SHARE, UNRELATED = 8, 0.8, 0.1
+FEW_CHANGES, CHANGED, DOUBT = 3, 150.0, 0.3
+SECRET_Z = 4.5
+MAJORITY_EXCESS = 0.75
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """What a detector found."""
+
+    kind: str
+    action: Action
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class Look:
+    """An evaluated run, as it stands in the ledger."""
+
+    run_id: str
+    agent: str
+    seeds: int
+    counts: Counts
+    at_most: bool
+    same_as: str | None
+
+    @property
+    def majority(self) -> Bits:
+        """(n,) what most seeds say."""
+        return np.asarray(2 * self.counts.astype(np.int16) > self.seeds)
+
+    @property
+    def minority(self) -> Counts:
+        """(n,) how many seeds say something else than most."""
+        return np.minimum(self.counts, self.seeds - self.counts)
+
+    @property
+    def is_degenerate(self) -> bool:
+        """Whether nearly all answers are the same."""
+        share = float(self.counts.mean()) / self.seeds
+        return min(share, 1 - share) < LOPSIDED
+
+
+def seeds_alike(run: Look) -> Suspicion | None:
+    """Seeds have teachers of their own, so students of two of them disagree somewhere: on 2 % of the items and more
+    with the built-in methods, on 0.6 % in the narrowest honest run that we saw."""
+    yes = run.counts.astype(np.float64)
+    apart = float(np.mean(yes * (run.seeds - yes))) / (run.seeds * (run.seeds - 1) / 2) if run.seeds > 1 else 1.0
+    if run.is_degenerate or apart >= ALIKE:
+        return None
+    return Suspicion("seeds alike", "flag", {"disagreement": round(apart, 5), "least": ALIKE})
+
+
+def seeds_apart(positive: Bits, labels: NDArray[np.int64]) -> Suspicion | None:
+    """Students learn the same task and err on the same hard items. Seeds `(s, n)` that disagree as often as strangers
+    of their accuracies were made to differ: several attempts packed into one run."""
+    shares = positive.mean(axis=1)
+    if len(positive) < 2 or np.minimum(shares, 1 - shares).min() < LOPSIDED:
+        return None
+    pairs = list(combinations(range(len(positive)), 2))
+    right = (positive == labels).mean(axis=1)
+    strangers = float(np.mean([right[i] * (1 - right[j]) + right[j] * (1 - right[i]) for i, j in pairs]))
+    apart = np.mean([positive[i] != positive[j] for i, j in pairs], axis=0)
+    z = (float(apart.mean()) - APART * strangers) / max(float(apart.std()) / math.sqrt(len(apart)), 1e-9)
+    if z <= APART_Z:
+        return None
+    return Suspicion("seeds apart", "flag", {"disagreement": float(apart.mean()), "strangers": strangers, "z": z})
+
+
+def near_duplicates(looks: Sequence[Look]) -> Suspicion | None:
+    """An agent's runs that got earlier runs' answers. One is chance; most of them are small steps around a run."""
+    near = sum(look.same_as is not None for look in looks)
+    if not looks or looks[-1].same_as is None:
+        return None
+    many = near >= FEW_DUPLICATES and near >= DUPLICATE_SHARE * len(looks)
+    evidence: Evidence = {"same_as": looks[-1].same_as or "", "near": near, "runs": len(looks)}
+    return Suspicion("near-duplicate", "flag" if many else "note", evidence)
+
+
+def floor_rate(looks: Sequence[Look]) -> Suspicion | None:
+    """Answers at the floor, from runs with nothing in common: random vectors. Students that fail fail alike."""
+    floored = sum(look.at_most for look in looks) / max(len(looks), 1)
+    if len(looks) < FEW_ANSWERS or floored < FLOOR_SHARE:
+        return None
+    signs = [np.where(look.majority, 1.0, -1.0) for look in looks if not look.is_degenerate]
+    alike = float(np.mean([np.mean(one * other) for one, other in combinations(signs, 2)])) if len(signs) > 1 else 1.0
+    if alike >= UNRELATED:
+        return None
+    return Suspicion("floor rate", "flag", {"floored": floored, "answers": len(looks), "correlation": alike})
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a run differs from the nearest earlier one of anybody's."""
+
+    weight: float
+    """`k (n - k) / n` for k changed items of n: the inverse of the effect's variance where they are random."""
+    effect: float
+    """By how many standard deviations changed items are more doubtful than kept ones."""
+
+
+def change(run: Look, earlier: Sequence[Look]) -> Change | None:
+    """What `run` changed; None where it changed nothing, or it, or all before it, are degenerate.
+
+    An item's doubt is the share of earlier votes against the nearest run's answer, and the shares of both runs' own
+    seeds against theirs.
+    """
+    others = [look for look in earlier if not look.is_degenerate and look.seeds == run.seeds]
+    if run.is_degenerate or not others:
+        return None
+    counts = np.array([look.counts for look in others], dtype=np.int16)
+    base = others[int(np.abs(counts - run.counts).sum(axis=1).argmin())]
+    against = np.abs(counts - run.seeds * base.majority.astype(np.int16)).mean(axis=0)
+    doubt = (against + run.minority + base.minority) / run.seeds
+    changed, spread = run.majority != base.majority, float(doubt.std())
+    if not changed.any() or changed.all() or spread == 0:
+        return None
+    effect = float(doubt[changed].mean() - doubt[~changed].mean()) / spread
+    return Change(float(changed.sum() * (~changed).mean()), effect)
+
+
+def random_masks(changes: Sequence[Change]) -> Suspicion | None:
+    """An agent's changes that fall on items without regard to how doubtful these are.
+
+    A retrained student changes its mind where it, its seeds or others were in doubt. Masks, random or in blocks, have
+    an effect of 0; it is pooled over the agent's changes, each by its weight.
+    """
+    weight = sum(one.weight for one in changes)
+    if len(changes) < FEW_CHANGES or weight < CHANGED:
+        return None
+    effect = sum(one.weight * one.effect for one in changes) / weight
+    if effect >= DOUBT:
+        return None
+    return Suspicion("random masks", "quarantine", {"effect": effect, "changes": len(changes), "weight": weight})
+
+
+def watermark(mean_votes: Floats, noise: Floats) -> Suspicion | None:
+    """`z = sum(S * g) / sqrt(sum(S^2))` of votes `S (n,)` and secret noise `g (n,)`: N(0, 1) for who never saw g."""
+    z = float(mean_votes @ noise / math.sqrt(max(float(mean_votes @ mean_votes), 1e-9)))
+    return Suspicion("watermark", "flag", {"z": z}) if z > SECRET_Z else None
+
+
+def public_private_gap(right: Floats, public: Bits, design_effect: float) -> Suspicion | None:
+    """Better on the public half than on the private one by more than halves differ by chance.
+
+    Args:
+        right: (items,) of both halves, share of the seeds that are right.
+        public: (items,) which of them are public.
+    """
+    halves = right[public], right[~public]
+    if min(map(len, halves)) < 2:
+        return None
+    error = math.sqrt(design_effect * sum(float(half.var(ddof=1)) / len(half) for half in halves))
+    gap = float(halves[0].mean() - halves[1].mean())
+    if gap <= SECRET_Z * error:
+        return None
+    return Suspicion("public-private gap", "flag", {"gap": gap, "standard_error": error})
+
+
+def majority_answer(majority: Bits, frequent: Bits, labels: NDArray[np.int64]) -> Suspicion | None:
+    """Agreement with "the most frequent answer of the group is right" beyond what accuracy explains.
+
+    `(agreement - e) / (1 - e)` with `e = a f + (1 - a)(1 - f)`, the agreement of strangers with accuracies a of the run
+    and f of the shortcut: 1 for who copies the shortcut. All arguments are (items,).
+    """
+    own, line = float(np.mean(majority == labels)), float(np.mean(frequent == labels))
+    expected, agreement = own * line + (1 - own) * (1 - line), float(np.mean(majority == frequent))
+    excess = (agreement - expected) / max(1 - expected, 1e-9)
+    if excess <= MAJORITY_EXCESS:
+        return None
+    return Suspicion("majority answer", "flag", {"excess": excess, "agreement": agreement, "accuracy": own})
