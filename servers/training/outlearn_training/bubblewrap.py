@@ -29,18 +29,25 @@ def has_bubblewrap(home: Path) -> bool:
 def wrap(home: Path) -> list[str]:
     """What goes before a command, so that it runs inside."""
     home = home.resolve()
+    hidden = _outermost(home)
     (home / SCRATCH).mkdir(parents=True, exist_ok=True)
     command = [shutil.which("bwrap") or "bwrap", *NAMESPACES, "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
-    command += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", str(home)]
+    command += ["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", str(hidden)]
     command += ["--setenv", "TMPDIR", "/dev/shm"]  # noqa: S108 - the only other place to write, inside
     for device in sorted(Path("/dev").glob("nvidia*")):
         command += ["--dev-bind", str(device), str(device)]
-    for folder in _readable(home):
+    for folder in _readable(home, hidden):
         command += ["--ro-bind-try", str(folder), str(folder)]
     return [*command, "--bind", str(home / SCRATCH), str(home / SCRATCH), "--chdir", "/", "--"]
 
 
-def _readable(home: Path) -> list[Path]:
-    """What the host reads inside the home folder, which is hidden otherwise."""
-    places = [home / PUBLIC, home / MODELS, Path(os.environ.get("HF_HOME", "/")).resolve(), *python_folders()]
-    return [place for place in places if place != home and place.is_relative_to(home)]
+def _outermost(home: Path) -> Path:
+    """The home folder, or the one that it is derived from: a derived one lies in a vault, which has a signing key."""
+    vaults = [folder for folder in home.parents if folder.name == "vault" and (folder / "signing.key").exists()]
+    return vaults[-1].parent if vaults else home
+
+
+def _readable(home: Path, hidden: Path) -> list[Path]:
+    """What the host reads inside the folder that is hidden otherwise."""
+    places = [home / PUBLIC, home / MODELS, hidden / MODELS, Path(os.environ.get("HF_HOME", "/")).resolve()]
+    return [place for place in [*places, *python_folders()] if place != hidden and place.is_relative_to(hidden)]

@@ -44,10 +44,11 @@ class SeedJob(BaseModel):
 
 
 class SlotTraining:
-    """Trains a calibration's seeds in the slots of `settings`. It is a `Train` for `calibrate`."""
+    """Trains a calibration's seeds in the slots of `settings`, or of another home folder, `lender`. It is a `Train` for
+    `calibrate`."""
 
-    def __init__(self, settings: TrainingSettings) -> None:
-        self._settings, self._home = settings, settings.home
+    def __init__(self, settings: TrainingSettings, lender: Path | None = None) -> None:
+        self._settings, self._lender = settings, lender or settings.home
         self._gpus = visible_gpus()
         self._slots = count_slots(settings, self._gpus)
         self._asked = -ASK_SECONDS
@@ -74,7 +75,7 @@ class SlotTraining:
                 report(self._describe(waiting, running), 1 - left / len(seeds))
                 time.sleep(POLL_SECONDS)
         finally:
-            stop_asking(self._home)
+            stop_asking(self._lender)
             for process in running:
                 process.stop()
 
@@ -84,34 +85,34 @@ class SlotTraining:
             self._reason = "for another calibration of this task"
             return None
         seed, lock = seed_lock
-        free = (slot for slot in range(self._slots) if not slot_is_held(self._home, slot))
-        slot = None if worker_is_wanted(self._home) else next(free, None)
-        if slot is None or (slot_file := take_slot(self._home, slot)) is None:
+        free = (slot for slot in range(self._slots) if not slot_is_held(self._lender, slot))
+        slot = None if worker_is_wanted(self._lender) else next(free, None)
+        if slot is None or (slot_file := take_slot(self._lender, slot)) is None:
             self._reason = "for a device"
             waiting.insert(0, seed)
             lock.close()
             return None
         with slot_file:
-            log = self._home / "logs" / f"calibrate-{card.name}-{seed}.log"
+            log = self._settings.home / "logs" / f"calibrate-{card.name}-{seed}.log"
             process = _SeedProcess.start(log, slot_environment(self._settings, slot, self._gpus), slot_file)
             process.train(self._job(card, seed), lock)
             return process
 
     def _go_on(self, process: "_SeedProcess", card: TaskCard, kept: KeptSeeds, waiting: list[int]) -> bool:
         """Give a process its next seed; False where there is none, or a worker is to have the slot."""
-        if worker_is_wanted(self._home) or (seed_lock := _take_first(kept, waiting)) is None:
+        if worker_is_wanted(self._lender) or (seed_lock := _take_first(kept, waiting)) is None:
             return False
         process.train(self._job(card, seed_lock[0]), seed_lock[1])
         return True
 
     def _job(self, card: TaskCard, seed: int) -> SeedJob:
-        return SeedJob(home=self._home.resolve(), card=card, seed=seed)
+        return SeedJob(home=self._settings.home.resolve(), card=card, seed=seed)
 
     def _ask(self, waiting: Sequence[int], running: Sequence["_SeedProcess"]) -> None:
         """Ask for a slot where one is needed, and not again and again while a worker is on its way out."""
         needed = waiting and self._reason == "for a device"
         if needed and time.monotonic() - self._asked > ASK_SECONDS:
-            ask_for_slot(self._home, urgent=not running)
+            ask_for_slot(self._lender, urgent=not running)
             self._asked = time.monotonic()
 
     def _describe(self, waiting: Sequence[int], running: Sequence["_SeedProcess"]) -> str:

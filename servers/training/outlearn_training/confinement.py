@@ -48,7 +48,12 @@ def landlock_version() -> int:
 
 def python_folders() -> list[Path]:
     """Where this interpreter finds its modules."""
-    return [Path(place).resolve() for place in (sys.prefix, sys.base_prefix, *sys.path) if place]
+    return [Path(place).resolve() for place in module_folders()]
+
+
+def module_folders() -> tuple[str, ...]:
+    """The same, as the files of its code name them."""
+    return tuple(place for place in (sys.prefix, sys.base_prefix, *sys.path) if place)
 
 
 def confine(readable: Iterable[Path], writable: Iterable[Path], secret: Path) -> bool:

@@ -42,7 +42,7 @@ class LocalExecutor:
         for slot in range(self._slots):
             if slot_is_held(self._settings.home, slot):
                 continue
-            if slot not in self._starting or _reap(self._starting[slot]):
+            if slot not in self._starting or has_ended(self._starting[slot]):
                 self._starting[slot] = self._start(slot)
 
     def stop(self) -> None:
@@ -102,7 +102,7 @@ def slot_environment(settings: TrainingSettings, slot: int, gpus: Sequence[str])
     return os.environ | QUIET | {"OMP_NUM_THREADS": str(settings.threads)} | gpu
 
 
-def _reap(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     """Whether this child of ours has ended."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid

@@ -21,12 +21,15 @@ import torch
 
 from outlearn.errors import ConfigError, InvalidInputError, OutlearnError
 from outlearn.tasks import PublicTask, load_card, load_public, task_names
-from outlearn_training.confinement import confine, python_folders
+from outlearn_training.canary import Canary
+from outlearn_training.confinement import confine, module_folders, python_folders
+from outlearn_training.execution_watch import watch_execution
 from outlearn_training.fast.trainer import make_trainer
 from outlearn_training.job import HEAD_BYTES, KILL, MAX_CALL_BYTES, Call, Job
 from outlearn_training.lab import Lab, Student, prompts_for
 from outlearn_training.limits import (
     adopt_orphans,
+    begin_session,
     close_all_but,
     count_threads,
     die_with_parent,
@@ -145,7 +148,7 @@ def _child(job_file: int, task: PublicTask, trainer: PlainTrainer, output: int, 
     """Run the job's method and leave its students in the job's folder. Never returns."""
     code = 1
     try:
-        os.setsid()
+        begin_session()
         die_with_parent()
         with open(job_file, "rb", closefd=False) as file:
             job = Job.model_validate_json(file.read())
@@ -161,7 +164,10 @@ def _child(job_file: int, task: PublicTask, trainer: PlainTrainer, output: int, 
         try:
             _set_limits(job, trainer)
             _confine(job, task)
-            students = run_method(job.source, job.params, job.seed, Lab(task, trainer, job.seed, emit))
+            canary = Canary()
+            lab = Lab(task, trainer, job.seed, emit, canary)
+            watch_execution(canary.event, str(job.home / "vault"), module_folders(), emit)
+            students = run_method(job.source, job.params, job.seed, lab)
             save_students(job.out, [student.weights for student in students])
             emit({"usage": trainer.meter.summary(trainer.model.device) | {"peak_gpu_mb": peak_gpu_bytes() / 2**20}})
             code = 0

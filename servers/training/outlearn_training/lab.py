@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from outlearn.errors import InvalidInputError
 from outlearn.tasks import Floats, Item, PublicTask, TaskCard
+from outlearn_training.canary import Canary
 from outlearn_training.losses import Loss, named_loss
 from outlearn_training.model import Weights
 from outlearn_training.trainer import Trainer
@@ -33,9 +34,10 @@ class Student:
 class Lab:
     """What a method may use: unlabelled items, weak labels, the untrained student, and training."""
 
-    def __init__(self, task: PublicTask, trainer: Trainer, seed: int, emit: Emit) -> None:
+    def __init__(self, task: PublicTask, trainer: Trainer, seed: int, emit: Emit, canary: Canary | None = None) -> None:
         self.task: TaskCard = task.card
-        self.pool: tuple[Item, ...] = task.pool
+        self.pool: tuple[Item, ...] = canary.plant(task.card, task.pool) if canary else task.pool
+        self._canary = canary
         self._public = task
         self._trainer = trainer
         self._seed = seed
@@ -103,7 +105,7 @@ class Lab:
     def generate(self, prompts: Sequence[str], max_tokens: int = 64, temperature: float = 0.0) -> list[str]:
         """The untrained student's continuation of each prompt; `temperature` 0 is greedy."""
         return self._trainer.generate(
-            None, list(prompts), max_tokens=max_tokens, temperature=temperature, seed=self._seed
+            None, self._clean(prompts), max_tokens=max_tokens, temperature=temperature, seed=self._seed
         )
 
     def log(self, **metrics: float) -> None:
@@ -115,7 +117,10 @@ class Lab:
         return self._trainer.predict(weights, self._prompts(items), self.task.label_words)
 
     def _prompts(self, items: Sequence[Item] | None) -> list[str]:
-        return prompts_for(self.task, self.pool if items is None else items)
+        return self._clean(prompts_for(self.task, self.pool if items is None else items))
+
+    def _clean(self, prompts: Sequence[str]) -> list[str]:
+        return [self._canary.remove(prompt) for prompt in prompts] if self._canary else list(prompts)
 
     def _tuning(self, epochs: float | None, lr: float | None) -> Any:
         tuning = self.task.student_tuning

@@ -7,12 +7,15 @@ import numpy as np
 from outlearn.artifacts import ArtifactStore
 from outlearn.errors import InvalidInputError
 from outlearn.receipts import Receipt, ReceiptBook
-from outlearn.tasks import Floats, TaskCard, load_card, load_secret
+from outlearn.tasks import Floats, TaskCard, load_card, load_public, load_secret
 from outlearn_training.fast.trainer import student_trainer
 from outlearn_training.lab import prompts_for
 from outlearn_training.queue_tables import Run
 from outlearn_training.students import max_student_bytes, parse_student, read_students
 from outlearn_training.trainer import PlainTrainer
+
+CHECKED = 64
+"""So many pool items show whether a student answers at all."""
 
 
 class Predictor:
@@ -22,7 +25,7 @@ class Predictor:
         self._home = home
         self._artifacts = artifacts
         self._receipts = ReceiptBook(home / "vault")
-        self._loaded: tuple[TaskCard, PlainTrainer, list[str]] | None = None
+        self._loaded: tuple[TaskCard, PlainTrainer, list[str], list[str]] | None = None
 
     def sign(self, run: Run, seed: int, folder: Path, sandbox: str) -> None:
         """Predict with the students in `folder` and file the receipt. Weights go to the artifact store first.
@@ -30,13 +33,14 @@ class Predictor:
         Raises:
             InvalidInputError, NotFoundError, PermissionDeniedError: the students cannot be used; the message says why.
         """
-        card, trainer, prompts = self._load(run.task)
+        card, trainer, known, hidden = self._load(run.task)
         limit = max_student_bytes(trainer.model)
         predictions: list[Floats] = []
         digests: list[str] = []
         for data in read_students(folder, limit):
             weights, digest = parse_student(data)
-            predictions.append(_finite(trainer.predict(weights, prompts, card.label_words)))
+            _check_finite(trainer.predict(weights, known, card.label_words))
+            predictions.append(_no_answer_for_nan(trainer.predict(weights, hidden, card.label_words)))
             digests.append(digest)
             self._artifacts.put(data)
         self._receipts.issue(
@@ -58,16 +62,22 @@ class Predictor:
         """The seeds of this run that have a receipt."""
         return [receipt.seed for receipt in self._receipts.read(run_id)]
 
-    def _load(self, task: str) -> tuple[TaskCard, PlainTrainer, list[str]]:
+    def _load(self, task: str) -> tuple[TaskCard, PlainTrainer, list[str], list[str]]:
+        """The task's card and model, the prompts of some pool items and those of all test items."""
         card = load_card(self._home, task)
         if self._loaded is None or self._loaded[0] != card:
-            prompts = prompts_for(card, load_secret(self._home, task).test)
-            self._loaded = (card, student_trainer(card), prompts)
+            known = prompts_for(card, load_public(self._home, task).pool[:CHECKED])
+            hidden = prompts_for(card, load_secret(self._home, task).test)
+            self._loaded = (card, student_trainer(card), known, hidden)
         return self._loaded
 
 
-def _finite(predictions: Floats) -> Floats:
-    """`predictions`, unless finite weights made NaN of them."""
+def _check_finite(predictions: Floats) -> None:
+    """Raises InvalidInputError where finite weights made NaN of answers to items that the agent knows."""
     if not np.isfinite(predictions).all():
         raise InvalidInputError("the student answers NaN: its weights are too large; lower the learning rate")
-    return predictions
+
+
+def _no_answer_for_nan(predictions: Floats) -> Floats:
+    """0.5 for NaN. An error would tell of hidden items: weights can be made to fail where an input has some word."""
+    return np.where(np.isfinite(predictions), predictions, 0.5)

@@ -9,10 +9,13 @@ from outlearn.database import as_utc, open_database, reading, utc_now, writing
 from outlearn.errors import BudgetError, ConflictError
 from outlearn.identity import Caller
 from outlearn.types import FINISHED, RunStatus, RunUsage, RunView
+from outlearn_training.device_budget import UNLIMITED, DeviceBudget, check_room, overspent
 from outlearn_training.queue_tables import Submission, claimed_seeds, find_run, metadata, runs, update_run
 
 MIN_PROGRESS = 0.02
 """From where on the time left can be estimated."""
+RECENT = 20
+"""Finished runs by which a wait is estimated."""
 
 
 class RunQueue:
@@ -21,12 +24,12 @@ class RunQueue:
     def __init__(self, url: str) -> None:
         self._engine = open_database(url, metadata)
 
-    def submit(self, submission: Submission, *, max_waiting: int) -> RunView:
+    def submit(self, submission: Submission, *, max_waiting: int, budget: DeviceBudget = UNLIMITED) -> RunView:
         """Queue a run. The same `request_id` again returns the run that it made.
 
         Raises:
             ConflictError: the `request_id` was used for another submission.
-            BudgetError: the agent has `max_waiting` unfinished runs.
+            BudgetError: the agent has `max_waiting` unfinished runs, or device-seconds are short.
         """
         with writing(self._engine) as connection:
             known = _by_request(connection, submission)
@@ -34,9 +37,11 @@ class RunQueue:
                 return _view(connection, known)
             if _unfinished(connection, submission.agent) >= max_waiting:
                 raise BudgetError(f"you have {max_waiting} unfinished runs; wait for one, or `cancel_run` one")
+            note = check_room(connection, budget, submission)
             run_id = f"run-{secrets.token_hex(5)}"
             values = submission.model_dump() | {"run_id": run_id, "status": "queued", "metrics": {}}
-            connection.execute(runs.insert().values(values | {"submitted_at": utc_now(), "message": "queued"}))
+            message = f"queued; {note}" if note else "queued"
+            connection.execute(runs.insert().values(values | {"submitted_at": utc_now(), "message": message}))
             return _view(connection, find_run(connection, run_id))
 
     def view(self, run_id: str, caller: Caller) -> RunView:
@@ -68,6 +73,20 @@ class RunQueue:
             elif row.status == "running":
                 update_run(connection, run_id, cancel_requested=True)
             return _view(connection, find_run(connection, run_id))
+
+    def end_overspent(self, budget: DeviceBudget) -> None:
+        """Cancel the unfinished runs of agents whose device-seconds, or the team's, are spent."""
+        with reading(self._engine) as connection:
+            over = overspent(connection, budget)
+        if not over:
+            return
+        with writing(self._engine) as connection:
+            for row in overspent(connection, budget):
+                if row.status == "queued":
+                    message = "cancelled: the budget of device-seconds is spent"
+                    update_run(connection, row.run_id, status="cancelled", message=message, finished_at=utc_now())
+                else:
+                    update_run(connection, row.run_id, cancel_requested=True)
 
     def waiting(self) -> int:
         """Number of unfinished runs."""
@@ -114,6 +133,7 @@ def _view(connection: Connection, row: Row[Any]) -> RunView:
         message=row.message,
         metrics=row.metrics,
         queue_position=ahead,
+        expected_wait_seconds=None if ahead is None else _expected_wait(connection, ahead),
         submitted_at=as_utc(row.submitted_at),
         started_at=as_utc(row.started_at) if row.started_at else None,
         finished_at=as_utc(row.finished_at) if row.finished_at else None,
@@ -121,6 +141,21 @@ def _view(connection: Connection, row: Row[Any]) -> RunView:
         seconds_left=_seconds_left(connection, row),
         usage=RunUsage.model_validate(row.usage or {}),
     )
+
+
+def _expected_wait(connection: Connection, ahead: int) -> float | None:
+    """Seconds until a queued run with `ahead` runs before it starts, by what recent runs took of a device."""
+    recent = select(runs.c.device_seconds).where(runs.c.status == "done").order_by(runs.c.number.desc()).limit(RECENT)
+    took = [float(seconds) for seconds in connection.scalars(recent)]
+    if not took:
+        return None
+    mean = sum(took) / len(took)
+    running = runs.c.status == "running"
+    claims = claimed_seeds.join(runs, runs.c.run_id == claimed_seeds.c.run_id)
+    at_work = select(func.count()).select_from(claims).where(running, claimed_seeds.c.done.is_(False))
+    devices = max(1, int(connection.execute(at_work).scalar_one()))
+    shares_left = [1 - float(progress) for progress in connection.scalars(select(runs.c.progress).where(running))]
+    return round(mean * (sum(shares_left) + ahead) / devices, 1)
 
 
 def _seconds_left(connection: Connection, row: Row[Any]) -> float | None:

@@ -68,7 +68,8 @@ class MethodSandbox:
 
         Args:
             log: file that the method's output is appended to, up to `settings.log_bytes`.
-            on_event: called with {"step", "steps", "loss_nats"}, {"metrics"} and {"usage"} events; values are checked.
+            on_event: called with {"step", "steps", "loss_nats"}, {"metrics"}, {"usage"} and {"watched", "where"} ones,
+                whose values are checked.
             should_stop: asked ten times a second; True kills the method.
 
         Raises:
@@ -235,6 +236,8 @@ def _parse_event(line: bytes) -> Event:
     if isinstance(event.get("metrics"), dict):
         numbers = {_printable(name[:64]): value for name, value in event["metrics"].items() if _is_number(value)}
         return {"metrics": dict(list(numbers.items())[:MAX_METRICS])}
+    if isinstance(event.get("watched"), str) and isinstance(event.get("where"), str):
+        return {name: _printable(event[name][:200]) for name in ("watched", "where")}
     if all(_is_number(event.get(name)) for name in ("step", "steps", "loss_nats")) and event["steps"] >= 1:
         return {name: event[name] for name in ("step", "steps", "loss_nats")}
     return {}

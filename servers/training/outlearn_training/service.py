@@ -12,6 +12,7 @@ from outlearn.artifacts import LocalArtifactStore
 from outlearn.confined import read_confined
 from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn.identity import Caller
+from outlearn.plain import show_plain
 from outlearn.tasks import PublicTask, default_task, load_card, load_public, task_names
 from outlearn.types import (
     ItemPage,
@@ -25,6 +26,7 @@ from outlearn.types import (
     TaskDescription,
 )
 from outlearn_training.catalogue import find_method, methods
+from outlearn_training.device_budget import DeviceBudget
 from outlearn_training.executor import Executor
 from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
 from outlearn_training.queue import RunQueue
@@ -45,6 +47,7 @@ class TrainingService:
         self._executor = executor
         self._queue = RunQueue(settings.database("training"))
         self._artifacts = LocalArtifactStore(settings.home / "artifacts")
+        self._device_budget = DeviceBudget(settings.agent_device_seconds, settings.team_device_seconds)
         self._mechanisms = find_mechanisms(settings)
         log.info("sandbox", sandbox=describe_mechanisms(self._mechanisms))
 
@@ -111,7 +114,7 @@ class TrainingService:
             seeds=card.seeds if kind == "full" else card.seeds[:1],
             request_id=request_id,
         )
-        view = self._queue.submit(submission, max_waiting=self._settings.max_waiting)
+        view = self._queue.submit(submission, max_waiting=self._settings.max_waiting, budget=self._device_budget)
         self._executor.ensure()
         return view
 
@@ -141,15 +144,16 @@ class TrainingService:
         whole = start + len(data) >= size or len(data) < MAX_CHARACTER_BYTES
         text, used = codecs.utf_8_decode(data, "replace", whole)
         end = start + used
-        return LogPage(text=text, offset=start, next_offset=end if end < size else None, size=size)
+        return LogPage(text=show_plain(text), offset=start, next_offset=end if end < size else None, size=size)
 
     def cancel(self, caller: Caller, run_id: str) -> RunView:
         """Cancel a run that is not finished."""
         return self._queue.cancel(run_id, caller)
 
     def keep_working(self) -> None:
-        """Have workers for what is in the queue; called from time to time, because workers can die."""
+        """Have workers for what is in the queue, and device budgets kept; called from time to time."""
         if self._queue.waiting():
+            self._queue.end_overspent(self._device_budget)
             self._executor.ensure()
 
     def _task(self, name: str) -> PublicTask:

@@ -22,6 +22,8 @@ class TrainingSettings(ServerSettings):
         False, description="Run agents' own methods also where the system cannot confine them; receipts say so."
     )
     max_waiting: int = Field(20, ge=1, description="Runs that one agent may have queued or running.")
+    agent_device_seconds: float | None = Field(None, gt=0, description="Device time of one agent in all; default: any.")
+    team_device_seconds: float | None = Field(None, gt=0, description="Device time of all agents together.")
 
     def run_log(self, run_id: str) -> Path:
         """Where a run's output is kept."""

@@ -1,6 +1,5 @@
 """A worker process: claims seeds of queued runs, runs each in the sandbox and has the predictor sign for it."""
 
-import os
 import shutil
 import signal
 import sys
@@ -18,11 +17,13 @@ from outlearn.logs import configure_logging
 from outlearn_training.catalogue import is_registered
 from outlearn_training.claims import Claim, Claims
 from outlearn_training.job import Job
+from outlearn_training.limits import begin_session
 from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
 from outlearn_training.queue_tables import Run
 from outlearn_training.sandbox import MAX_METRICS, Event, MethodSandbox
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.slots import give_way, hold_slot, slot_is_alive
+from outlearn_training.watched import Watched
 
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 0.5
@@ -88,11 +89,16 @@ class Worker:
 
     def _run_seed(self, claim: Claim) -> None:
         run, seed, progress = claim.run, claim.seed, _Progress(self._claims, claim)
+        watched = Watched(self._settings, run, seed)
+
+        def on_event(event: Event) -> None:
+            (watched.take if "watched" in event else progress.on_event)(event)
+
         out = self._settings.home / "scratch" / run.run_id / str(seed)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         try:
-            self._sandbox.run(self._job(run, seed, out), self._log(run, seed), progress.on_event, progress.should_stop)
+            self._sandbox.run(self._job(run, seed, out), self._log(run, seed), on_event, progress.should_stop)
             if run.kind == "full":
                 self._predictor.sign(run, seed, out, describe_mechanisms(self._mechanisms))
             progress.finish()
@@ -180,8 +186,7 @@ class _Progress:
 def main() -> None:
     """Work in slot `argv[1]` with the settings on stdin, unless a worker is there already."""
     settings, slot = TrainingSettings.model_validate_json(sys.stdin.buffer.read()), int(sys.argv[1])
-    with suppress(PermissionError):  # the server may end without us; a signal to its group is not for us
-        os.setsid()
+    begin_session()  # the server may end without us; a signal to its group is not for us
     configure_logging(settings)
     signal.signal(signal.SIGTERM, _leave)
     with hold_slot(settings.home, slot) as free:

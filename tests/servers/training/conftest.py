@@ -13,13 +13,11 @@ torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much wh
 VOCABULARY = [*"0123456789", " ", "is odd", "!", " no", " yes", " False", " True", "<pad>"]
 
 
-@pytest.fixture(scope="session")
-def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that `from_pretrained` loads."""
+def write_toy_model(folder: Path) -> Path:
+    """Write a model that `from_pretrained` loads."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-    folder = tmp_path_factory.mktemp("models") / "toy"
     words = {word: i for i, word in enumerate(VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="!"))
     pattern = Regex(r"is odd| no| yes| False| True|.")
@@ -39,6 +37,12 @@ def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     Qwen3ForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that `from_pretrained` loads."""
+    return write_toy_model(tmp_path_factory.mktemp("models") / "toy")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from outlearn.errors import InvalidInputError
-from outlearn_training.data.similar import Links, Similar, jaccard, normal, shingles
+from outlearn.similar import Links, Similar, jaccard, normal, shingles
 from outlearn_training.data.splits import ORDER, fill, needed, turns_in_group, winners
 
 GROUPS = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6), min_size=1, max_size=60)

@@ -218,7 +218,7 @@ def test_a_slot_is_held_by_one_and_freed_by_its_end(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=200) | st.text().map(str.encode))
 def test_whatever_a_method_writes_to_the_event_channel_is_an_event_or_nothing(line: bytes) -> None:
-    assert set(_parse_event(line)) <= {"error", "metrics", "usage", "step", "steps", "loss_nats"}
+    assert set(_parse_event(line)) <= {"error", "metrics", "usage", "step", "steps", "loss_nats", "watched", "where"}
 
 
 def test_events_have_finite_numbers_only() -> None:

@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from outlearn.similar import normal
 from outlearn.sources import (
     BAD_LABEL,
     DUPLICATE_ID,
@@ -23,7 +24,6 @@ from outlearn.sources import (
     Example,
     Row,
 )
-from outlearn_training.data.similar import normal
 
 MAX_LISTED = 1000
 Words = NDArray[np.uint64]

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outlearn.errors import IntegrityError, InvalidInputError
+from outlearn.similar import Links, Similar, normal
 from outlearn.sources import Example
 from outlearn_training.data.scan import Scan, keep_first
-from outlearn_training.data.similar import Links, Similar, normal
 from outlearn_training.data.splits import ORDER, Split, fill, needed, turns_in_group
 
 RESERVE = 0.25

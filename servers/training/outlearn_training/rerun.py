@@ -1,0 +1,139 @@
+"""Runs done again on the same items, in a home folder of their own that is derived from theirs.
+
+Queue, workers, sandbox, predictor and receipts are what they always are there. The derived home lies in the vault of the
+home that it is derived from, so nothing of it is seen by whoever works in that one, and it has a vault itself.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from outlearn.artifacts import LocalArtifactStore
+from outlearn.database import open_database, reading
+from outlearn.errors import InvalidInputError
+from outlearn.identity import Caller
+from outlearn.prepared import write_prepared
+from outlearn.tasks import load_baselines, load_card, load_public, load_secret, write_task
+from outlearn.types import FINISHED, RunView
+from outlearn_training.borrowing import BorrowingExecutor
+from outlearn_training.calibrate import calibrate
+from outlearn_training.calibration_slots import SlotTraining
+from outlearn_training.queue import RunQueue
+from outlearn_training.queue_tables import Submission, find_run, metadata
+from outlearn_training.seed_training import STAGES, OnProgress
+from outlearn_training.settings import TrainingSettings
+
+POLL_SECONDS = 0.2
+IDLE_SECONDS = 5.0
+OPERATOR = Caller(agent="operator", role="operator")
+
+
+def rerun(
+    settings: TrainingSettings,
+    task: str,
+    run_ids: Sequence[str],
+    into: Path,
+    *,
+    seeds: Sequence[int],
+    invert: bool = False,
+    on_progress: OnProgress | None = None,
+) -> dict[str, RunView]:
+    """Do full runs of `settings.home` again in the home folder `into`: same source, params, agent and items.
+
+    Each seed has a teacher, weak labels and a ceiling of its own there, trained where that was not done yet. A killed
+    rerun goes on where it was; more runs may follow into the same folder. It borrows device slots of `settings.home`.
+
+    Args:
+        into: a folder in the vault of `settings.home`; one for each choice of `seeds`.
+        seeds: seeds that the task does not have; with `invert` those that it has.
+        invert: take the task's own weak labels, turned round (1 - p), and its own ends of the scale.
+        on_progress: called with what is being done and the share that is done, in [0, 1].
+
+    Returns:
+        The run that each one became, by its first id: done, with receipts in the vault of `into`, or failed.
+
+    Raises:
+        NotFoundError: no such task or run.
+        InvalidInputError: a run is of another task, or a pilot; `into` is not in the vault; too few seeds.
+        ConflictError: `into` has the task with other contents or seeds.
+    """
+    if settings.vault.resolve() not in into.resolve().parents:
+        raise InvalidInputError(f"{str(into)!r} is not in the vault {str(settings.vault)!r}, where nobody sees it")
+    submissions = {run_id: _read_run(settings, task, run_id) for run_id in run_ids}
+    derived = settings.model_copy(
+        update={"home": into, "database_url": None, "worker_idle_seconds": IDLE_SECONDS, "transport": "stdio"}
+    )
+    report, trained = on_progress or (lambda _what, _share: None), 0.0
+    if invert:
+        _write_inverted(settings.home, task, into, seeds)
+    else:
+        trained = STAGES / (STAGES + len(run_ids))
+        _write_fresh(settings, derived, task, seeds, lambda what, share: report(what, trained * share))
+    queued = _submit(settings, derived, submissions, load_card(into, task).seeds)
+    return _finish(settings, derived, queued, lambda what, share: report(what, trained + (1 - trained) * share))
+
+
+def _read_run(settings: TrainingSettings, task: str, run_id: str) -> Submission:
+    engine = open_database(settings.database("training"), metadata)
+    try:
+        with reading(engine) as connection:
+            submission = Submission.model_validate(find_run(connection, run_id, OPERATOR))
+    finally:
+        engine.dispose()
+    if (submission.task, submission.kind) != (task, "full"):
+        raise InvalidInputError(
+            f"{run_id!r} is a {submission.kind} run of task {submission.task!r}; take full runs of {task!r}"
+        )
+    return submission.model_copy(update={"request_id": run_id})
+
+
+def _write_inverted(home: Path, task: str, into: Path, seeds: Sequence[int]) -> None:
+    public, baselines = load_public(home, task), load_baselines(home, task)
+    chosen = tuple(one for one in baselines.per_seed if one.seed in seeds)
+    weak_labels = {seed: 1 - public.weak_labels(seed) for seed in seeds}
+    parts = public.card, public.pool, load_secret(home, task)
+    write_task(into, *parts, weak_labels, baselines.model_copy(update={"per_seed": chosen}))
+
+
+def _write_fresh(
+    settings: TrainingSettings, derived: TrainingSettings, task: str, seeds: Sequence[int], report: OnProgress
+) -> None:
+    public = load_public(settings.home, task)
+    if taken := set(seeds) & set(public.card.seeds):
+        raise InvalidInputError(f"task {task!r} has the seeds {sorted(taken)} already; fresh ones are others")
+    write_prepared(derived.home, (public.card, public.pool, load_secret(settings.home, task)), {}, "{}")
+    calibrate(derived.home, task, seeds, report, train=SlotTraining(derived, lender=settings.home))
+
+
+def _submit(
+    settings: TrainingSettings, derived: TrainingSettings, submissions: dict[str, Submission], seeds: tuple[int, ...]
+) -> dict[str, str]:
+    """Queue what is not queued yet. Returns the derived home's run ids by those of the first home."""
+    queue = RunQueue(derived.database("training"))
+    theirs, ours = (LocalArtifactStore(home / "artifacts") for home in (settings.home, derived.home))
+    queued = {}
+    for run_id, submission in submissions.items():
+        ours.put(theirs.get(submission.source_sha256))
+        again = submission.model_copy(update={"seeds": seeds})
+        queued[run_id] = queue.submit(again, max_waiting=len(submissions) + queue.waiting() + 1).run_id
+    return queued
+
+
+def _finish(
+    settings: TrainingSettings, derived: TrainingSettings, queued: dict[str, str], report: OnProgress
+) -> dict[str, RunView]:
+    """Have workers at work until all runs have ended, and end them then, or when this is interrupted."""
+    queue, executor = RunQueue(derived.database("training")), BorrowingExecutor(derived, lender=settings.home)
+    try:
+        while True:
+            views = {run_id: queue.view(again, OPERATOR) for run_id, again in queued.items()}
+            unfinished = [view for view in views.values() if view.status not in FINISHED]
+            if not unfinished:
+                report("done", 1.0)
+                return views
+            executor.ensure()
+            share = sum(1.0 if view.status in FINISHED else view.progress for view in views.values()) / len(views)
+            report(f"{len(views) - len(unfinished)} of {len(views)} runs done", share)
+            time.sleep(POLL_SECONDS)
+    finally:
+        executor.stop()
