@@ -1,21 +1,34 @@
 """The forum's posts and votes. Every accepted one is stored once, however many processes write at the same time."""
 
 import secrets
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, select, update
 
 from outlearn.database import open_database, writing
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError, PermissionDeniedError
 from outlearn.results import ResultBook, VerifiedResult
-from outlearn.types import FindingKind, Posted, Voted
-from outlearn_forum.tables import posts, tables, votes
-from outlearn_forum.text import MAX_TEXT, check_text, check_title, join_tags
+from outlearn.types import FindingKind, Posted, Resemblance, Voted
+from outlearn_forum.events import note, note_mentions, talkers
+from outlearn_forum.index import set_up_index
+from outlearn_forum.resemblance import Sketch
+from outlearn_forum.tables import links, posts, tables, versions, votes
+from outlearn_forum.text import (
+    MAX_TEXT,
+    check_post_id,
+    check_request_id,
+    check_sources,
+    check_text,
+    check_title,
+    facets,
+    join_tags,
+)
 
-MAX_REQUEST_ID = 100
-_LOCK = int.from_bytes(b"forum", "big")
+_BY_ID = select(posts).where(posts.c.post_id == bindparam("id"))
 
 
 class ForumStore:
@@ -24,6 +37,9 @@ class ForumStore:
     def __init__(self, url: str, results: ResultBook) -> None:
         self.engine: Engine = open_database(url, tables)
         self._results = results
+        self._turn = threading.Lock()
+        with self._writing() as connection:
+            set_up_index(connection)
 
     def post_finding(
         self,
@@ -33,29 +49,42 @@ class ForumStore:
         text: str,
         kind: FindingKind,
         run_id: str | None = None,
+        task: str | None = None,
         tags: Sequence[str] = (),
+        built_on: Sequence[str] = (),
         request_id: str | None = None,
+        anyway: bool = False,
     ) -> Posted:
         """Open a thread. The same `request_id` again gives the first answer and posts nothing.
 
+        The task is the verified run's, where there is one. `built_on` names findings, runs and snapshots.
+
         Raises:
-            InvalidInputError: a text is empty or too long, or a result names no run.
+            InvalidInputError: a text is empty or too long, a result names no run, or a source is no id.
+            NotFoundError: a finding in `built_on` does not exist.
             PermissionDeniedError: a result names a run that has no verified result of this author.
-            ConflictError: `request_id` was used for another post.
+            ConflictError: `request_id` was used for another post; or the finding, not a result, resembles an earlier
+                one, and `anyway` is not set.
             IntegrityError: the run's verified result was tampered with.
         """
         verified = self._verify(author, kind, run_id)
-        post_id = f"finding-{secrets.token_hex(6)}"
-        content = {
-            "kind": kind,
-            "title": check_title(title),
-            "text": check_text(text, "text", MAX_TEXT),
-            "tags": join_tags(tags),
-            "run_id": run_id,
-        }
-        with writing(self.engine) as connection:
-            post_id = self._add(connection, author, post_id, post_id, content, request_id)
-        return Posted(post_id=post_id, thread_id=post_id, verified=verified)
+        sources = check_sources(built_on)
+        title, text, joined = check_title(title), check_text(text, "text", MAX_TEXT), join_tags(tags)
+        content = {"kind": kind, "title": title, "text": text, "tags": joined, "run_id": run_id}
+        task = verified.task if verified else task
+        words = facets(kind=kind, author=author, tag=joined.split(), task=task, run=run_id)
+        sketch = Sketch.of(title, text) if kind != "result" else None
+        with self._writing() as connection:
+            if known := _answered(connection, author, request_id, content):
+                return Posted(post_id=known, thread_id=known, verified=verified)
+            resembles = _resembling(connection, sketch, anyway)
+            post_id = f"finding-{secrets.token_hex(6)}"
+            place = {"post_id": post_id, "thread_id": post_id, "author": author, "request_id": request_id}
+            seq = _insert(connection, {**place, **content, "task": task, "facets": " ".join(words)})
+            if sketch and not resembles:
+                sketch.keep(connection, seq)
+            _note_finding(connection, author, post_id, content, sources)
+        return Posted(post_id=post_id, thread_id=post_id, verified=verified, resembles=resembles)
 
     def reply(self, author: str, *, thread_id: str, text: str, request_id: str | None = None) -> Posted:
         """Add to a thread, named by its finding or by any of its replies. `request_id` works as in `post_finding`.
@@ -66,10 +95,43 @@ class ForumStore:
             ConflictError: `request_id` was used for another post.
         """
         content = {"kind": None, "title": "", "text": check_text(text, "text", MAX_TEXT), "tags": "", "run_id": None}
-        with writing(self.engine) as connection:
-            thread = find_post(connection, thread_id).thread_id
-            post_id = self._add(connection, author, f"reply-{secrets.token_hex(6)}", thread, content, request_id)
-        return Posted(post_id=post_id, thread_id=thread)
+        with self._writing() as connection:
+            head = find_post(connection, find_post(connection, thread_id).thread_id)
+            if known := _answered(connection, author, request_id, content):
+                return Posted(post_id=known, thread_id=head.post_id)
+            post_id = f"reply-{secrets.token_hex(6)}"
+            place = {"post_id": post_id, "thread_id": head.post_id, "author": author, "request_id": request_id}
+            concerned = talkers(connection, head.post_id)
+            _insert(connection, {**place, **content, "facets": head.facets})
+            event = {"post_id": post_id, "thread_id": head.post_id, "by_agent": author}
+            note(connection, "reply", event, [None, *sorted(concerned)])
+            note_mentions(connection, event, text)
+        return Posted(post_id=post_id, thread_id=head.post_id)
+
+    def edit(
+        self, author: str, post_id: str, *, text: str, title: str | None = None, tags: Sequence[str] | None = None
+    ) -> Posted:
+        """Change an own post; what it said before is kept. A finding keeps its title and tags where none are given.
+
+        Raises:
+            NotFoundError: there is no such post.
+            PermissionDeniedError: it is another agent's.
+            InvalidInputError: a text is empty or too long, or a reply is given a title or tags.
+        """
+        with self._writing() as connection:
+            post = find_post(connection, post_id, lock=True)
+            if post.author != author:
+                raise PermissionDeniedError(f"post {post_id!r} is of {post.author!r}; answer it with `reply`")
+            if post.kind is None and (title is not None or tags is not None):
+                raise InvalidInputError(f"{post_id!r} is a reply, which has no title and no tags; pass the text alone")
+            new = {
+                "text": check_text(text, "text", MAX_TEXT),
+                "title": post.title if title is None else check_title(title),
+                "tags": post.tags if tags is None else join_tags(tags),
+            }
+            if any(post._mapping[name] != value for name, value in new.items()):
+                _replace(connection, post, new)
+        return Posted(post_id=post_id, thread_id=post.thread_id)
 
     def vote(self, agent: str, post_id: str, value: int) -> Voted:
         """Set this agent's vote on a post to 1, -1 or 0 (none).
@@ -78,7 +140,7 @@ class ForumStore:
             NotFoundError: there is no such post.
             PermissionDeniedError: it is the agent's own.
         """
-        with writing(self.engine) as connection:
+        with self._writing() as connection:
             post = find_post(connection, post_id, lock=True)
             if post.author == agent:
                 raise PermissionDeniedError(f"post {post_id!r} is your own; others vote on it")
@@ -90,7 +152,15 @@ class ForumStore:
                     connection.execute(insert(votes).values(post_id=post_id, agent=agent, value=value))
                 score = posts.c.score + value - before
                 connection.execute(update(posts).where(posts.c.post_id == post_id).values(score=score))
+                event = {"post_id": post_id, "thread_id": post.thread_id, "by_agent": agent}
+                note(connection, "vote", event, [post.author])
         return Voted(post_id=post_id, score=post.score + value - before, your_vote=value)
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A write transaction. Threads of this process queue for it: the database's own wait is by polling."""
+        with self._turn, writing(self.engine) as connection:
+            yield connection
 
     def _verify(self, author: str, kind: FindingKind, run_id: str | None) -> VerifiedResult | None:
         result = self._results.lookup(run_id) if run_id else None
@@ -106,51 +176,75 @@ class ForumStore:
             raise PermissionDeniedError(f"run {run_id!r} is of {result.agent!r}; post it as an 'insight' instead")
         return result
 
-    def _add(
-        self,
-        connection: Connection,
-        author: str,
-        post_id: str,
-        thread_id: str,
-        content: dict[str, Any],
-        request_id: str | None,
-    ) -> str:
-        """Store a post unless this request was answered before. Returns the post's id."""
-        if connection.dialect.name == "postgresql":
-            # posts become visible in the order of `seq`: a reader who saw one has seen all before it
-            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-        if request_id is not None and (known := _find_request(connection, author, request_id)):
-            if any(known._mapping[name] != value for name, value in content.items()):
-                raise ConflictError(f"request_id {request_id!r} was used for {known.post_id!r}; use a new one")
-            return str(known.post_id)
-        seq = connection.scalar(
-            insert(posts)
-            .values(
-                post_id=post_id,
-                thread_id=thread_id,
-                author=author,
-                posted_at=time.time(),
-                request_id=request_id,
-                last_seq=0,
-                **content,
-            )
-            .returning(posts.c.seq)
-        )
-        is_reply = 0 if post_id == thread_id else 1
-        activity = {"last_seq": seq, "replies": posts.c.replies + is_reply}
-        connection.execute(update(posts).where(posts.c.post_id == thread_id).values(activity))
-        return post_id
-
 
 def find_post(connection: Connection, post_id: str, *, lock: bool = False) -> Row[Any]:
     """A post by its id; `lock` keeps it from changing until the transaction ends. Raises NotFoundError."""
-    query = select(posts).where(posts.c.post_id == post_id)
-    if "\0" in post_id or (row := connection.execute(query.with_for_update() if lock else query).first()) is None:
-        raise NotFoundError(f"no post {post_id[:80]!r}; `list_threads` and `search` show what there is")
+    query = _BY_ID.with_for_update() if lock else _BY_ID
+    if (row := connection.execute(query, {"id": check_post_id(post_id)}).first()) is None:
+        raise NotFoundError(f"no post {post_id!r}; `list_threads` and `search` show what there is")
     return row
 
 
-def _find_request(connection: Connection, author: str, request_id: str) -> Row[Any] | None:
-    if not request_id or len(request_id) > MAX_REQUEST_ID or "\0" in request_id:
-        raise InvalidInputError(f"request_id {request_id[:80]!r} must have 1 to {MAX_REQUEST_ID} characters, no NUL")
-    return connection.execute(select(posts).where(posts.c.author == author, posts.c.request_id == request_id)).first()
+def _insert(connection: Connection, values: dict[str, Any]) -> int:
+    """Store a post, and note it in its thread. Returns its number."""
+    seq: int = connection.scalar(
+        insert(posts).values(posted_at=time.time(), last_seq=0, **values).returning(posts.c.seq)
+    )
+    is_reply = 0 if values["kind"] else 1
+    activity = {"last_seq": seq, "replies": posts.c.replies + is_reply}
+    connection.execute(update(posts).where(posts.c.post_id == values["thread_id"]).values(activity))
+    return seq
+
+
+def _note_finding(
+    connection: Connection, author: str, post_id: str, content: dict[str, Any], sources: Sequence[str]
+) -> None:
+    """Note a new finding, whom it mentions, and what it is built on."""
+    event = {"post_id": post_id, "thread_id": post_id, "by_agent": author}
+    note(connection, "finding", event)
+    note_mentions(connection, event, f"{content['title']}\n{content['text']}")
+    if sources:
+        connection.execute(insert(links), [{"child": post_id, "parent": one} for one in sources])
+        parents = [find_post(connection, one).author for one in sources if one.startswith("finding-")]
+        note(connection, "built on", event, sorted(set(parents)))
+
+
+def _resembling(connection: Connection, sketch: Sketch | None, anyway: bool) -> Resemblance | None:
+    found = sketch.find(connection) if sketch else None
+    if found and not anyway:
+        raise ConflictError(
+            f"this resembles {found.finding_id!r} by {found.author!r}, {found.title!r} (similarity "
+            f"{found.similarity:.0%}); nothing was posted. Reply there, or call again with anyway=true if yours says "
+            "something new"
+        )
+    return found
+
+
+def _answered(connection: Connection, author: str, request_id: str | None, content: dict[str, Any]) -> str | None:
+    """The post that this request made before, if any. Raises ConflictError where it said something else."""
+    if request_id is None:
+        return None
+    made = (posts.c.author == author, posts.c.request_id == check_request_id(request_id))
+    known = connection.execute(select(posts).where(*made)).first()
+    if known is None:
+        return None
+    first = connection.execute(select(versions).where(versions.c.post_id == known.post_id, versions.c.number == 0))
+    said = {**known._mapping, **(edited._mapping if (edited := first.first()) else {})}
+    if any(said[name] != value for name, value in content.items()):
+        raise ConflictError(f"request_id {request_id!r} was used for {known.post_id!r}; use a new one")
+    return str(known.post_id)
+
+
+def _replace(connection: Connection, post: Row[Any], new: dict[str, str]) -> None:
+    """Give a post a new text, keep the old one, and tell whom it newly mentions."""
+    now, mine = time.time(), versions.c.post_id == post.post_id
+    number = connection.scalar(select(func.count()).where(mine))
+    old = {name: post._mapping[name] for name in ("post_id", "title", "text", "tags")}
+    connection.execute(insert(versions).values(number=number, until=now, **old))
+    connection.execute(update(posts).where(posts.c.post_id == post.post_id).values(edited_at=now, **new))
+    if new["tags"] != post.tags:
+        words = facets(kind=post.kind, author=post.author, tag=new["tags"].split(), task=post.task, run=post.run_id)
+        connection.execute(update(posts).where(posts.c.thread_id == post.thread_id).values(facets=" ".join(words)))
+    event = {"post_id": post.post_id, "thread_id": post.thread_id, "by_agent": post.author}
+    note(connection, "edit", event)
+    note_mentions(connection, event, "\n".join((new["title"], new["text"])), f"{post.title}\n{post.text}")

@@ -1,11 +1,11 @@
-"""The forum's tables, with a full-text index that the database itself keeps up to date.
+"""The forum's tables.
 
 `posts` holds findings and replies; `seq` orders them all. A finding also counts its replies and remembers the newest
 post of its thread, so that lists need no aggregates.
 """
 
 from sqlalchemy import (
-    DDL,
+    BigInteger,
     CheckConstraint,
     Column,
     Float,
@@ -17,7 +17,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    event,
 )
 
 tables = MetaData()
@@ -30,11 +29,14 @@ posts = Table(
     Column("thread_id", String(40), nullable=False, comment="The finding's post_id; a finding has its own."),
     Column("author", String(32), nullable=False),
     Column("kind", String(16), comment="Null for a reply."),
+    Column("facets", Text, comment="What its thread can be filtered by, as words for the index; see `text.facets`."),
     Column("title", Text, nullable=False),
     Column("text", Text, nullable=False),
     Column("tags", Text, nullable=False, comment="Separated by spaces."),
     Column("run_id", String(40)),
+    Column("task", String(48)),
     Column("posted_at", Float, nullable=False, comment="Unix time in seconds."),
+    Column("edited_at", Float),
     Column("request_id", String(100)),
     Column("score", Integer, nullable=False, default=0, comment="Sum of its votes."),
     Column("replies", Integer, nullable=False, default=0),
@@ -45,6 +47,8 @@ posts = Table(
     Index("posts_by_kind", "kind", "last_seq"),
     Index("posts_by_author", "author", "last_seq"),
     Index("posts_by_score", "score", "seq"),
+    Index("posts_by_run", "run_id"),
+    Index("posts_by_kind_and_score", "kind", "score", "seq"),
     sqlite_autoincrement=True,
 )
 
@@ -56,26 +60,43 @@ votes = Table(
     Column("value", Integer, CheckConstraint("value in (-1, 1)"), nullable=False),
 )
 
-_SQLITE_INDEX = (
-    "CREATE VIRTUAL TABLE post_words USING fts5(title, text, tags, content='posts', content_rowid='seq', "
-    "tokenize='porter unicode61 remove_diacritics 2')",
-    "CREATE TRIGGER posts_added AFTER INSERT ON posts BEGIN "
-    "INSERT INTO post_words(rowid, title, text, tags) VALUES (new.seq, new.title, new.text, new.tags); END",
-    "CREATE TRIGGER posts_removed AFTER DELETE ON posts BEGIN "
-    "INSERT INTO post_words(post_words, rowid, title, text, tags) "
-    "VALUES ('delete', old.seq, old.title, old.text, old.tags); END",
-    "CREATE TRIGGER posts_edited AFTER UPDATE OF title, text, tags ON posts BEGIN "
-    "INSERT INTO post_words(post_words, rowid, title, text, tags) "
-    "VALUES ('delete', old.seq, old.title, old.text, old.tags); "
-    "INSERT INTO post_words(rowid, title, text, tags) VALUES (new.seq, new.title, new.text, new.tags); END",
+versions = Table(
+    "versions",
+    tables,
+    Column("post_id", String(40), ForeignKey("posts.post_id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False, comment="0 is what was posted first."),
+    Column("title", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("until", Float, nullable=False),
 )
 
-_POSTGRESQL_INDEX = (
-    "ALTER TABLE posts ADD COLUMN words tsvector GENERATED ALWAYS AS ("
-    "setweight(to_tsvector('english', title || ' ' || tags), 'A') || to_tsvector('english', text)) STORED",
-    "CREATE INDEX posts_by_words ON posts USING gin (words)",
+links = Table(
+    "links",
+    tables,
+    Column("child", String(40), ForeignKey("posts.post_id"), primary_key=True),
+    Column("parent", String(40), primary_key=True, comment="A finding, run or snapshot that `child` is built on."),
+    Index("links_by_parent", "parent"),
 )
 
-for _dialect, _statements in (("sqlite", _SQLITE_INDEX), ("postgresql", _POSTGRESQL_INDEX)):
-    for _statement in _statements:
-        event.listen(posts, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]
+sketches = Table(
+    "sketches",
+    tables,
+    Column("band", BigInteger, primary_key=True, autoincrement=False),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+events = Table(
+    "events",
+    tables,
+    Column("seq", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False, comment="finding, reply, edit, vote, mention or built on."),
+    Column("post_id", String(40), nullable=False),
+    Column("thread_id", String(40), nullable=False),
+    Column("by_agent", String(32), nullable=False),
+    Column("to_agent", String(32), comment="Whom it concerns; null: everybody."),
+    Column("at", Float, nullable=False),
+    Index("events_by_agent", "to_agent", "seq"),
+    sqlite_autoincrement=True,
+)

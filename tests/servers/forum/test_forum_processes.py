@@ -1,17 +1,21 @@
 """The forum in processes of its own: over stdio, over HTTP, and several at once on one database."""
 
+import asyncio
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from mcp.server.mcpserver.exceptions import ToolError
+from sqlalchemy import text
+from storm import faults, storm
 
 from outlearn import ServerSettings
 from outlearn.errors import ConfigError
 from outlearn.identity import TokenFile
 from outlearn.results import ResultBook
-from outlearn.testing import connect_http, connect_stdio, http_server
+from outlearn.testing import connect, connect_http, connect_stdio, http_server
 from outlearn_forum.reader import ForumReader
 from outlearn_forum.server import build
 from outlearn_forum.store import ForumStore
@@ -98,3 +102,51 @@ def test_a_file_that_is_no_database_is_reported_and_left_alone(tmp_path: Path) -
     with pytest.raises(ConfigError, match="cannot open the database"):
         build(ServerSettings(home=tmp_path))
     assert file.read_text() == "these are my notes"
+
+
+def test_a_storm_of_clients_through_a_crash_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
+    accepted = asyncio.run(storm(tmp_path, clients=8, writes=160))
+    assert accepted.writes == 160
+    assert faults(tmp_path, accepted) == []
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_a_client_that_subscribed_hears_of_changes_in_other_processes(tmp_path: Path, transport: str) -> None:
+    store = ForumStore(f"sqlite:///{tmp_path}/forum.sqlite", ResultBook(tmp_path))
+    thread = store.post_finding("bob", title="Hello", text="World", kind="insight").post_id
+    uris = ["forum://findings", f"forum://threads/{thread}", "forum://news/bob"]
+    async with AsyncExitStack() as stack:
+        if transport == "stdio":
+            client = await stack.enter_async_context(connect_stdio("outlearn_forum", "--home", str(tmp_path)))
+        else:
+            url = stack.enter_context(http_server("outlearn_forum", "--home", str(tmp_path)))
+            client = await stack.enter_async_context(connect_http(url))
+        async with client.client.listen(resource_subscriptions=uris) as changes:
+            store.reply("carol", thread_id=thread, text="I agree.")
+            heard = {(await anext(changes)).uri for _ in uris}
+            assert heard == set(uris)
+        (content,) = (await client.client.read_resource("forum://news/bob")).contents
+        assert "[carol replied" in content.text
+        assert "> I agree." in content.text
+    store.engine.dispose()
+
+
+async def test_a_forum_of_the_first_version_opens_with_all_its_posts(tmp_path: Path) -> None:
+    store = ForumStore(f"sqlite:///{tmp_path}/forum.sqlite", ResultBook(tmp_path))
+    thread = store.post_finding("bob", title="Hello", text="old world", kind="insight", tags=["x"]).post_id
+    store.reply("ada", thread_id=thread, text="a reply")
+    with store.engine.begin() as connection:
+        for name in ("posts_added", "posts_removed", "posts_edited"):
+            connection.execute(text(f"DROP TRIGGER {name}"))
+        for name in ("post_words", "versions", "links", "sketches", "events"):
+            connection.execute(text(f"DROP TABLE {name}"))
+        for name in ("facets", "task", "edited_at"):
+            connection.execute(text(f"ALTER TABLE posts DROP COLUMN {name}"))
+        old = "CREATE VIRTUAL TABLE post_words USING fts5(title, text, tags, content='posts', content_rowid='seq')"
+        connection.execute(text(old))
+    store.engine.dispose()
+    async with connect(build(ServerSettings(home=tmp_path, agent="carol"))) as carol:
+        for query in ("world", "reply"):
+            (found,) = (await carol.call("search", query=query, tag="x", author="bob", kind="insight"))["findings"]
+            assert found["finding_id"] == thread
+        assert (await carol.call("search", query="world", tag="y"))["findings"] == []

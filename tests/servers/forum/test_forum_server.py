@@ -1,37 +1,19 @@
 """The forum as agents see it: two agents' servers on one home folder."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from mcp import MCPError
 from mcp.server.mcpserver.exceptions import ToolError
+from researchers import FINDING, publish, team
 
-from outlearn import ServerSettings
-from outlearn.results import ResultBook, VerifiedResult
-from outlearn.testing import ToolClient, connect
-from outlearn_forum.server import build
-
-RESULT = {"method": "logconf", "task": "math", "seeds": 5, "pgr": 0.6, "pgr_se": 0.05}
-FINDING = {"title": "Sharp labels hurt", "text": "Training on sharpened weak labels lowers PGR.", "kind": "insight"}
-
-
-@asynccontextmanager
-async def team(home: Path, *agents: str) -> AsyncIterator[list[ToolClient]]:
-    async with AsyncExitStack() as stack:
-        servers = [build(ServerSettings(home=home, agent=agent)) for agent in agents]
-        yield [await stack.enter_async_context(connect(server)) for server in servers]
-
-
-def publish(home: Path, run_id: str, agent: str, pgr: float = 0.6) -> Path:
-    ResultBook(home).publish(VerifiedResult.model_validate({**RESULT, "run_id": run_id, "agent": agent, "pgr": pgr}))
-    return home / "results" / f"{run_id}.json"
+TOOLS = ["digest", "edit_post", "lineage", "list_threads", "post_finding", "read_thread", "reply", "search", "vote"]
 
 
 async def test_agents_post_reply_vote_and_read_each_other(tmp_path: Path) -> None:
     async with team(tmp_path, "alice", "bob") as (alice, bob):
-        assert await alice.tools() == ["list_threads", "post_finding", "read_thread", "reply", "search", "vote"]
+        assert await alice.tools() == TOOLS
         posted = await alice.call("post_finding", **FINDING, tags=["labels", "labels", "pgr"])
         reply = await bob.call("reply", thread_id=posted["thread_id"], text="Confirmed on five seeds. 确认 ✅")
         assert (await bob.call("vote", post_id=posted["post_id"], value=1))["score"] == 1
@@ -80,7 +62,7 @@ async def test_a_tampered_result_shows_as_unverified(tmp_path: Path) -> None:
         await alice.call("post_finding", **{**FINDING, "kind": "result"}, run_id="run-aaaaaa")
         file.write_text(json.dumps({**json.loads(file.read_text()), "pgr": 0.99}))
         (finding,) = (await alice.call("list_threads"))["findings"]
-        assert (finding["run_id"], finding["verified"]) == ("run-aaaaaa", None)
+        assert (finding["run_id"], finding.get("verified")) == ("run-aaaaaa", None)
         with pytest.raises(ToolError, match="wrong signature"):
             await alice.call("post_finding", **{**FINDING, "kind": "result"}, run_id="run-aaaaaa")
 
@@ -115,7 +97,7 @@ async def test_a_request_id_posts_once_for_each_author(tmp_path: Path) -> None:
         ({"tags": [f"t{i}" for i in range(9)]}, "9 tags are too many"),
         ({"run_id": "../vault"}, "run_id"),
         ({"request_id": ""}, "request_id ''"),
-        ({"request_id": "r" * 101}, "1 to 100 characters"),
+        ({"request_id": "r" * 101}, "1 to 100 printable characters"),
     ],
 )
 async def test_what_cannot_be_posted_is_refused_with_a_reason(tmp_path: Path, change: dict[str, str], why: str) -> None:
@@ -130,14 +112,14 @@ async def test_the_cursor_answers_what_is_new_since_the_last_look(tmp_path: Path
         ids = [(await alice.call("post_finding", **{**FINDING, "title": f"{i}"}))["post_id"] for i in range(5)]
         look = await bob.call("list_threads", limit=2)
         assert [f["title"] for f in look["findings"]] == ["4", "3"]
-        nothing = await bob.call("list_threads", cursor=look["next_cursor"])
-        assert (nothing["findings"], nothing["next_cursor"]) == ([], look["next_cursor"])
+        nothing = await bob.call("list_threads", cursor=look.get("next_cursor"))
+        assert (nothing["findings"], nothing.get("next_cursor")) == ([], look.get("next_cursor"))
         await bob.call("reply", thread_id=ids[1], text="a reply makes an old thread new")
         await alice.call("post_finding", **{**FINDING, "title": "5"})
-        first = await bob.call("list_threads", cursor=nothing["next_cursor"], limit=1)
-        second = await bob.call("list_threads", cursor=first["next_cursor"], limit=1)
+        first = await bob.call("list_threads", cursor=nothing.get("next_cursor"), limit=1)
+        second = await bob.call("list_threads", cursor=first.get("next_cursor"), limit=1)
         assert [f["title"] for f in first["findings"] + second["findings"]] == ["1", "5"]
-        assert (await bob.call("list_threads", cursor=second["next_cursor"]))["findings"] == []
+        assert (await bob.call("list_threads", cursor=second.get("next_cursor")))["findings"] == []
 
 
 async def test_older_pages_lead_back_to_the_first_finding(tmp_path: Path) -> None:
@@ -145,11 +127,11 @@ async def test_older_pages_lead_back_to_the_first_finding(tmp_path: Path) -> Non
         for i in range(5):
             await alice.call("post_finding", **{**FINDING, "title": f"{i}"})
         page = await alice.call("list_threads", limit=2)
-        titles, since = [f["title"] for f in page["findings"]], page["next_cursor"]
-        while page["older_cursor"]:
-            page = await alice.call("list_threads", limit=2, cursor=page["older_cursor"])
+        titles, since = [f["title"] for f in page["findings"]], page.get("next_cursor")
+        while page.get("older_cursor"):
+            page = await alice.call("list_threads", limit=2, cursor=page.get("older_cursor"))
             titles += [f["title"] for f in page["findings"]]
-            assert page["next_cursor"] == since
+            assert page.get("next_cursor") == since
         assert titles == ["4", "3", "2", "1", "0"]
 
 
@@ -163,7 +145,7 @@ async def test_top_lists_by_score_in_pages(tmp_path: Path) -> None:
         while True:
             page = await alice.call("list_threads", order="top", limit=2, cursor=cursor)
             titles += [(f["title"], f["score"]) for f in page["findings"]]
-            if (cursor := page["next_cursor"]) is None:
+            if (cursor := page.get("next_cursor")) is None:
                 break
         assert titles == [("1", 2), ("3", 1), ("4", 0), ("2", -1), ("0", -2)]
 
@@ -198,15 +180,15 @@ async def test_answers_stay_far_below_what_clients_cut_off(tmp_path: Path) -> No
             await bob.call("reply", thread_id=thread, text=f"{i} {long[:10_000]}")
         listed = await alice.call("list_threads", limit=50)
         assert len(json.dumps(listed)) < 50_000
-        assert all(f["text_cut"] and len(f["text"]) < 1_100 for f in listed["findings"])
+        assert all(f.get("text_cut") and len(f["text"]) < 1_100 for f in listed["findings"])
         assert len(json.dumps(await alice.call("search", query="insight", limit=50))) < 50_000
         page = await alice.call("read_thread", thread_id=thread)
         assert page["finding"]["text"] == long.strip()
         replies = page["replies"]
-        while page["next_cursor"]:
+        while page.get("next_cursor"):
             assert len(json.dumps(page)) < 50_000
-            page = await alice.call("read_thread", thread_id=thread, cursor=page["next_cursor"])
-            assert page["finding"]["text_cut"]
+            page = await alice.call("read_thread", thread_id=thread, cursor=page.get("next_cursor"))
+            assert page["finding"].get("text_cut")
             replies += page["replies"]
         assert [r["text"][0] for r in replies] == list("0123456")
 
@@ -216,5 +198,37 @@ async def test_every_tool_is_annotated_and_the_instructions_call_posts_data(tmp_
         tools = {tool.name: tool for tool in (await alice.client.list_tools()).tools}
         assert all(tool.annotations and tool.output_schema for tool in tools.values())
         read_only = {name for name, tool in tools.items() if tool.annotations and tool.annotations.read_only_hint}
-        assert read_only == {"list_threads", "read_thread", "search"}
+        assert read_only == {"digest", "lineage", "list_threads", "read_thread", "search"}
         assert "never an instruction" in (alice.client.instructions or "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "x" * 300, "finding-\0", "finding-../vault", "\ud800", "确认 ✅\n", "x" * 10_000_000],
+    ids=["empty", "300 characters", "NUL", "path", "half a character", "lines", "10 MB"],
+)
+async def test_names_that_cannot_be_get_a_clear_error_from_every_tool(tmp_path: Path, name: str) -> None:
+    async with team(tmp_path, "alice") as (alice,):
+        post = (await alice.call("post_finding", **FINDING))["post_id"]
+        for tool, arguments in (
+            ("read_thread", {"thread_id": name}),
+            ("reply", {"thread_id": name, "text": "x"}),
+            ("edit_post", {"post_id": name, "text": "x"}),
+            ("vote", {"post_id": name, "value": 1}),
+            ("post_finding", {**FINDING, "built_on": [name]}),
+            ("list_threads", {"author": name}),
+            ("search", {"query": "labels", "tag": name}),
+            ("digest", {"cursor": name or "-"}),
+        ):
+            with pytest.raises(ToolError) as refused:
+                await alice.call(tool, **arguments)
+            assert len(str(refused.value)) < 1_000
+        assert [one["finding_id"] for one in (await alice.call("list_threads"))["findings"]] == [post]
+
+
+async def test_resources_of_nothing_are_refused(tmp_path: Path) -> None:
+    async with team(tmp_path, "alice") as (alice,):
+        assert "next_cursor" in (await alice.client.read_resource("forum://findings")).contents[0].text
+        for uri in ("forum://threads/finding-0", "forum://news/Not%20a%20name", "forum://news/" + "x" * 300):
+            with pytest.raises(MCPError):
+                await alice.client.read_resource(uri)
