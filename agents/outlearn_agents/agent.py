@@ -1,10 +1,9 @@
 """One agent's process: `python -m outlearn_agents.agent --run FOLDER --agent NAME`, its token in OUTLEARN_TOKEN."""
 
-import json
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,18 @@ from anyio.abc import TaskGroup
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from outlearn.errors import ConfigError, OutlearnError, leaves
+from outlearn.errors import ConfigError, OutlearnError, PluginError, leaves
 from outlearn.logs import configure_logging
 from outlearn.registry import RESEARCHERS, Registry
-from outlearn.researcher import Researcher, Session, Stop
+from outlearn.researcher import Researcher, Session, Stop, Tools
 from outlearn.settings import ServerSettings
-from outlearn.toolbox import open_toolbox
+from outlearn.toolbox import open_toolbox, url_in
+from outlearn_agents.crew import CANNOT_WORK
 from outlearn_agents.folder import AgentSpec, RunFolder
-from outlearn_agents.processes import SERVERS, Ready
+from outlearn_agents.gate import GatedTools
+from outlearn_agents.holding import holding
+from outlearn_agents.processes import SERVERS
+from outlearn_agents.spending import Ledger, work_shift
 from outlearn_agents.status import write_status
 
 WRAP_UP_SECONDS = 30.0
@@ -43,26 +46,34 @@ async def work(settings: AgentSettings) -> None:
     folder = RunFolder(settings.run)
     spec = find_agent(folder, settings.agent)
     researcher: Researcher = Registry(RESEARCHERS).load(spec.researcher)(spec.options)
-    urls = {name: Ready.model_validate(json.loads(folder.ready(name).read_bytes())).url for name in SERVERS}
     stop = Stop(settings.seconds)
-    async with open_toolbox(urls, token=settings.token.get_secret_value()) as tools, anyio.create_task_group() as group:
-        group.start_soon(_watch_signals, stop, group)
-        group.start_soon(_watch_parent, stop)
-        group.start_soon(_overstay, settings.seconds, group)
-        await researcher.research(
-            Session(
-                agent=spec.name,
-                direction=spec.direction,
-                task=folder.read_spec().task,
-                tools=tools,
-                stop=stop,
-                log=structlog.get_logger("outlearn.agent").bind(agent=spec.name),
-                folder=folder.agent(spec.name),
-                seed=spec.seed,
-                on_status=lambda doing: write_status(folder, spec.name, doing),
-            )
-        )
-        group.cancel_scope.cancel()
+    urls = {name: url_in(folder.ready(name)) for name in SERVERS}
+    with closing(Ledger(folder.spending)) as ledger:
+        async with (
+            open_toolbox(urls, token=settings.token.get_secret_value()) as tools,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(_watch_signals, stop, group)
+            group.start_soon(_watch_parent, stop)
+            group.start_soon(_overstay, settings.seconds, group)
+            group.start_soon(work_shift, ledger, spec.name, stop)
+            await researcher.research(_session(folder, spec, tools, stop))
+            group.cancel_scope.cancel()
+
+
+def _session(folder: RunFolder, spec: AgentSpec, tools: Tools, stop: Stop) -> Session:
+    return Session(
+        agent=spec.name,
+        direction=spec.direction,
+        task=folder.read_spec().task,
+        tools=GatedTools(tools, folder, spec.name, stop),
+        stop=stop,
+        log=structlog.get_logger("outlearn.agent").bind(agent=spec.name),
+        folder=folder.agent(spec.name),
+        seed=spec.seed,
+        spending=folder.spending,
+        on_status=lambda doing: write_status(folder, spec.name, doing),
+    )
 
 
 def find_agent(folder: RunFolder, name: str) -> AgentSpec:
@@ -97,19 +108,25 @@ async def _overstay(seconds: float, group: TaskGroup) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one agent; errors that somebody can act on end in the status file and the log."""
+    """Run one agent; errors that somebody can act on end in the status file and the log.
+
+    It exits with `CANNOT_WORK` where the same would happen again.
+    """
     arguments: dict[str, Any] = {"_cli_parse_args": sys.argv[1:] if argv is None else argv}
     settings = AgentSettings(**arguments)
     os.environ.pop("OUTLEARN_TOKEN", None)
     configure_logging(ServerSettings.model_construct(log_format="json", log_level="info"))
     folder = RunFolder(settings.run)
     try:
-        anyio.run(work, settings)
+        with holding(folder.held(f"agent-{settings.agent}")):
+            anyio.run(work, settings)
     except* OutlearnError as group:
-        message = "; ".join(str(error) for error in leaves(group))
+        causes = list(leaves(group))
+        message = "; ".join(str(error) for error in causes)
         write_status(folder, settings.agent, message, "failed")
         structlog.get_logger("outlearn.agent").error("failed", agent=settings.agent, error=message)
-        raise SystemExit(1) from None
+        hopeless = any(isinstance(error, ConfigError | PluginError) for error in causes)
+        raise SystemExit(CANNOT_WORK if hopeless else 1) from None
     write_status(folder, settings.agent, "finished", "finished")
 
 

@@ -1,4 +1,4 @@
-"""The report's two plots as inline SVG: no script, no font, and colours that follow the page's light or dark theme.
+"""The plots of reports as inline SVG: no script, no font, and colours that follow the page's light or dark theme.
 
 Each is drawn for a given width in CSS pixels; the page holds a wide and a narrow one and shows what fits.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from outlearn.results import pgr_text
+from outlearn_agents.comparison import Comparison
 from outlearn_agents.labels import method_label, shorten
 from outlearn_agents.summary import RunSummary, Summary
 
@@ -47,7 +48,7 @@ def progress_chart(summary: Summary, width: int, height: int = 320) -> str:
     divisor, unit = next((one for one in reversed(UNITS) if longest >= 2 * one[0]), UNITS[0])
     x = Scale(0.0, longest, 44, width - 12)
     y = Scale(*pgr_range(runs), height - 40, 18)
-    parts = [_y_axis(y, width), _x_axis(x, divisor, unit, height)]
+    parts = [_y_axis(y, width), _x_axis(x, divisor, f"{unit} since the start", height)]
     classes = colours(summary)
     for name, style in classes.items():
         own = [(seconds[run.run_id], run.pgr) for run in runs if run.agent == name]
@@ -82,6 +83,25 @@ def methods_chart(summary: Summary, width: int) -> str:
         parts.append(_whisker(x(run.pgr - reach), x(run.pgr + reach), middle, middle, classes[run.agent]))
         parts.append(_dot(run, x(run.pgr), middle, classes[run.agent]))
     return _svg(width, height, "Methods with 95 % intervals", parts)
+
+
+def comparison_chart(comparison: Comparison, width: int, by_time: bool, height: int = 300) -> str:
+    """The best PGR so far of each team, over its evaluations or over time."""
+    curves = [
+        [(3600 * point.hours if by_time else point.evaluations, point.best) for point in team.curve]
+        for team in comparison.teams
+    ]
+    longest = max((at for curve in curves for at, _ in curve), default=1.0) or 1.0
+    divisor, unit = (
+        (next((one for one in reversed(UNITS) if longest >= 2 * one[0]), UNITS[0])) if by_time else (1.0, "")
+    )
+    x = Scale(0.0, 1.04 * longest, 44, width - 12)
+    y = Scale(-0.03, max([1.0, *(best for curve in curves for _, best in curve)]) + 0.03, height - 40, 18)
+    parts = [_y_axis(y, width), _x_axis(x, divisor, f"{unit} since the start" if by_time else "evaluations", height)]
+    for number, curve in enumerate(curves):
+        path = _steps([(0.0, 0.0), *curve], longest, x, y)
+        parts.append(f'<path class="step team c{number % COLOURS}" d="{path}"/>')
+    return _svg(width, height, f"Best PGR so far over {unit or 'evaluations'}", parts)
 
 
 def pgr_range(runs: list[RunSummary] | tuple[RunSummary, ...]) -> tuple[float, float]:
@@ -124,12 +144,12 @@ def _y_axis(y: Scale, width: int) -> str:
     return "".join(lines) + names
 
 
-def _x_axis(x: Scale, divisor: float, unit: str, height: int) -> str:
+def _x_axis(x: Scale, divisor: float, caption: str, height: int) -> str:
     labels = [
         f'<text class="tick" x="{x(value * divisor)}" y="{height - 20}" text-anchor="middle">{value:g}</text>'
         for value in ticks(0, x.high / divisor)
     ]
-    title = f'<text class="tick" x="{x.end}" y="{height - 2}" text-anchor="end">{unit} since the start</text>'
+    title = f'<text class="tick" x="{x.end}" y="{height - 2}" text-anchor="end">{caption}</text>'
     return "".join(labels) + title
 
 

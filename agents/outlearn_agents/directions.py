@@ -2,10 +2,22 @@
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from outlearn.errors import InvalidInputError, NotFoundError
 
-DIVERSE = ("elicitation", "trust", "iteration", "confidence", "witnesses", "simplicity")
+DIVERSE = (
+    "elicitation",
+    "trust",
+    "iteration",
+    "witnesses",
+    "simplicity",
+    "information",
+    "evolution",
+    "probes",
+    "wildcard",
+)
+Mode = Literal["diverse", "same", "prescriptive"]
 
 
 def read_prompt(name: str) -> str:
@@ -38,7 +50,18 @@ def read_direction(name: str) -> str:
     return text
 
 
-def choose_directions(names: list[str], count: int) -> list[str]:
-    """The texts for `count` agents, going round where there are fewer names than agents; default: diverse ones."""
-    chosen = names or list(DIVERSE)
+def choose_directions(names: list[str], count: int, mode: Mode = "diverse") -> list[str]:
+    """The texts for `count` agents.
+
+    Args:
+        names: directions to choose from, going round where they are fewer than the agents; default: nine diverse ones.
+        count: how many agents.
+        mode: diverse; same: all get the first direction (default `open`); prescriptive: all get a list of steps.
+
+    Raises:
+        InvalidInputError: directions are named for prescriptive agents.
+    """
+    if mode == "prescriptive" and names:
+        raise InvalidInputError(f"prescriptive agents all get the same steps; leave out the direction {names[0]!r}")
+    chosen = {"diverse": names or list(DIVERSE), "same": [*names, "open"][:1], "prescriptive": ["prescriptive"]}[mode]
     return [read_direction(chosen[index % len(chosen)]) for index in range(count)]

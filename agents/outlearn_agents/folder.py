@@ -1,16 +1,16 @@
 """A run folder: the home of the tool servers, and what the team runner keeps beside it."""
 
-import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from outlearn.errors import ConfigError, ConflictError, IntegrityError, NotFoundError
+from outlearn.errors import ConfigError, IntegrityError, NotFoundError
 from outlearn.files import write_atomic
 from outlearn.identity import AgentName
+from outlearn_agents.holding import holder, holding
 
 NAMES = ("ada", "boole", "curie", "dirac", "emmy", "fisher", "gauss", "hopper", "ising", "jeans", "kepler", "lovasz")
 MAX_AGENTS = 64
@@ -28,6 +28,11 @@ class AgentSpec(BaseModel):
     seed: int = 0
     options: dict[str, str] = Field(default_factory=dict, description="Options of the researcher, such as model.")
 
+    @property
+    def title(self) -> str:
+        """The first line of its direction."""
+        return self.direction.strip().splitlines()[0].strip("# ")
+
 
 class TeamSpec(BaseModel):
     """A team and its task, as `team.json` keeps them."""
@@ -37,7 +42,41 @@ class TeamSpec(BaseModel):
     task: str
     agents: tuple[AgentSpec, ...]
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    seconds_worked: float = Field(0.0, description="Wall time of the finished sessions so far.")
+    seconds_worked: float = Field(0.0, description="Wall time of the sessions so far.")
+    server_options: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Command-line options of the tool servers, by server."
+    )
+
+    def with_member(self, agent: AgentSpec) -> "TeamSpec":
+        """The team with one more agent."""
+        return self.model_copy(update={"agents": (*self.agents, agent)})
+
+    def with_server_options(self, server: str, options: Sequence[str]) -> "TeamSpec":
+        """The team with options of a tool server, such as ["--workers", "2"], in place of the same ones."""
+        pairs: dict[str, str] = {}
+        for given in (self.server_options.get(server, ()), options):
+            pairs |= dict(zip(given[::2], given[1::2], strict=True))
+        flat = tuple(part for pair in pairs.items() for part in pair)
+        return self.model_copy(update={"server_options": {**self.server_options, server: flat}})
+
+
+class RunnerSettings(BaseModel):
+    """How the team runner treats its processes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    restarts: int = Field(10, ge=0, description="Deaths of an agent or a server in an hour that are made good.")
+    stagger_seconds: float = Field(0.5, ge=0, description="Seconds between the starts of two agents.")
+
+
+class SessionFile(BaseModel):
+    """What a team runner says of itself, for `outlearn team status`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    started_at: datetime
+    ends_at: datetime
+    restarts: dict[str, int] = Field(default_factory=dict, description="By agent or server.")
 
 
 class RunFolder:
@@ -55,6 +94,21 @@ class RunFolder:
         return self.root / "tokens.json"
 
     @property
+    def control(self) -> Path:
+        """What the operator asks of a team at work."""
+        return self.root / "control.json"
+
+    @property
+    def session(self) -> Path:
+        """What the team runner says of itself."""
+        return self.root / "session.json"
+
+    @property
+    def spending(self) -> Path:
+        """The ledger of what the team spends, and its budget."""
+        return self.root / "agents" / "spending.sqlite"
+
+    @property
     def summary(self) -> Path:
         return self.root / "summary.json"
 
@@ -69,6 +123,10 @@ class RunFolder:
     def log(self, name: str) -> Path:
         """The log of a server or agent."""
         return self.root / "logs" / f"{name}.log"
+
+    def held(self, name: str) -> Path:
+        """The lock that the process of a server or agent holds; `agent-NAME` for an agent."""
+        return self.root / "processes" / f"{name}.lock"
 
     def agent(self, name: str) -> Path:
         """An agent's private folder, which is not its workspace."""
@@ -94,6 +152,18 @@ class RunFolder:
         """Keep the team."""
         write_atomic(self.spec_file, spec.model_dump_json(indent=1).encode())
 
+    def read_session(self) -> SessionFile | None:
+        """What the last team runner said of itself, or None where none did."""
+        try:
+            return SessionFile.model_validate_json(self.session.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a team runner is at work in this folder."""
+        return holder(self.root / "team.lock") is not None if self.root.is_dir() else False
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Be the only team runner in this folder.
@@ -106,11 +176,7 @@ class RunFolder:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot make the run folder {str(self.root)!r}: {error.strerror}") from error
-        with (self.root / "team.lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConflictError(f"a team is at work in {str(self.root)!r}; wait for it or stop it") from None
+        with holding(self.root / "team.lock", f"a team is at work in {str(self.root)!r}; wait for it or stop it"):
             yield
 
 

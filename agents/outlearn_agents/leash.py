@@ -1,17 +1,24 @@
-"""`python -m outlearn_agents.leash MODULE ...` runs a module until the process at the other end of stdin is gone."""
+"""`python -m outlearn_agents.leash LOCK MODULE ...` runs a module until the process at the other end of stdin is gone.
+
+Meanwhile it holds the file LOCK, by which a later team runner finds it.
+"""
 
 import os
 import runpy
 import signal
 import sys
 import threading
+from pathlib import Path
+
+from outlearn_agents.holding import holding
 
 
 def main() -> None:
-    """Run the module named by the first argument as `python -m` would, on a leash."""
+    """Run the module named by the second argument as `python -m` would, on a leash."""
     threading.Thread(target=_watch, daemon=True).start()
-    sys.argv = sys.argv[1:]
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    lock, *sys.argv = sys.argv[1:]
+    with holding(Path(lock)):
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 def _watch() -> None:

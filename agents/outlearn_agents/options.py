@@ -9,6 +9,9 @@ from outlearn.errors import InvalidInputError
 
 DEFAULT_HOME = Path("runs/default")
 Home = Annotated[Path, typer.Option("--home", help="The home folder of the tool servers.")]
+RunArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The run folder, such as runs/mine.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout; all else goes to stderr.")]
 
 Set = Annotated[

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from outlearn.errors import ServerUnreachableError
 from outlearn_agents.folder import RunFolder
+from outlearn_agents.holding import end_holder
 
 SERVERS = ("training", "evaluation", "forum", "filesystem")
 START_SECONDS = 60.0
@@ -71,15 +72,16 @@ class Child:
         if self._process.stdin:
             self._process.stdin.close()
 
-    def tail(self, lines: int = 5) -> str:
-        """The end of its log."""
-        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
-        return "\n".join(text.strip().splitlines()[-lines:])
-
     def _signal(self, number: signal.Signals) -> None:
         if self.code is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+
+def tail(log: Path, lines: int = 5) -> str:
+    """The end of a log."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return "\n".join(text.strip().splitlines()[-lines:])
 
 
 async def stop_children(children: Iterable[Child], seconds: float = STOP_SECONDS) -> None:
@@ -96,12 +98,12 @@ async def stop_children(children: Iterable[Child], seconds: float = STOP_SECONDS
             child.kill()
 
 
-def server_argv(folder: RunFolder, name: str, extra: Iterable[str] = ()) -> list[str]:
+def server_argv(folder: RunFolder, name: str, extra: Iterable[str] = (), port: int = 0) -> list[str]:
     """The command line of a tool server for this folder."""
-    options = {"transport": "http", "port": "0", "log-format": "json", "home": str(folder.root)}
+    options = {"transport": "http", "port": str(port), "log-format": "json", "home": str(folder.root)}
     files = {"ready-file": str(folder.ready(name)), "tokens": str(folder.tokens)}
     pairs = [part for key, value in {**options, **files}.items() for part in (f"--{key}", value)]
-    return [sys.executable, "-m", "outlearn_agents.leash", f"outlearn_{name}", *pairs, *extra]
+    return [sys.executable, "-m", "outlearn_agents.leash", str(folder.held(name)), f"outlearn_{name}", *pairs, *extra]
 
 
 def clean_environment() -> dict[str, str]:
@@ -109,31 +111,36 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)}
 
 
-def start_servers(folder: RunFolder, extra: Mapping[str, list[str]]) -> list[Child]:
-    """Start the four tool servers; `extra` has command-line options for some of them."""
-    for name in SERVERS:
-        folder.ready(name).unlink(missing_ok=True)
-    return [
-        Child(name, server_argv(folder, name, extra.get(name, ())), folder.log(name), clean_environment())
-        for name in SERVERS
-    ]
+def start_server(folder: RunFolder, name: str, extra: Iterable[str] = (), port: int = 0) -> Child:
+    """Start a tool server; `extra` has further command-line options, port 0 is a free one."""
+    return Child(name, server_argv(folder, name, extra, port), folder.log(name), clean_environment())
 
 
-async def wait_ready(folder: RunFolder, children: list[Child]) -> dict[str, str]:
-    """Wait until every server answers; returns their URLs by name.
+def end_orphans(folder: RunFolder) -> list[str]:
+    """End agents and servers that a killed team runner left behind. Returns their names."""
+    return [lock.stem for lock in sorted(folder.held("x").parent.glob("*.lock")) if end_holder(lock)]
+
+
+async def wait_ready(folder: RunFolder, names: Iterable[str], check: Callable[[], None]) -> dict[str, str]:
+    """Wait until every server answers; returns their URLs by name. `check` is called again and again and may raise.
 
     Raises:
-        ServerUnreachableError: one ended, or takes too long.
+        ServerUnreachableError: one takes too long.
     """
     deadline = time.monotonic() + START_SECONDS
     urls: dict[str, str] = {}
+    waiting = set(names)
     async with httpx2.AsyncClient(timeout=2.0) as http:
-        while len(urls) < len(children):
-            for child in children:
-                if child.name not in urls and (url := await _answers(http, folder.ready(child.name))):
-                    urls[child.name] = url
-                elif child.name not in urls:
-                    _check_starting(child, deadline)
+        while waiting:
+            check()
+            for name in sorted(waiting):
+                if url := await _answers(http, folder.ready(name)):
+                    urls[name] = url
+                    waiting.remove(name)
+                elif time.monotonic() > deadline:
+                    raise ServerUnreachableError(
+                        f"the {name} server did not start in {START_SECONDS:.0f} s: {tail(folder.log(name))}"
+                    )
             await anyio.sleep(POLL_SECONDS)
     return urls
 
@@ -155,10 +162,3 @@ def _read(ready_file: Path) -> Ready | None:
         return Ready.model_validate(json.loads(ready_file.read_bytes()))
     except (FileNotFoundError, ValueError, ValidationError):
         return None
-
-
-def _check_starting(child: Child, deadline: float) -> None:
-    if child.code is not None:
-        raise ServerUnreachableError(f"the {child.name} server ended with {child.code}: {child.tail()}")
-    if time.monotonic() > deadline:
-        raise ServerUnreachableError(f"the {child.name} server did not start in {START_SECONDS:.0f} s: {child.tail()}")

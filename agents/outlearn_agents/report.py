@@ -15,15 +15,9 @@ NARROW = 340
 
 def render_report(summary: Summary) -> str:
     """The report as HTML. Titles and texts of findings are shown as text, whatever they contain."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("outlearn_agents"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["clock"] = lambda moment: _clock(moment, summary.started_at)
-    return environment.get_template("report.html.j2").render(
+    page = environment()
+    page.filters["clock"] = lambda moment: _clock(moment, summary.started_at)
+    return page.get_template("report.html.j2").render(
         summary=summary,
         best_finding=summary.best_finding(),
         colours=colours(summary),
@@ -31,6 +25,17 @@ def render_report(summary: Summary) -> str:
         duration=duration(summary.wall_seconds),
         progress=[Markup(progress_chart(summary, width)) for width in (WIDE, NARROW)],  # noqa: S704
         methods=[Markup(methods_chart(summary, width)) for width in (WIDE, NARROW)],  # noqa: S704
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Where the pages' templates are. Whatever texts contain, they are shown as text."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("outlearn_agents"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

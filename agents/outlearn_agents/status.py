@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from outlearn.files import write_atomic
 from outlearn_agents.folder import RunFolder
 
-State = Literal["running", "finished", "failed"]
+State = Literal["running", "paused", "finished", "failed"]
 
 
 class AgentStatus(BaseModel):

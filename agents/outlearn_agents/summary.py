@@ -135,7 +135,8 @@ def _runs(rows: tuple[LeaderboardRow, ...], submitted: list[RunView]) -> tuple[R
 
 
 def _finding(finding: Finding, numbers: dict[str, RunSummary]) -> FindingSummary:
-    """The finding with the leaderboard's number for its run, whatever the text claims."""
+    """The finding with the leaderboard's number for its author's run, whatever the text claims."""
     run = numbers.get(finding.run_id or "")
+    run = run if run and run.agent == finding.author else None
     fields = finding.model_dump(include=set(FindingSummary.model_fields) - {"pgr", "at_most", "pgr_se"})
     return FindingSummary(**fields, **(run.model_dump(include={"pgr", "at_most", "pgr_se"}) if run else {}))

@@ -1,13 +1,10 @@
 """The team runner: four servers and N agents as processes, one deadline, one clean end."""
 
 import asyncio
-import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import anyio
@@ -17,32 +14,18 @@ from outlearn.files import write_atomic
 from outlearn.identity import TokenFile
 from outlearn.registry import RESEARCHERS, Registry
 from outlearn.tasks import task_names
-from outlearn.toolbox import open_toolbox
-from outlearn_agents.folder import OPERATOR, AgentSpec, RunFolder, TeamSpec, agent_name
-from outlearn_agents.processes import Child, start_servers, stop_children, wait_ready
+from outlearn.toolbox import open_toolbox, url_in
+from outlearn_agents.control import Control, change_control
+from outlearn_agents.crew import Crew
+from outlearn_agents.directions import choose_directions, read_direction
+from outlearn_agents.folder import MAX_AGENTS, OPERATOR, AgentSpec, RunFolder, RunnerSettings, TeamSpec, agent_name
+from outlearn_agents.keeper import ServerKeeper
+from outlearn_agents.processes import SERVERS, end_orphans
 from outlearn_agents.report import render_report
-from outlearn_agents.status import write_status
+from outlearn_agents.session import Observe, Stops, TeamSession
+from outlearn_agents.spending import Budget, Ledger
 from outlearn_agents.summary import Summary, collect
-from outlearn_agents.watch import TeamView, Watcher
-
-LOOK_SECONDS = 1.0
-GRACE_SECONDS = 35.0
-KILL_SECONDS = 0.5
-Observe = Callable[[TeamView], None]
-
-
-@dataclass
-class Control:
-    """How far the team was asked to stop: once, agents finish what they say; twice, everything ends now."""
-
-    asked: int = 0
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-
-    def ask(self) -> None:
-        """Ask once more."""
-        self.asked += 1
-        if self.asked > 1:
-            self.scope.cancel()
+from outlearn_agents.watch import Watcher
 
 
 def make_team(
@@ -72,39 +55,89 @@ def make_team(
     return TeamSpec(task=task, agents=agents)
 
 
+def ask_for_member(
+    folder: RunFolder,
+    direction: str | None = None,
+    researcher: str | None = None,
+    options: Mapping[str, str] | None = None,
+    seed: int | None = None,
+) -> AgentSpec:
+    """Ask for one more agent: the running team runner takes it in, or the next one. What is left out is as the first
+    agent's, but for the direction, which is the next one.
+
+    Raises:
+        PluginError, ConfigError: as `make_team`.
+        NotFoundError: no such direction.
+    """
+    spec = folder.read_spec()
+    first = spec.agents[0]
+    kind = researcher or first.researcher
+    given = dict(options if options is not None else first.options if kind == first.researcher else {})
+    Registry(RESEARCHERS).load(kind)(given)
+    made: list[AgentSpec] = []
+
+    def change(now: Control) -> Control:
+        team = {agent.name: agent for agent in (*spec.agents, *now.added)}
+        place = len(team)
+        text = read_direction(direction) if direction else choose_directions([], place + 1)[-1]
+        one = AgentSpec(
+            name=next(name for name in map(agent_name, range(place, place + MAX_AGENTS)) if name not in team),
+            researcher=kind,
+            direction=text,
+            seed=first.seed + place if seed is None else seed,
+            options=given,
+        )
+        made[:] = [one]
+        return now.model_copy(update={"added": (*now.added, one)})
+
+    change_control(folder, change)
+    return made[0]
+
+
 async def run_team(
     folder: RunFolder,
     spec: TeamSpec,
     seconds: float,
     observe: Observe,
-    server_options: Mapping[str, list[str]] | None = None,
+    settings: RunnerSettings | None = None,
+    budget: Budget | None = None,
 ) -> Summary | None:
     """Let a team work in a run folder for `seconds`. In a folder where a team worked before, it goes on.
+
+    What a killed team runner left running is ended first; everybody starts at work, whatever was asked for before.
+    Without a `budget`, an earlier session's holds.
 
     Returns:
         The summary, which is written too, or None where somebody asked twice to stop.
 
     Raises:
         ConflictError: a team is at work in the folder already.
-        ServerUnreachableError: a server does not start; its log says why.
+        ServerUnreachableError: a server does not start, or dies again and again; its log says why.
     """
-    start = time.monotonic()
-    control = Control()
+    settings = settings or RunnerSettings()
+    stops = Stops()
     summary: Summary | None = None
     with folder.lock():
+        end_orphans(folder)
         _install(folder.root, spec.task)
+        change_control(folder, lambda asked: Control(added=asked.added))
+        if budget is not None:
+            spec = set_budget(folder, spec, budget)
         folder.write_spec(spec)
         tokens = _issue_tokens(folder, spec)
-        with _signals(control), control.scope:
+        urls = {name: url_in(folder.ready(name)) for name in SERVERS}
+        with _signals(stops), stops.scope:
             async with (
-                _servers(folder, server_options or {}) as urls,
+                _servers(folder, spec, settings) as servers,
                 open_toolbox(urls, token=tokens[OPERATOR]) as tools,
-                _agents(folder, spec, seconds, tokens) as agents,
+                _crew(folder, settings, seconds) as crew,
             ):
-                await _supervise(Watcher(spec, folder, tools), agents, seconds, observe, control)
-                summary = await collect(tools, folder, spec, spec.seconds_worked + time.monotonic() - start)
+                for place, agent in enumerate(spec.agents):
+                    crew.add(agent.name, tokens[agent.name], place * settings.stagger_seconds)
+                session = TeamSession(folder, spec, servers, crew, Watcher(spec, folder, tools), stops, seconds)
+                await session.work(observe)
+                summary = await collect(tools, folder, session.spec, session.spec.seconds_worked)
                 write_summary(folder, summary)
-        folder.write_spec(spec.model_copy(update={"seconds_worked": spec.seconds_worked + time.monotonic() - start}))
     return summary
 
 
@@ -114,23 +147,13 @@ def write_summary(folder: RunFolder, summary: Summary) -> None:
     write_atomic(folder.report, render_report(summary).encode())
 
 
-async def _supervise(watcher: Watcher, agents: list[Child], seconds: float, observe: Observe, control: Control) -> None:
-    """Watch the agents until the last one has left; those that overstay are ended."""
-    deadline = time.monotonic() + seconds
-    told = False
-    while any(agent.code is None for agent in agents):
-        left = deadline - time.monotonic()
-        if control.asked and not told:
-            told, deadline = True, min(deadline, time.monotonic())
-            for agent in agents:
-                agent.terminate()
-        if left < -GRACE_SECONDS:
-            await stop_children(agents, KILL_SECONDS)
-        watcher.note_deaths(agents)
-        observe(await watcher.look(max(0.0, left)))
-        await anyio.sleep(LOOK_SECONDS)
-    watcher.note_deaths(agents)
-    observe(await watcher.look(0.0))
+def set_budget(folder: RunFolder, spec: TeamSpec, budget: Budget) -> TeamSpec:
+    """Put a budget into the ledger; returns the team with the options by which the servers enforce their part."""
+    with closing(Ledger(folder.spending)) as ledger:
+        ledger.set_budget(budget)
+    for server, options in budget.server_options().items():
+        spec = spec.with_server_options(server, options)
+    return spec
 
 
 def _install(home: Path, task: str) -> None:
@@ -152,39 +175,31 @@ def _issue_tokens(folder: RunFolder, spec: TeamSpec) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _servers(folder: RunFolder, options: Mapping[str, list[str]]) -> AsyncIterator[dict[str, str]]:
-    children = start_servers(folder, options)
+async def _servers(folder: RunFolder, spec: TeamSpec, settings: RunnerSettings) -> AsyncIterator[ServerKeeper]:
+    keeper = ServerKeeper(folder, spec.server_options, settings.restarts)
     try:
-        yield await wait_ready(folder, children)
+        await keeper.start()
+        yield keeper
     finally:
         with anyio.CancelScope(shield=True):
-            await stop_children(children)
+            await keeper.end()
 
 
 @asynccontextmanager
-async def _agents(
-    folder: RunFolder, spec: TeamSpec, seconds: float, tokens: Mapping[str, str]
-) -> AsyncIterator[list[Child]]:
-    children = [_start_agent(folder, agent.name, seconds, tokens[agent.name]) for agent in spec.agents]
+async def _crew(folder: RunFolder, settings: RunnerSettings, seconds: float) -> AsyncIterator[Crew]:
+    crew = Crew(folder, settings, time.monotonic() + seconds)
     try:
-        yield children
+        yield crew
     finally:
         with anyio.CancelScope(shield=True):
-            await stop_children(children, KILL_SECONDS)
-
-
-def _start_agent(folder: RunFolder, name: str, seconds: float, token: str) -> Child:
-    write_status(folder, name, "starting")
-    argv = [sys.executable, "-m", "outlearn_agents.agent"]
-    argv += ["--run", str(folder.root), "--agent", name, "--seconds", str(seconds)]
-    return Child(f"agent-{name}", argv, folder.log(f"agent-{name}"), {**os.environ, "OUTLEARN_TOKEN": token})
+            await crew.end()
 
 
 @contextmanager
-def _signals(control: Control) -> Iterator[None]:
+def _signals(stops: Stops) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, control.ask)
+        loop.add_signal_handler(number, stops.ask)
     try:
         yield
     finally:

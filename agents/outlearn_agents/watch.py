@@ -1,14 +1,12 @@
 """What the operator sees of a team at work, asked from the servers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from outlearn.errors import ServerUnreachableError, ToolRefusedError
 from outlearn.researcher import Tools, ask
 from outlearn.types import Finding, FindingList, Leaderboard, LeaderboardRow, RunList, RunView
 from outlearn_agents.folder import RunFolder, TeamSpec
-from outlearn_agents.processes import Child
-from outlearn_agents.status import read_status, write_status
+from outlearn_agents.status import read_status
 
 MAX_PAGES = 200
 
@@ -39,16 +37,16 @@ class Watcher:
     """Looks at the servers and the agents' status files."""
 
     def __init__(self, spec: TeamSpec, folder: RunFolder, tools: Tools) -> None:
-        self._spec = spec
+        self.spec = spec
         self._folder = folder
-        self._tools = tools
+        self.tools = tools
         self._cursor: str | None = None
         self._findings: dict[str, Finding] = {}
 
     async def look(self, seconds_left: float) -> TeamView:
         """The state now. A server that does not answer leaves its part empty; known findings stay."""
         return TeamView(
-            task=self._spec.task,
+            task=self.spec.task,
             agents=self.agents(),
             runs=await self._runs(),
             leaderboard=await self._leaderboard(),
@@ -59,35 +57,27 @@ class Watcher:
     def agents(self) -> tuple[AgentView, ...]:
         """The agents, from their status files."""
         views = []
-        for agent in self._spec.agents:
+        for agent in self.spec.agents:
             status = read_status(self._folder, agent.name)
-            title = agent.direction.strip().splitlines()[0].strip("# ")
-            views.append(AgentView(agent.name, title, status.doing, status.state))
+            views.append(AgentView(agent.name, agent.title, status.doing, status.state))
         return tuple(views)
-
-    def note_deaths(self, processes: Sequence[Child]) -> None:
-        """Say in the status of an agent that its process (they are in the agents' order) died without a word."""
-        for agent, process in zip(self._spec.agents, processes, strict=True):
-            if process.code and read_status(self._folder, agent.name).state == "running":
-                doing = f"died with exit code {process.code}; see {process.log}"
-                write_status(self._folder, agent.name, doing, "failed")
 
     async def _runs(self) -> tuple[RunView, ...]:
         try:
-            return (await ask(self._tools, RunList, "training", "list_runs", limit=20)).runs
+            return (await ask(self.tools, RunList, "training", "list_runs", limit=20)).runs
         except (ServerUnreachableError, ToolRefusedError):
             return ()
 
     async def _leaderboard(self) -> tuple[LeaderboardRow, ...]:
         try:
-            board = await ask(self._tools, Leaderboard, "evaluation", "leaderboard", task=self._spec.task, limit=20)
+            board = await ask(self.tools, Leaderboard, "evaluation", "leaderboard", task=self.spec.task, limit=20)
         except (ServerUnreachableError, ToolRefusedError):
             return ()
         return board.rows
 
     async def _feed(self) -> tuple[Finding, ...]:
         try:
-            page = await ask(self._tools, FindingList, "forum", "list_threads", cursor=self._cursor, limit=20)
+            page = await ask(self.tools, FindingList, "forum", "list_threads", cursor=self._cursor, limit=20)
         except (ServerUnreachableError, ToolRefusedError):
             return tuple(self._findings.values())
         self._cursor = page.next_cursor

@@ -4,8 +4,8 @@ import re
 
 from outlearn.errors import InvalidInputError
 
-HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
-"""Control characters but tab and line ends; the marks that change the direction of writing; invisible tag letters."""
+HIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]")
+"""Control characters but tab and line ends; marks that change the direction of writing; half characters; tags."""
 
 
 def check_plain(text: str, what: str) -> None:

@@ -1,13 +1,14 @@
 """A laboratory for agents' tests: the four real servers in memory, with an executor that needs no training."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import structlog
+from claude_peer import Api, Serve
 
 from outlearn import ServerSettings
 from outlearn.receipts import Receipt, ReceiptBook
@@ -121,3 +122,16 @@ def open_session(toy_home: Path, tmp_path: Path) -> OpenSession:
             )
 
     return open_one
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts a Messages API that answers from a script."""
+    with ExitStack() as stack:
+
+        def start(*script: Any, **options: Any) -> Api:
+            api = Api(*script, **options)
+            stack.enter_context(api.serve())
+            return api
+
+        yield start

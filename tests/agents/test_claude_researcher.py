@@ -1,20 +1,15 @@
-"""The Claude researcher against a small local Messages API (ASGI) and the four real servers."""
+"""The Claude researcher against a local Messages API over HTTP, and the four real servers."""
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import anyio
-import httpx2
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from claude_peer import POST, Serve, calls, says
+from messages_api import Failure
 
 from outlearn.errors import ConfigError
 from outlearn.researcher import Session, Stop, ToolAnswer
@@ -22,67 +17,9 @@ from outlearn.types import FindingList
 from outlearn_agents.claude import ClaudeResearcher
 from outlearn_agents.claude.transcript import Transcript
 
-Reply = dict[str, Any] | tuple[int, str, str] | Callable[[dict[str, Any]], Any]
-USAGE = {"input_tokens": 100, "output_tokens": 20, "cache_read_input_tokens": 5000, "cache_creation_input_tokens": 30}
-FAST = {"retry_seconds": "0.01", "finish_seconds": "0"}
 
-
-class MessagesApi:
-    """Answers POST /v1/messages from a script, then says that it is done; keeps every request."""
-
-    def __init__(self, *script: Reply) -> None:
-        self.script = list(script)
-        self.requests: list[dict[str, Any]] = []
-        app = Starlette(routes=[Route("/v1/messages", self._answer, methods=["POST"])])
-        http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app))
-        self.client = anthropic.AsyncAnthropic(
-            api_key="key", base_url="http://messages.test", http_client=http, max_retries=0
-        )
-
-    async def _answer(self, request: Request) -> Response:
-        body = await request.json()
-        self.requests.append(body)
-        reply = self.script.pop(0) if self.script else says("I am done.")
-        if callable(reply):
-            reply = reply(body)
-        if isinstance(reply, tuple):
-            status, kind, message = reply
-            return JSONResponse({"type": "error", "error": {"type": kind, "message": message}}, status)
-        return JSONResponse(reply)
-
-    def researcher(self, **options: str) -> ClaudeResearcher:
-        return ClaudeResearcher({**FAST, **options}, client=self.client)
-
-    def last_results(self, request: int) -> list[dict[str, Any]]:
-        """The tool results in the last message of a request."""
-        content = self.requests[request]["messages"][-1]["content"]
-        return [block for block in content if block["type"] == "tool_result"]
-
-
-def message(content: list[dict[str, Any]], stop_reason: str) -> dict[str, Any]:
-    return {
-        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-5-5", "content": content,
-        "stop_reason": stop_reason, "stop_sequence": None, "usage": USAGE,
-    }  # fmt: skip
-
-
-def says(text: str, stop_reason: str = "end_turn") -> dict[str, Any]:
-    return message([{"type": "text", "text": text}], stop_reason)
-
-
-def calls(*tools: tuple[str, dict[str, Any]], stop_reason: str = "tool_use", first: int = 0) -> dict[str, Any]:
-    blocks = [
-        {"type": "tool_use", "id": f"toolu_{first + index}_{name}", "name": name, "input": arguments}
-        for index, (name, arguments) in enumerate(tools)
-    ]
-    return message(blocks, stop_reason)
-
-
-POST = ("forum__post_finding", {"title": "A thought", "text": "Early students know more.", "kind": "insight"})
-
-
-async def test_it_calls_tools_of_all_servers_and_their_errors_reach_the_model(open_session: Any) -> None:
-    api = MessagesApi(
+async def test_it_calls_tools_of_all_servers_and_their_errors_reach_the_model(open_session: Any, serve: Serve) -> None:
+    api = serve(
         calls(
             ("training__list_methods", {}), ("evaluation__evaluate", {"run_id": "run-000000"}), ("forum__nothing", {})
         ),
@@ -107,8 +44,8 @@ async def test_it_calls_tools_of_all_servers_and_their_errors_reach_the_model(op
     assert "no tool 'forum__nothing'" in unknown["content"]
 
 
-async def test_calls_of_one_turn_run_at_the_same_time(open_session: Any) -> None:
-    api = MessagesApi(calls(("training__list_methods", {}), ("forum__list_threads", {})))
+async def test_calls_of_one_turn_run_at_the_same_time(open_session: Any, serve: Serve) -> None:
+    api = serve(calls(("training__list_methods", {}), ("forum__list_threads", {})))
     async with open_session("ada") as session:
         call = session.tools.call
         arrived = {"training": anyio.Event(), "forum": anyio.Event()}
@@ -129,8 +66,8 @@ async def test_calls_of_one_turn_run_at_the_same_time(open_session: Any) -> None
     ]
 
 
-async def test_the_transcript_has_a_call_before_it_takes_effect(open_session: Any) -> None:
-    api = MessagesApi(calls(POST))
+async def test_the_transcript_has_a_call_before_it_takes_effect(open_session: Any, serve: Serve) -> None:
+    api = serve(calls(POST))
     async with open_session("ada") as session:
         call, seen = session.tools.call, []
 
@@ -147,30 +84,29 @@ async def test_the_transcript_has_a_call_before_it_takes_effect(open_session: An
     assert all("at" in entry for entry in entries)
 
 
-async def test_killed_between_call_and_answer_it_repeats_only_what_is_safe(open_session: Any) -> None:
+async def test_killed_between_call_and_answer_it_repeats_calls_without_harm(open_session: Any, serve: Serve) -> None:
     asked = calls(POST, ("training__list_methods", {}), ("filesystem__save_snapshot", {"message": "x"}))
     async with open_session("ada") as session:
         transcript = Transcript(session.folder / "transcript.jsonl")
         transcript.say("user", [{"type": "text", "text": "Begin."}])
-        transcript.say("assistant", asked["content"])
+        transcript.say("assistant", asked.content)
         # the post took effect before the process was killed, in the middle of writing the next line
         arguments = {**POST[1], "request_id": "toolu_0_forum__post_finding"}
         await session.tools.call("forum", "post_finding", arguments)
         with (session.folder / "transcript.jsonl").open("a") as file:
             file.write('{"type": "message", "role": "us')
-        api = MessagesApi()
+        api = serve()
         await api.researcher().research(session)
         posts = (await session.ask(FindingList, "forum", "list_threads")).findings
     assert len(posts) == 1
     posted, listed, saved = api.last_results(0)
     assert posts[0].finding_id in posted["content"]
     assert "vanilla" in listed["content"]
-    assert saved["is_error"]
-    assert "may or may not have taken effect" in saved["content"]
+    assert "snap-" in saved["content"]
 
 
-async def test_request_ids_are_the_desks_business_not_the_models(open_session: Any) -> None:
-    api = MessagesApi()
+async def test_request_ids_are_the_desks_business_not_the_models(open_session: Any, serve: Serve) -> None:
+    api = serve()
     async with open_session("ada") as session:
         await api.researcher().research(session)
     tools = {tool["name"]: tool["input_schema"]["properties"] for tool in api.requests[0]["tools"]}
@@ -178,10 +114,9 @@ async def test_request_ids_are_the_desks_business_not_the_models(open_session: A
     assert "title" in tools["forum__post_finding"]
 
 
-async def test_it_waits_while_the_api_is_overloaded(open_session: Any) -> None:
+async def test_it_waits_while_the_api_is_overloaded(open_session: Any, serve: Serve) -> None:
     said: list[str] = []
-    overloads: list[Reply] = [(529, "overloaded_error", "Overloaded"), (429, "rate_limit_error", "Slow down")]
-    api = MessagesApi(*overloads, (500, "api_error", "Oops"), calls(POST))
+    api = serve(Failure(529, "Overloaded"), Failure(429, "Slow down"), Failure(500, "Oops"), calls(POST))
     async with open_session("ada") as session:
         await api.researcher().research(dataclasses.replace(session, on_status=said.append))
         assert (await session.ask(FindingList, "forum", "list_threads")).findings
@@ -189,8 +124,8 @@ async def test_it_waits_while_the_api_is_overloaded(open_session: Any) -> None:
     assert api.requests[0] == api.requests[3]
 
 
-async def test_a_refusal_is_left_out_of_the_conversation(open_session: Any) -> None:
-    api = MessagesApi(says("I cannot", "refusal"), calls(POST))
+async def test_a_refusal_is_left_out_of_the_conversation(open_session: Any, serve: Serve) -> None:
+    api = serve(says("I cannot", "refusal"), calls(POST))
     async with open_session("ada") as session:
         await api.researcher().research(session)
         assert (await session.ask(FindingList, "forum", "list_threads")).findings
@@ -200,16 +135,16 @@ async def test_a_refusal_is_left_out_of_the_conversation(open_session: Any) -> N
     assert "I cannot" in transcript
 
 
-async def test_it_ends_when_the_model_has_nothing_left_to_do(open_session: Any) -> None:
-    api = MessagesApi()
+async def test_it_ends_when_the_model_has_nothing_left_to_do(open_session: Any, serve: Serve) -> None:
+    api = serve()
     async with open_session("ada") as session:
         await api.researcher().research(session)
     assert len(api.requests) == 3
     assert "Go on with your research" in api.requests[1]["messages"][-1]["content"][0]["text"]
 
 
-async def test_a_call_that_was_cut_off_is_not_made(open_session: Any) -> None:
-    api = MessagesApi(calls(POST, stop_reason="max_tokens"))
+async def test_a_call_that_was_cut_off_is_not_made(open_session: Any, serve: Serve) -> None:
+    api = serve(calls(POST, stop_reason="max_tokens"))
     async with open_session("ada") as session:
         await api.researcher().research(session)
         assert not (await session.ask(FindingList, "forum", "list_threads")).findings
@@ -220,10 +155,16 @@ async def test_a_call_that_was_cut_off_is_not_made(open_session: Any) -> None:
 
 @pytest.mark.parametrize(
     "full",
-    [says("", "model_context_window_exceeded"), (400, "invalid_request_error", "prompt is too long: 1000001 tokens")],
+    [
+        says("", "model_context_window_exceeded"),
+        Failure(400, "prompt is too long: 1000001 tokens"),
+        Failure(413, "Request exceeds the maximum size"),
+    ],
 )
-async def test_a_full_context_begins_a_new_conversation_from_the_notebook(open_session: Any, full: Reply) -> None:
-    api = MessagesApi(calls(("training__list_methods", {})), full, calls(POST, first=5))
+async def test_a_full_context_begins_a_new_conversation_from_the_notebook(
+    open_session: Any, serve: Serve, full: Any
+) -> None:
+    api = serve(calls(("training__list_methods", {})), full, calls(POST, first=5))
     async with open_session("ada") as session:
         await api.researcher().research(session)
         assert (await session.ask(FindingList, "forum", "list_threads")).findings
@@ -232,28 +173,26 @@ async def test_a_full_context_begins_a_new_conversation_from_the_notebook(open_s
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "words"),
-    [(401, "authentication_error", "invalid x-api-key"), (404, "not_found_error", "model: claude-nothing")],
+    ("status", "words"), [(401, "invalid x-api-key"), (404, "model: claude-nothing"), (400, "max_tokens: too large")]
 )
 async def test_a_wrong_key_or_model_ends_with_what_the_api_said(
-    open_session: Any, status: int, kind: str, words: str
+    open_session: Any, serve: Serve, status: int, words: str
 ) -> None:
-    api = MessagesApi((status, kind, words))
+    api = serve(*[Failure(status, words)] * 4)
     async with open_session("ada") as session:
         with pytest.raises(ConfigError, match=words):
             await api.researcher(model="claude-nothing").research(session)
 
 
-@pytest.mark.parametrize("budget", [{"max_turns": "2"}, {"max_tokens": "300"}])
-async def test_a_used_up_budget_leaves_one_turn_to_finish(open_session: Any, budget: dict[str, str]) -> None:
-    api = MessagesApi(*[calls(("training__list_methods", {}), first=turn) for turn in range(9)])
+async def test_used_up_turns_leave_one_to_finish(open_session: Any, serve: Serve) -> None:
+    api = serve(*[calls(("training__list_methods", {}), first=turn) for turn in range(9)])
     async with open_session("ada") as session:
-        await api.researcher(**budget).research(session)
+        await api.researcher(max_turns="2").research(session)
     assert len(api.requests) == 3
     assert "nominate your best two runs" in json.dumps(api.requests[-1]["messages"][-1])
 
 
-async def test_asked_to_stop_it_gives_up_waiting_and_takes_one_turn_to_finish(open_session: Any) -> None:
+async def test_asked_to_stop_it_gives_up_waiting_and_takes_one_turn_to_finish(open_session: Any, serve: Serve) -> None:
     async with open_session("ada", accuracy=lambda _: 0.7) as session:
         call, stop = session.tools.call, session.stop
 
@@ -265,25 +204,23 @@ async def test_asked_to_stop_it_gives_up_waiting_and_takes_one_turn_to_finish(op
             return answer
 
         session.tools.call = wait_forever
-        api = MessagesApi(
-            calls(("training__get_run", {"run_id": "run-000000", "wait_seconds": 50})), calls(POST, first=3)
-        )
+        api = serve(calls(("training__get_run", {"run_id": "run-000000", "wait_seconds": 50})), calls(POST, first=3))
         await api.researcher().research(session)
         assert (await session.ask(FindingList, "forum", "list_threads")).findings
     assert len(api.requests) == 2
-    assert "Time is nearly over" in json.dumps(api.requests[1]["messages"])
+    assert "nearly over" in json.dumps(api.requests[1]["messages"])
     assert "given up" in json.dumps(api.requests[1]["messages"])
 
 
-async def test_without_time_it_only_finishes(open_session: Any) -> None:
-    api = MessagesApi()
+async def test_without_time_it_only_finishes(open_session: Any, serve: Serve) -> None:
+    api = serve()
     async with open_session("ada", seconds=0) as session:
         await api.researcher().research(session)
     assert len(api.requests) == 1
 
 
-async def test_long_answers_are_cut_with_a_note(open_session: Any) -> None:
-    api = MessagesApi(calls(("filesystem__read_file", {"path": "long.txt"})))
+async def test_long_answers_are_cut_with_a_note(open_session: Any, serve: Serve) -> None:
+    api = serve(calls(("filesystem__read_file", {"path": "long.txt"})))
     async with open_session("ada") as session:
         call = session.tools.call
 

@@ -89,7 +89,7 @@ def test_recipes_outside_of_the_space_are_known_as_such() -> None:
     [
         ("Look at early students and iterate.", "early25"),
         ("The student knows more than it says: elicit it.", "ue_zeroshot"),
-        ("Which labels to trust, and how to select the data", "vanilla"),
+        ("Which labels to trust, and how to select the data", "confident"),
         ("The labels are noisy; a confident student keeps its opinion.", "logconf"),
         ("Something else altogether.", "vanilla"),
     ],
@@ -123,7 +123,7 @@ def test_it_builds_on_what_others_found_and_says_on_what() -> None:
     planner.learn(result(composed("early25"), 0.9, 1))
     planner.learn(result(composed("logconf75"), 0.7, 2, "curie"))
     taken = openings("trust", space())
-    built = [proposal for _ in range(20) if (proposal := planner.propose(taken, lambda _: True)) and proposal.parents]
+    built = [proposal for _ in range(60) if (proposal := planner.propose(taken, lambda _: True)) and proposal.parents]
     assert built
     for proposal in built:
         made = proposal.recipe.composition
@@ -139,16 +139,29 @@ def test_it_builds_on_what_others_found_and_says_on_what() -> None:
 
 
 def test_an_agent_that_is_clearly_outdone_leaves_its_direction_for_the_better_idea() -> None:
-    planner = Planner(space(), "ada", "Which labels to trust", seed=1)
-    mine, better = Recipe(family="vanilla"), composed("early25-logconf75")
+    direction = "A confident student"
+    planner = Planner(space(), "ada", direction, seed=1)
+    (mine, second), better = openings(direction, space()), composed("early25-logconf75")
     planner.learn(result(mine, 0.5, 1, "ada"))
     close = planner.propose([mine], lambda _: True)
     assert close is not None
-    assert close.recipe.family == "confident"
+    assert close.recipe == second
     planner.learn(result(better, 0.9, 2, "boole"))
-    proposals = [planner.propose([mine], lambda _: True) for _ in range(8)]
+    proposals = [planner.propose([mine], lambda _: True) for _ in range(20)]
     assert any(one and one.parents and one.parents[0].agent == "boole" for one in proposals)
     assert not any(one and one.reason.startswith("it is where") for one in proposals)
+
+
+def test_every_registered_method_is_tried_and_a_good_one_tuned() -> None:
+    planner, taken = Planner(space(SCHEMA), "ada", "trust", seed=1), []
+    for number in range(25):
+        proposal = planner.propose(taken, lambda _: True)
+        assert proposal is not None
+        taken.append(proposal.recipe)
+        pgr = 0.9 if proposal.recipe.family == "logconf" else 0.3
+        planner.learn(result(proposal.recipe, pgr, number, "ada"))
+    assert {recipe.family for recipe in taken} >= set(space(SCHEMA).families)
+    assert sum(recipe.family == "logconf" for recipe in taken) >= 3
 
 
 def test_nothing_is_proposed_twice_or_when_nothing_fits() -> None:

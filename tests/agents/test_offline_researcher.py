@@ -22,7 +22,7 @@ from outlearn.types import (
     Thread,
 )
 from outlearn_agents.offline import OfflineResearcher
-from outlearn_training.queue import Run
+from outlearn_training.queue_tables import Run
 
 EARLY = "# Early students\n\nLook at early students and iterate."
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError
 from outlearn.identity import TokenFile
 from outlearn.receipts import Receipt
-from outlearn_agents import cli
+from outlearn_agents import cli, team_commands
 from outlearn_agents.directions import choose_directions, direction_names, read_direction, read_prompt
 from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.summary import Summary
@@ -96,7 +96,7 @@ def test_a_team_keeps_its_members(tmp_path: Path) -> None:
 @pytest.mark.parametrize("again", [[], ["--agents", "2", "--seed", "7"]])
 def test_the_same_command_again_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: list[str]) -> None:
     teams: list[TeamSpec] = []
-    monkeypatch.setattr(cli, "_work", lambda _folder, spec, *_: teams.append(spec))
+    monkeypatch.setattr(team_commands, "work", lambda _folder, spec, *_: teams.append(spec))
     spec = make_team("math", choose_directions([], 2), seed=7)
     RunFolder(tmp_path).write_spec(spec)
     assert runner.invoke(cli.app, ["team", str(tmp_path), *again]).exit_code == 0
@@ -133,9 +133,13 @@ def test_a_report_is_made_of_a_folder_where_nothing_runs(toy_home: Path) -> None
 
 
 def test_directions_are_data_and_may_be_ones_own(tmp_path: Path) -> None:
-    assert len(direction_names()) >= 6
     assert all(read_direction(name).startswith("# ") for name in direction_names())
-    assert len(set(choose_directions([], 6))) == 6
+    assert len(set(choose_directions([], 9))) == 9
+    assert set(choose_directions([], 3, "same")) == {read_direction("open")}
+    assert set(choose_directions(["trust"], 3, "same")) == {read_direction("trust")}
+    assert set(choose_directions([], 3, "prescriptive")) == {read_direction("prescriptive")}
+    with pytest.raises(InvalidInputError, match="leave out the direction 'trust'"):
+        choose_directions(["trust"], 3, "prescriptive")
     own = tmp_path / "mine.md"
     own.write_text("# Mine\n\nLook at layers.\n")
     assert choose_directions([str(own)], 2) == ["# Mine\n\nLook at layers."] * 2

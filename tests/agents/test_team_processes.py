@@ -12,12 +12,14 @@ import pytest
 
 from outlearn.errors import ConflictError, NotFoundError, ServerUnreachableError
 from outlearn.identity import TokenFile
-from outlearn.toolbox import open_toolbox
+from outlearn.toolbox import open_toolbox, url_in
 from outlearn_agents.agent import main as agent_main
+from outlearn_agents.crew import CANNOT_WORK
 from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec, agent_name, next_folder
-from outlearn_agents.processes import SERVERS, Child, clean_environment, start_servers, stop_children, wait_ready
-from outlearn_agents.status import read_status, write_status
-from outlearn_agents.watch import Watcher
+from outlearn_agents.holding import holder
+from outlearn_agents.keeper import ServerKeeper
+from outlearn_agents.processes import SERVERS, Child, clean_environment, stop_children, tail
+from outlearn_agents.status import read_status
 
 LIMIT_SECONDS = 60
 STUBBORN = """
@@ -34,7 +36,7 @@ def child(tmp_path: Path, *argv: str) -> Child:
 
 async def until_logged(one: Child) -> str:
     with anyio.fail_after(LIMIT_SECONDS):
-        while not (text := one.tail()):
+        while not (text := tail(one.log)):
             await anyio.sleep(0.02)
     return text
 
@@ -71,7 +73,7 @@ async def test_a_polite_process_gets_the_time_to_end(tmp_path: Path) -> None:
 
 def test_a_module_on_the_leash_ends_when_the_runner_is_gone(tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text("import sys, time; print(sys.argv, flush=True); time.sleep(100)")
-    argv = [sys.executable, "-m", "outlearn_agents.leash", "sleeper", "--option", "7"]
+    argv = [sys.executable, "-m", "outlearn_agents.leash", str(tmp_path / "lock"), "sleeper", "--option", "7"]
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
         assert process.stdin
@@ -84,9 +86,10 @@ def test_a_module_on_the_leash_ends_when_the_runner_is_gone(tmp_path: Path) -> N
 async def test_the_four_servers_start_answer_and_end(toy_home: Path) -> None:
     folder = RunFolder(toy_home)
     token = TokenFile(folder.tokens).issue("ada")
-    children = start_servers(folder, {})
+    servers = ServerKeeper(folder, {}, restarts=0)
+    urls = {name: url_in(folder.ready(name)) for name in SERVERS}
     try:
-        urls = await wait_ready(folder, children)
+        await servers.start()
         async with open_toolbox(urls, token=token) as tools:
             assert {info.server for info in await tools.list()} == set(SERVERS)
             answer = await tools.call("training", "describe_task", {})
@@ -97,19 +100,19 @@ async def test_the_four_servers_start_answer_and_end(toy_home: Path) -> None:
             with pytest.raises(ServerUnreachableError, match="check the token"):
                 await strangers.call("forum", "list_threads", {})
     finally:
-        await stop_children(children)
-    assert all(one.code is not None for one in children)
+        await servers.end()
+    assert all(holder(folder.held(name)) is None for name in SERVERS)
 
 
 async def test_a_server_that_cannot_start_is_named_with_the_end_of_its_log(toy_home: Path) -> None:
     folder = RunFolder(toy_home)
     TokenFile(folder.tokens).issue("ada")
-    children = start_servers(folder, {"forum": ["--database-url", "nonsense://"]})
+    servers = ServerKeeper(folder, {"forum": ["--database-url", "nonsense://"]}, restarts=5)
     try:
         with pytest.raises(ServerUnreachableError, match="forum server ended with"):
-            await wait_ready(folder, children)
+            await servers.start()
     finally:
-        await stop_children(children)
+        await servers.end()
 
 
 async def test_a_server_that_is_gone_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,33 +167,9 @@ def test_an_agent_that_cannot_work_says_why_in_its_status(
     folder.write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", researcher="claude", direction="# x"),)))
     with pytest.raises(SystemExit) as left:
         agent_main(["--run", str(tmp_path), "--agent", agent, "--seconds", "5"])
-    assert left.value.code == 1
+    assert left.value.code == CANNOT_WORK
     status = read_status(folder, agent)
     assert status.state == "failed"
     assert words in status.doing
     assert "OUTLEARN_TOKEN" not in os.environ
     assert time.time() - status.at.timestamp() < LIMIT_SECONDS
-
-
-async def test_an_agent_that_dies_without_a_word_is_shown_as_failed(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    spec = TeamSpec(
-        task="toy", agents=tuple(AgentSpec(name=name, direction="# x") for name in ("ada", "boole", "curie"))
-    )
-    for name in ("ada", "boole", "curie"):
-        write_status(folder, name, "thinking")
-    write_status(folder, "boole", "has no key", "failed")
-    ends = ["import os; os.abort()", "raise SystemExit(1)", ""]
-    processes = [child(tmp_path, "-c", end) for end in ends]
-    with anyio.fail_after(LIMIT_SECONDS):
-        while any(one.code is None for one in processes):
-            await anyio.sleep(0.02)
-    async with open_toolbox({}) as tools:
-        watcher = Watcher(spec, folder, tools)
-        watcher.note_deaths(processes)
-    for one in processes:
-        one.close()
-    shown = [(agent.state, agent.doing) for agent in watcher.agents()]
-    assert shown[0][0] == "failed"
-    assert "exit code -6" in shown[0][1]
-    assert shown[1:] == [("failed", "has no key"), ("running", "thinking")]

@@ -1,23 +1,25 @@
-"""The Claude researcher: a loop over the Messages API with parallel tool calls, prompt caching and a transcript."""
+"""The Claude researcher: a conversation with the model, its tool calls made in parallel, all of it in a transcript."""
 
+import json
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
 import anthropic
 import anyio
-from anthropic.types import Message as Reply
 
-from outlearn.errors import ConfigError
+from outlearn.errors import BudgetError, ConfigError
 from outlearn.researcher import Session, ToolAnswer
+from outlearn_agents.claude.assembly import Reply
+from outlearn_agents.claude.meter import Meter
+from outlearn_agents.claude.model import CACHE, ConversationTooLongError, Model
 from outlearn_agents.claude.options import ClaudeOptions
 from outlearn_agents.claude.tools import ToolDesk, result_block
 from outlearn_agents.claude.transcript import Block, Transcript
 from outlearn_agents.directions import read_prompt
+from outlearn_agents.spending import Ledger
 
-CACHE: Any = {"type": "ephemeral"}
 MAX_IDLE = 3
-MAX_PAUSE_SECONDS = 120.0
 LAST_CALL_SECONDS = 25.0
 FINISH_SHARE = 0.15
 NO_KEY = (
@@ -32,7 +34,7 @@ class ClaudeResearcher:
 
     Args:
         options: see `ClaudeOptions`.
-        client: for tests and gateways; default: an SDK client with the environment's endpoint and key.
+        client: for gateways; default: an SDK client with the environment's endpoint and key. Closed after the session.
 
     Raises:
         ConfigError: an option is wrong, or there is no key.
@@ -45,14 +47,20 @@ class ClaudeResearcher:
         self._client = client or make_client()
 
     async def research(self, session: Session) -> None:
-        """Work until the model has finished or the session, the turns or the tokens are used up.
+        """Work until the model has finished, or the session or a budget is used up.
 
         Raises:
-            ConfigError: the API refuses the key, the model or the request.
+            ConfigError: the API refuses the key, the model or the request, or the model's price is not known.
         """
-        transcript = Transcript(session.folder / "transcript.jsonl")
-        desk = ToolDesk(session.tools, await session.tools.list(), session.stop)
-        await _Conversation(session, self._options, self._client, transcript, desk).run()
+        ledger = Ledger(session.spending or session.folder / "spending.sqlite")
+        try:
+            meter = Meter(ledger, session.agent, self._options)
+            desk = ToolDesk(session.tools, await session.tools.list(), session.stop)
+            async with self._client as client:
+                await _Conversation(session, self._options, client, meter, desk).run()
+            meter.leave()
+        finally:
+            ledger.close()
 
 
 def make_client() -> anthropic.AsyncAnthropic:
@@ -80,111 +88,113 @@ class _Conversation:
         session: Session,
         options: ClaudeOptions,
         client: anthropic.AsyncAnthropic,
-        transcript: Transcript,
+        meter: Meter,
         desk: ToolDesk,
     ) -> None:
         self._session = session
         self._options = options
-        self._client = client
-        self._transcript = transcript
+        self._meter = meter
         self._desk = desk
         self._finish_seconds = min(options.finish_seconds, FINISH_SHARE * session.stop.seconds_left)
-        self._system = read_prompt("brief").format(agent=session.agent, direction=session.direction)
+        system = read_prompt("brief").format(agent=session.agent, direction=session.direction)
+        self._prompt: dict[str, Any] = {
+            "system": [{"type": "text", "text": system, "cache_control": CACHE}],
+            "tools": desk.definitions,
+        }
+        overhead = len(json.dumps(self._prompt).encode())
+        self._transcript = Transcript(session.folder / "transcript.jsonl", overhead)
+        self._model = Model(client, options, meter, self._transcript, session.say)
 
     async def run(self) -> None:
         """Take turns until the end, and one more to finish."""
         await self._begin()
         idle = 0
-        while idle < MAX_IDLE and not self._must_finish():
-            step = await self._turn()
-            if step is _Next.END:
+        try:
+            while idle < MAX_IDLE and not self._must_finish():
+                step = await self._turn()
+                if step is _Next.END:
+                    return
+                idle = idle + 1 if step is _Next.IDLE else 0
+        except BudgetError as error:
+            self._transcript.note(str(error))
+            self._session.say(f"over: {error}")
+            if self._transcript.is_finished or not self._transcript.turns:
                 return
-            idle = idle + 1 if step is _Next.IDLE else 0
         if idle < MAX_IDLE:
-            self._say("finish")
-            self._session.say("finishing")
-            await self._turn()
+            await self._finish()
 
     async def _begin(self) -> None:
         """Open the conversation, or pick up an interrupted one."""
+        if not self._meter.knows_price:
+            self._session.say(f"no price of {self._options.model!r} is known: its dollars are not counted")
+        if self._transcript.messages and self._transcript.model not in ("", self._options.model):
+            self._start_over(f"the model was {self._transcript.model}")  # which another one cannot go on from
         if calls := self._transcript.open_calls():
             excuse = read_prompt("interrupted")
-            self._transcript.say("user", await self._desk.answer_interrupted(calls, excuse))
+            self._tell(await self._desk.answer_interrupted(calls, excuse))
         elif not self._transcript.messages:
             self._say("begin")
-        else:
+        elif self._transcript.messages[-1]["role"] == "assistant":
             self._say("continue")
 
+    async def _finish(self) -> None:
+        """Let the agent write down what it knows."""
+        self._say("finish")
+        self._session.say("finishing")
+        try:
+            await self._turn(is_last=True)
+        except BudgetError as error:
+            self._transcript.note(f"no last turn: {error}")
+        self._transcript.finish()
+
     def _must_finish(self) -> bool:
-        spent = self._transcript.turns >= self._options.max_turns or self._transcript.tokens >= self._options.max_tokens
+        most = self._options.max_turns
+        spent = most is not None and self._transcript.turns >= most
         return spent or self._session.stop.seconds_left <= self._finish_seconds
 
-    async def _turn(self) -> _Next:
+    async def _turn(self, is_last: bool = False) -> _Next:
         """Ask the model once and do what it says."""
-        reply = await self._ask()
+        try:
+            reply = await self._ask(is_last)
+        except ConversationTooLongError as error:
+            if len(self._transcript.messages) < 2:  # it is the prompt that is too long
+                raise ConfigError(f"the API refuses model {self._options.model!r}: {error}") from error
+            self._start_over(str(error))
+            return _Next.GO_ON
         if reply is None:
             return _Next.END
-        content = [block.to_dict() for block in reply.content]
-        self._transcript.count(reply.model, reply.stop_reason, reply.usage.to_dict())
+        self._transcript.count(self._options.model, reply.stop_reason, reply.usage)
         if reply.stop_reason == "refusal":
-            self._transcript.note(f"refused: {content}")
+            self._transcript.note(f"refused: {reply.content}")
             self._say("refused")
             return _Next.IDLE
         if reply.stop_reason == "model_context_window_exceeded":
             self._start_over("the context window is full")
             return _Next.GO_ON
+        content = sendable(reply.content)
         if content:
             self._transcript.say("assistant", content)
         return await self._act(reply.stop_reason, content)
+
+    async def _ask(self, is_last: bool) -> Reply | None:
+        """The model's reply; None where time is over first."""
+        with anyio.move_on_after(self._session.stop.seconds_left + LAST_CALL_SECONDS):
+            return await self._model.ask(self._prompt, is_last=is_last, show=self._session.on_status)
+        self._session.say("out of time")
+        return None
 
     async def _act(self, stop_reason: str | None, content: list[Block]) -> _Next:
         calls = [block for block in content if block["type"] == "tool_use"]
         self._show(content, calls)
         if calls and stop_reason == "max_tokens":
             excuse = ToolAnswer(text=CUT_OFF, is_error=True)
-            self._transcript.say("user", [result_block(call, excuse) for call in calls])
+            self._tell([result_block(call, excuse) for call in calls])
         elif calls:
-            self._transcript.say("user", await self._desk.answer_all(calls))
-        elif stop_reason != "pause_turn":
+            self._tell(await self._desk.answer_all(calls))
+        elif stop_reason not in ("pause_turn", "compaction") or not content:
             self._say("continue")
             return _Next.IDLE
         return _Next.GO_ON
-
-    async def _ask(self) -> Reply | None:
-        """The model's reply; waits while the API is overloaded. None where time is over first.
-
-        Raises:
-            ConfigError: the API refuses the request for good.
-        """
-        pause = self._options.retry_seconds
-        with anyio.move_on_after(self._session.stop.seconds_left + LAST_CALL_SECONDS):
-            while True:
-                try:
-                    return await self._create()
-                except (anthropic.APIConnectionError, anthropic.InternalServerError, anthropic.RateLimitError) as error:
-                    self._session.say(f"the API does not answer ({type(error).__name__}); trying again")
-                    self._transcript.note(f"{type(error).__name__}: {error}")
-                    await anyio.sleep(pause)
-                    pause = min(2 * pause, MAX_PAUSE_SECONDS)
-                except anthropic.APIStatusError as error:
-                    if not _is_too_long(error) or len(self._transcript.messages) < 2:
-                        raise ConfigError(f"the API refuses model {self._options.model!r}: {error.message}") from error
-                    self._start_over(error.message)
-        self._session.say("out of time")
-        return None
-
-    async def _create(self) -> Reply:
-        system: Any = [{"type": "text", "text": self._system, "cache_control": CACHE}]
-        tools: Any = self._desk.definitions
-        messages: Any = self._transcript.messages
-        return await self._client.messages.create(
-            model=self._options.model,
-            max_tokens=self._options.answer_tokens,
-            system=system,
-            tools=tools,
-            messages=messages,
-            cache_control=CACHE,
-        )
 
     def _start_over(self, why: str) -> None:
         """Begin a new conversation; the agent's notebook has what it knew."""
@@ -193,9 +203,20 @@ class _Conversation:
 
     def _say(self, prompt: str) -> None:
         minutes = round(self._session.stop.seconds_left / 60)
-        tokens = max(0, self._options.max_tokens - self._transcript.tokens)
+        left = self._meter.tokens_left()
+        tokens = "any number of" if left is None else f"{left:,}"
         text = read_prompt(prompt).format(task=self._session.task, minutes=minutes, tokens=tokens)
-        self._transcript.say("user", [{"type": "text", "text": text}])
+        self._tell([{"type": "text", "text": text}])
+
+    def _tell(self, content: list[Block]) -> None:
+        """Append a message of ours, with a line for each budget that has become scarce."""
+        scarce = [one for one in self._meter.scarce() if one.key not in self._transcript.warned]
+        if scarce:
+            text = read_prompt("scarce").format(budgets=" ".join(one.text for one in scarce))
+            content = [*content, {"type": "text", "text": text}]
+        self._transcript.say("user", content)
+        for one in scarce:
+            self._transcript.warn(one.key)
 
     def _show(self, content: list[Block], calls: list[Block]) -> None:
         """Tell the operator what the model says or does."""
@@ -205,5 +226,11 @@ class _Conversation:
         self._session.say(doing[:200], turn=self._transcript.turns, tokens=self._transcript.tokens)
 
 
-def _is_too_long(error: anthropic.APIStatusError) -> bool:
-    return isinstance(error, anthropic.ContentTooLargeError) or "prompt is too long" in error.message.lower()
+def sendable(content: list[Block]) -> list[Block]:
+    """The blocks of an answer that the API takes back: without empty texts and thoughts that were cut off."""
+    return [
+        block
+        for block in content
+        if not (block["type"] == "text" and not block["text"].strip())
+        and not (block["type"] == "thinking" and not block.get("signature"))
+    ]

@@ -1,6 +1,7 @@
 """MCP tools as Messages API tools: named SERVER__TOOL, called in parallel, answers cut to what a context can bear."""
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,17 @@ from outlearn.researcher import Stop, ToolAnswer, ToolInfo, Tools
 from outlearn_agents.claude.transcript import Block
 
 MAX_CHARACTERS = 40_000
+PATIENCE_SECONDS = 120.0
+LAST_PATIENCE_SECONDS = 15.0
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+UNSURE = ". The call may or may not have taken effect: look before you repeat it"
 
 
 class ToolDesk:
-    """Answers the model's tool calls. Calls that can carry a `request_id` carry the id of the model's call."""
+    """Answers the model's tool calls. Calls that can carry a `request_id` carry the id of the model's call.
+
+    A server that does not answer is given time to be started again, where the call can be repeated without harm.
+    """
 
     def __init__(self, tools: Tools, infos: Sequence[ToolInfo], stop: Stop) -> None:
         self._tools = tools
@@ -49,7 +57,7 @@ class ToolDesk:
 
     def _is_repeatable(self, call: Block) -> bool:
         info = self._infos.get(call["name"])
-        return info is None or info.read_only or info.takes_request_id
+        return info is None or info.is_repeatable
 
     async def _call(self, call: Block) -> ToolAnswer:
         info = self._infos.get(call["name"])
@@ -61,10 +69,16 @@ class ToolDesk:
         return await (self._reach_until_stopped if info.read_only else self._reach)(info, arguments)
 
     async def _reach(self, info: ToolInfo, arguments: dict[str, Any]) -> ToolAnswer:
-        try:
-            return await self._tools.call(info.server, info.name, arguments)
-        except ServerUnreachableError as error:
-            return ToolAnswer(text=str(error), is_error=True)
+        deadline = anyio.current_time() + min(PATIENCE_SECONDS, self._stop.seconds_left + LAST_PATIENCE_SECONDS)
+        for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
+            try:
+                return await self._tools.call(info.server, info.name, arguments)
+            except ServerUnreachableError as error:
+                if not info.is_repeatable or anyio.current_time() + pause > deadline:
+                    doubt = "" if info.read_only else UNSURE
+                    return ToolAnswer(text=f"{error}{doubt}", is_error=True)
+            await anyio.sleep(pause)
+        raise AssertionError("unreachable")
 
     async def _reach_until_stopped(self, info: ToolInfo, arguments: dict[str, Any]) -> ToolAnswer:
         """A call that may wait long and changes nothing is given up when somebody asks the agent to stop."""

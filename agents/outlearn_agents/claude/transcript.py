@@ -11,13 +11,24 @@ Block = dict[str, Any]
 
 
 class Transcript:
-    """A JSON-lines file of messages, usage and notes. What it holds since the last restart is the conversation."""
+    """A JSON-lines file of messages, usage and notes. What it holds since the last restart is the conversation.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        overhead: bytes of what is sent beside the conversation.
+    """
+
+    def __init__(self, path: Path, overhead: int = 0) -> None:
         self._path = path
+        self._overhead = overhead
         self.messages: list[Message] = []
         self.turns = 0
         self.tokens = 0
+        self.model = ""
+        self.warned: set[str] = set()
+        self.is_finished = False
+        self.most_tokens = overhead
+        """What the conversation can take at most: as the API last counted it, and a token for each byte since then."""
         path.parent.mkdir(parents=True, exist_ok=True)
         for entry in _read(path):
             self._take(entry)
@@ -34,9 +45,17 @@ class Transcript:
         """Append a remark that is no part of the conversation."""
         self._append({"type": "note", "text": text})
 
+    def warn(self, key: str) -> None:
+        """Append that the agent was told of this."""
+        self._append({"type": "warned", "key": key})
+
     def restart(self, why: str) -> None:
         """Begin a new conversation; the old one stays in the file."""
         self._append({"type": "restart", "text": why})
+
+    def finish(self) -> None:
+        """Append that the agent has had its last turn."""
+        self._append({"type": "finished"})
 
     def open_calls(self) -> list[Block]:
         """Tool calls of the last message: they have no answers yet."""
@@ -45,9 +64,9 @@ class Transcript:
         return [block for block in self.messages[-1]["content"] if block["type"] == "tool_use"]
 
     def _append(self, entry: dict[str, Any]) -> None:
-        line = json.dumps({"at": datetime.now(UTC).isoformat(), **entry}, ensure_ascii=False)
+        line = _encode({"at": datetime.now(UTC).isoformat(), **entry})
         with self._path.open("ab") as file:
-            file.write(line.encode(errors="replace") + b"\n")
+            file.write(line + b"\n")
             file.flush()
             os.fsync(file.fileno())
         self._take(entry)
@@ -55,17 +74,33 @@ class Transcript:
     def _take(self, entry: dict[str, Any]) -> None:
         if entry["type"] == "message":
             self.messages.append({"role": entry["role"], "content": entry["content"]})
+            if entry["role"] == "user":
+                self.most_tokens += len(_encode(entry["content"]))
         elif entry["type"] == "restart":
             self.messages = []
+            self.most_tokens = self._overhead
         elif entry["type"] == "usage":
             self.turns += 1
-            self.tokens += _spent(entry["usage"])
+            self.is_finished = False
+            self.model = entry["model"]
+            self._count(entry["usage"])
+        elif entry["type"] == "warned":
+            self.warned.add(entry["key"])
+        elif entry["type"] == "finished":
+            self.is_finished = True
+
+    def _count(self, usage: dict[str, Any]) -> None:
+        new = _sum(usage, "input_tokens", "output_tokens", "cache_creation_input_tokens")
+        self.tokens += new
+        self.most_tokens = new + _sum(usage, "cache_read_input_tokens")
 
 
-def _spent(usage: dict[str, Any]) -> int:
-    """Tokens of a call, but for input that came from the cache."""
-    names = ("input_tokens", "output_tokens", "cache_creation_input_tokens")
+def _sum(usage: dict[str, Any], *names: str) -> int:
     return sum(int(usage.get(name) or 0) for name in names)
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

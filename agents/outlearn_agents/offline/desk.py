@@ -154,18 +154,22 @@ class Desk:
         return await self._session.ask(FindingList, "forum", "list_threads", cursor=cursor, limit=50)
 
     async def _post(self, kind: FindingKind, title: str, text: str, run_id: str | None = None) -> None:
+        """Post a finding. One that the forum refuses, such as because another agent said the same, stays unsaid."""
         digest = hashlib.sha256(f"{title}\0{text}\0{run_id}".encode()).hexdigest()
-        await self._session.ask(
-            Posted,
-            "forum",
-            "post_finding",
-            title=title,
-            text=text,
-            kind=kind,
-            run_id=run_id,
-            tags=["offline", self._session.task],
-            request_id=f"{kind}-{digest[:20]}",
-        )
+        try:
+            await self._session.ask(
+                Posted,
+                "forum",
+                "post_finding",
+                title=title,
+                text=text,
+                kind=kind,
+                run_id=run_id,
+                tags=["offline", self._session.task],
+                request_id=f"{kind}-{digest[:20]}",
+            )
+        except ToolRefusedError as error:
+            self._session.say(f"the forum refused my {kind}", error=str(error))
 
     async def _answer(self, finding_id: str, text: str, verdict: str) -> None:
         """Reply and vote in another agent's thread. A thread that is gone is no reason to stop."""

@@ -3,7 +3,7 @@
 import math
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -11,19 +11,27 @@ from optuna.trial import Trial, TrialState, create_trial
 from pydantic import BaseModel, ConfigDict
 
 from outlearn_agents.offline.recipes import COMPOSED, SLOTS, Composition, Recipe
-from outlearn_agents.offline.space import Space
+from outlearn_agents.offline.space import FAMILY, Space
 
 TRIES = 40
 BUILD_SHARE = 0.7
+SURVEY_SHARE = 0.5
 PARENTS = 3
 MIN_TO_BUILD = 2
 
 # words of a direction, and what they make one try first: a registered method, or the name of a composition
 LEANINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"early|iterat|distil|itself|self-train|curricul|simpl", ("early25", "distil")),
-    (r"knows|elicit|zero-shot|unsupervised|prior|posterior|witness", ("ue_zeroshot", "zsagree")),
-    (r"confiden|opinion|certain|noise|noisy", ("logconf", "confident50-logconf75")),
-    (r"trust|select|weigh|filter|which labels|data", ("vanilla", "confident")),
+    (r"early|iterat|second round|distil|itself|self-train|curricul", ("early25", "distil_iterated")),
+    (r"simpl|quickly", ("self_train", "short35")),
+    (r"knows|elicit|zero-shot|unsupervised", ("ue_zeroshot", "zsagree")),
+    (r"prior|posterior|witness|channel|likelihood", ("em_denoise", "prior50")),
+    (r"confiden|opinion|certain|noisy labels", ("logconf", "confident50-logconf75")),
+    (r"trust|select|weigh|filter|which labels", ("reweight", "confident")),
+    (r"\bbits\b|information|teaches|worth", ("confident", "zsagree-early25")),
+    (r"evolution|variation|gradient|compete|fitness", ("ensemble", "pair")),
+    (r"hidden states?|probe|represent|interpret|layer", ("probe", "zsagree-distil")),
+    (r"critic|argue|explain", ("critic", "recheck")),
+    (r"elsewhere|contradict|obvious|nobody", ("ue_fewshot", "critic")),
 )
 FALLBACK = ("vanilla", "logconf")
 
@@ -118,7 +126,7 @@ class Planner:
                 return Proposal(recipe=recipe, reason="it is where my direction begins")
         for _ in range(TRIES):
             build = len(self._results) >= MIN_TO_BUILD and rng.random() < BUILD_SHARE
-            proposal = self._build(rng) if build else self._explore()
+            proposal = self._survey(rng, tried) or (self._build(rng) if build else self._explore())
             if proposal is None:
                 continue
             close = any(self._space.is_close(proposal.recipe, recipe) for recipe in tried)
@@ -134,6 +142,14 @@ class Planner:
         )
         return any(one.floor > own for one in self._results.values() if one.agent != self._agent)
 
+    def _survey(self, rng: random.Random, tried: Sequence[Recipe]) -> Proposal | None:
+        """Half of the time, while there is one: a registered method that nobody in the team is known to have tried."""
+        untried = sorted(set(self._space.families) - {recipe.family for recipe in tried})
+        if not untried or rng.random() >= SURVEY_SHARE:
+            return None
+        recipe = self._space.named(rng.choice(untried))
+        return Proposal(recipe=recipe, reason="nobody has tried it yet") if recipe else None
+
     def _explore(self) -> Proposal:
         """What the search suggests; beside the best result with the same method, where there is one."""
         recipe = self._ask({})
@@ -143,12 +159,24 @@ class Planner:
         return Proposal(recipe=recipe, reason=_change(kin[0].recipe, recipe), parents=(kin[0],))
 
     def _build(self, rng: random.Random) -> Proposal | None:
-        """Change one part of a good recipe: to what another good one does, or to what the search suggests."""
-        ranked = [(one, made) for one in self.results if (made := one.recipe.as_composition()) is not None]
+        """Change one of the best: one part of a composition, or the parameters of a registered method."""
+        ranked = self.results[:PARENTS]
         if not ranked:
             return None
-        best = ranked[:PARENTS]
-        parent, base = rng.choices(best, weights=[2.0**-place for place in range(len(best))])[0]
+        parent = rng.choices(ranked, weights=[2.0**-place for place in range(len(ranked))])[0]
+        base = parent.recipe.as_composition()
+        return self._tune(parent) if base is None else self._recombine(rng, parent, base)
+
+    def _tune(self, parent: Result) -> Proposal | None:
+        """Let the search choose the parameters of a method that did well."""
+        if not self._space.has_params(parent.recipe.family):
+            return None
+        recipe = self._ask({FAMILY: parent.recipe.family})
+        return Proposal(recipe=recipe, reason=_change(parent.recipe, recipe), parents=(parent,))
+
+    def _recombine(self, rng: random.Random, parent: Result, base: Composition) -> Proposal:
+        """Change one part of a good recipe: to what another good one does, or to what the search suggests."""
+        ranked = [(one, made) for one in self.results if (made := one.recipe.as_composition()) is not None]
         other, donor = rng.choice(ranked)
         slot = rng.choice([*SLOTS])
         fixed = self._space.assign(Recipe.composed(base))

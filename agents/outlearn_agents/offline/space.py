@@ -38,6 +38,15 @@ class Space:
         self._defaults = {method.name: _defaults(method.params) for method in methods}
         self._family = CategoricalDistribution((*sorted(self._params), COMPOSED))
 
+    @property
+    def families(self) -> list[str]:
+        """The registered methods that are searched."""
+        return sorted(self._params)
+
+    def has_params(self, family: str) -> bool:
+        """Whether a registered method has parameters that are searched."""
+        return bool(self._params.get(family))
+
     def suggest(self, chooser: Chooser) -> Recipe:
         """The recipe that `chooser` builds, one choice after the other."""
         family = str(chooser.choose(FAMILY, self._family))

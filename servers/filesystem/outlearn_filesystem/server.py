@@ -1,7 +1,9 @@
 """The workspaces as an MCP server: thin tools over `Workspace`, its views and `SnapshotStore`."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
+from mcp.types import ToolAnnotations
 from pydantic import Field
 
 from outlearn import ADDS, CHANGES, READ_ONLY, ToolServer, make_server, run
@@ -10,8 +12,11 @@ from outlearn.database import closing_at_end
 from outlearn.identity import AgentName
 from outlearn.types import Deleted, FileList, FileText, FileWritten, Loaded, MatchList, Snapshot, SnapshotList
 from outlearn_filesystem import views
+from outlearn_filesystem.refusals import Refusals
+from outlearn_filesystem.requests import RequestBook
 from outlearn_filesystem.settings import FilesystemSettings
 from outlearn_filesystem.snapshots import SnapshotStore
+from outlearn_filesystem.turns import SEARCHES, Turns
 from outlearn_filesystem.workspace import Workspace
 
 INSTRUCTIONS = """\
@@ -26,17 +31,35 @@ Expected = Annotated[
     Field(description="The sha256 that the file had when you read it: fails if it changed. Empty: fails if it exists."),
 ]
 
+RequestId = Annotated[
+    str | None,
+    Field(
+        description="Any name you choose for this call: calling again with it happens once.",
+        min_length=1,
+        max_length=100,
+    ),
+]
+
 
 def build(settings: FilesystemSettings) -> ToolServer:
     """The workspaces of the home folder in `settings`."""
     snapshots = SnapshotStore(settings.database("filesystem"), LocalArtifactStore(settings.home / "artifacts"))
+    book = RequestBook(snapshots.engine, settings.workspaces / ".locks")
     lifespan = closing_at_end(snapshots.engine)
     server = make_server("filesystem", settings, instructions=INSTRUCTIONS, lifespan=lifespan)
 
-    def mine() -> Workspace:
-        return Workspace(settings, server.caller().agent)
+    def me() -> str:
+        return server.caller().agent
 
-    @server.tool(title="Read a file", annotations=READ_ONLY)
+    def mine() -> Workspace:
+        return Workspace(settings, me())
+
+    refusals, searches = Refusals(settings.vault, me), Turns(SEARCHES)
+
+    def tool(title: str, annotations: ToolAnnotations) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return lambda function: server.tool(title=title, annotations=annotations)(refusals.noted(function))
+
+    @tool(title="Read a file", annotations=READ_ONLY)
     def read_file(
         path: FilePath,
         first_line: Annotated[int, Field(ge=1)] = 1,
@@ -45,27 +68,40 @@ def build(settings: FilesystemSettings) -> ToolServer:
         """Read lines of a UTF-8 text file, about 40 kB at a time; `next_line` says where to go on."""
         return views.read_file(mine(), path, first_line, max_lines)
 
-    @server.tool(title="Write a file", annotations=CHANGES)
-    def write_file(path: FilePath, text: str, expected_sha256: Expected = None) -> FileWritten:
+    @tool(title="Write a file", annotations=CHANGES)
+    def write_file(
+        path: FilePath, text: str, expected_sha256: Expected = None, request_id: RequestId = None
+    ) -> FileWritten:
         """Write a file whole, making its folders and replacing what it held. To change a part, use `edit_file`."""
-        return mine().write_file(path, text, expected_sha256)
+        asked = ("write_file", path, text, expected_sha256)
+        return book.once(me(), request_id, asked, lambda _: mine().write_file(*asked[1:]), answer=FileWritten)
 
-    @server.tool(title="Edit a file", annotations=CHANGES)
-    def edit_file(path: FilePath, old: str, new: str, expected_sha256: Expected = None) -> FileWritten:
+    @tool(title="Edit a file", annotations=CHANGES)
+    def edit_file(
+        path: FilePath, old: str, new: str, expected_sha256: Expected = None, request_id: RequestId = None
+    ) -> FileWritten:
         """Replace `old`, which must stand in the file exactly once (white space counts), by `new`. Returns a diff."""
-        return mine().edit_file(path, old, new, expected_sha256)
+        asked, workspace = ("edit_file", path, old, new, expected_sha256), mine()
+        return book.once(
+            me(),
+            request_id,
+            asked,
+            lambda announce: workspace.edit_file(*asked[1:], announce),
+            answer=FileWritten,
+            has_happened=workspace.has,
+        )
 
-    @server.tool(title="List a folder", annotations=READ_ONLY)
+    @tool(title="List a folder", annotations=READ_ONLY)
     def list_directory(path: FilePath = "") -> FileList:
         """What is in a folder, not below it; without a path, in the workspace. `find_files` looks into folders too."""
         return views.list_directory(mine(), path)
 
-    @server.tool(title="Find files", annotations=READ_ONLY)
+    @tool(title="Find files", annotations=READ_ONLY)
     def find_files(glob: str) -> FileList:
         """Files by name: '*.py' at any depth, 'methods/*.py' in a folder, 'runs/**/*.json' at any depth below one."""
         return views.find_files(mine(), glob)
 
-    @server.tool(title="Search in files", annotations=READ_ONLY)
+    @tool(title="Search in files", annotations=READ_ONLY)
     def grep(
         pattern: str, path: FilePath = "", glob: str = "", limit: Annotated[int, Field(ge=1, le=500)] = 100
     ) -> MatchList:
@@ -73,34 +109,49 @@ def build(settings: FilesystemSettings) -> ToolServer:
 
         `glob` narrows a folder as in `find_files`. Long lines are shown around the match.
         """
-        return views.grep_files(mine(), pattern, path=path, glob=glob, limit=limit, seconds=settings.grep_seconds)
+        with searches.one_of(me()):
+            return views.grep_files(mine(), pattern, path=path, glob=glob, limit=limit, seconds=settings.grep_seconds)
 
-    @server.tool(title="Move", annotations=CHANGES)
-    def move(src: FilePath, dst: FilePath) -> FileWritten:
+    @tool(title="Move", annotations=CHANGES)
+    def move(src: FilePath, dst: FilePath, request_id: RequestId = None) -> FileWritten:
         """Move or rename a file or folder. `dst` is the new path, not the folder to move into, and must not exist."""
-        return mine().move(src, dst)
+        asked = ("move", src, dst)
+        return book.once(me(), request_id, asked, lambda _: mine().move(src, dst), answer=FileWritten)
 
-    @server.tool(title="Delete", annotations=CHANGES)
-    def delete(path: FilePath) -> Deleted:
+    @tool(title="Delete", annotations=CHANGES)
+    def delete(path: FilePath, request_id: RequestId = None) -> Deleted:
         """Delete a file, or a folder with all that is in it. Only a snapshot brings it back."""
-        return mine().delete(path)
+        return book.once(me(), request_id, ("delete", path), lambda _: mine().delete(path), answer=Deleted)
 
-    @server.tool(title="Save a snapshot", annotations=ADDS)
-    def save_snapshot(message: str, shared: bool = True) -> Snapshot:
+    @tool(title="Save a snapshot", annotations=ADDS)
+    def save_snapshot(message: str, shared: bool = True, request_id: RequestId = None) -> Snapshot:
         """Keep all files as they are now, for good. Others can load it by its id, unless `shared` is false."""
-        return snapshots.save(mine(), server.caller().agent, message, shared=shared)
+        return book.once(
+            me(),
+            request_id,
+            ("save_snapshot", message, shared),
+            lambda announce: snapshots.save(mine(), me(), message, shared=shared, announce=announce),
+            answer=Snapshot,
+            has_happened=lambda saved: snapshots.has(saved.snapshot_id),
+        )
 
-    @server.tool(title="List snapshots", annotations=READ_ONLY)
+    @tool(title="List snapshots", annotations=READ_ONLY)
     def list_snapshots(
         agent: AgentName | None = None, limit: Annotated[int, Field(ge=1, le=100)] = 50, cursor: str | None = None
     ) -> SnapshotList:
         """Snapshots that you can load, newest first: yours and those that others share; or those of one `agent`."""
         return snapshots.list_snapshots(server.caller(), agent, limit=limit, cursor=cursor)
 
-    @server.tool(title="Load a snapshot", annotations=ADDS)
-    def load_snapshot(snapshot_id: str, folder: FilePath) -> Loaded:
+    @tool(title="Load a snapshot", annotations=ADDS)
+    def load_snapshot(snapshot_id: str, folder: FilePath, request_id: RequestId = None) -> Loaded:
         """Copy the files of a snapshot, yours or a shared one, into a new or empty folder. Overwrites nothing."""
-        return snapshots.load(server.caller(), mine(), snapshot_id, folder)
+        return book.once(
+            me(),
+            request_id,
+            ("load_snapshot", snapshot_id, folder),
+            lambda _: snapshots.load(server.caller(), mine(), snapshot_id, folder),
+            answer=Loaded,
+        )
 
     return server
 

@@ -1,10 +1,12 @@
 """Snapshots of workspaces: contents in the artifact store, each stored once; what stood where, in the database."""
 
+import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy import (
@@ -20,6 +22,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    func,
     insert,
     or_,
     select,
@@ -31,10 +34,12 @@ from outlearn.database import open_database, reading, writing
 from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn.identity import Caller
 from outlearn.paging import fit_page, make_cursor, read_cursor
+from outlearn.plain import check_plain
 from outlearn.types import Loaded, Snapshot, SnapshotList
 from outlearn_filesystem.workspace import Workspace
 
 MAX_MESSAGE = 500
+SNAPSHOT_ID = re.compile(r"snap-[0-9a-f]{12}")
 tables = MetaData()
 
 snapshots = Table(
@@ -70,36 +75,56 @@ class SnapshotStore:
         self.engine = open_database(url, tables)
         self._blobs = blobs
 
-    def save(self, workspace: Workspace, agent: str, message: str, *, shared: bool) -> Snapshot:
+    def save(
+        self,
+        workspace: Workspace,
+        agent: str,
+        message: str,
+        *,
+        shared: bool,
+        announce: Callable[[Snapshot], None] = lambda _: None,
+    ) -> Snapshot:
         """Save all files of a workspace. Its parent is the agent's snapshot before. Empty folders are not kept.
 
+        `announce` is told of the snapshot right before it is there.
+
         Raises:
-            InvalidInputError: the message is empty, too long or has NUL.
+            InvalidInputError: the message is empty, too long or has hidden characters.
+            BudgetError: the agent's snapshots are too many, or hold too much.
             PermissionDeniedError: there is a symlink, a pipe or a hard link, which cannot be saved.
         """
         message = message.strip()
-        if not message or len(message) > MAX_MESSAGE or "\0" in message:
-            raise InvalidInputError(f"a message has 1 to {MAX_MESSAGE} characters and no NUL; say what you saved")
+        if not message or len(message) > MAX_MESSAGE:
+            raise InvalidInputError(f"a message has 1 to {MAX_MESSAGE} characters; say what you saved")
+        check_plain(message, "message")
         snapshot_id = f"snap-{secrets.token_hex(6)}"
         with workspace.changing():
+            self._check_room(workspace, agent)
             files = self._store_files(workspace)
+            row = {
+                "snapshot_id": snapshot_id,
+                "agent": agent,
+                "message": message,
+                "parent": self._newest(agent),
+                "files": len(files),
+                "bytes": sum(file["bytes"] for file in files),
+                "shared": shared,
+                "saved_at": time.time(),
+            }
+            made = _view(SimpleNamespace(**row))
+            announce(made)
             with writing(self.engine) as connection:
-                newest = select(snapshots.c.snapshot_id).where(snapshots.c.agent == agent)
-                row = {
-                    "snapshot_id": snapshot_id,
-                    "agent": agent,
-                    "message": message,
-                    "parent": connection.scalar(newest.order_by(snapshots.c.seq.desc()).limit(1)),
-                    "files": len(files),
-                    "bytes": sum(file["bytes"] for file in files),
-                    "shared": shared,
-                    "saved_at": time.time(),
-                }
                 connection.execute(insert(snapshots).values(row))
                 if files:
                     rows = [{"snapshot_id": snapshot_id, **file} for file in files]
                     connection.execute(insert(snapshot_files), rows)
-                return _view(_find(connection, snapshot_id))
+            return made
+
+    def has(self, snapshot_id: str) -> bool:
+        """Whether there is such a snapshot, of anybody's."""
+        query = select(snapshots.c.seq).where(snapshots.c.snapshot_id == snapshot_id)
+        with reading(self.engine) as connection:
+            return connection.scalar(query) is not None
 
     def list_snapshots(
         self, caller: Caller, agent: str | None = None, *, limit: int = 50, cursor: str | None = None
@@ -128,6 +153,7 @@ class SnapshotStore:
         """
         if not split_path(folder):
             raise InvalidInputError("name a new folder for the snapshot, such as 'from-alice'")
+        check_plain(folder, "folder")
         with reading(self.engine) as connection:
             found = _find(connection, snapshot_id, caller)
             files = connection.execute(select(snapshot_files).where(snapshot_files.c.snapshot_id == snapshot_id)).all()
@@ -138,6 +164,21 @@ class SnapshotStore:
             self._unpack(files, staged)
             place_confined(staged, workspace.root, folder)
         return Loaded(snapshot_id=snapshot_id, folder=folder, files=len(files))
+
+    def _check_room(self, workspace: Workspace, agent: str) -> None:
+        """What is kept for good must not fill the disk for everybody."""
+        mine = snapshots.c.agent == agent
+        files = snapshot_files.join(snapshots, snapshot_files.c.snapshot_id == snapshots.c.snapshot_id)
+        distinct = select(snapshot_files.c.sha256, snapshot_files.c.bytes).select_from(files).where(mine).distinct()
+        with reading(self.engine) as connection:
+            count = connection.scalar(select(func.count()).select_from(snapshots).where(mine)) or 0
+            held = connection.scalar(select(func.sum(distinct.subquery().c.bytes))) or 0
+        workspace.check_snapshots(count, held)
+
+    def _newest(self, agent: str) -> str | None:
+        newest = select(snapshots.c.snapshot_id).where(snapshots.c.agent == agent).order_by(snapshots.c.seq.desc())
+        with reading(self.engine) as connection:
+            return connection.scalar(newest.limit(1))
 
     def _store_files(self, workspace: Workspace) -> list[dict[str, Any]]:
         files = []
@@ -165,12 +206,12 @@ def _find(connection: Connection, snapshot_id: str, caller: Caller | None = None
     query = select(snapshots).where(snapshots.c.snapshot_id == snapshot_id)
     if caller:
         query = query.where(_visible(caller))
-    if "\0" in snapshot_id or (row := connection.execute(query).first()) is None:
+    if not SNAPSHOT_ID.fullmatch(snapshot_id) or (row := connection.execute(query).first()) is None:
         raise NotFoundError(f"no snapshot {snapshot_id[:80]!r} that you may load; `list_snapshots` shows them")
     return row
 
 
-def _view(row: Row[Any]) -> Snapshot:
+def _view(row: Row[Any] | SimpleNamespace) -> Snapshot:
     return Snapshot(
         snapshot_id=row.snapshot_id,
         agent=row.agent,

@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from outlearn.confined import (
 )
 from outlearn.errors import BudgetError, ConflictError, InvalidInputError, NotFoundError
 from outlearn.files import locked
+from outlearn.plain import check_plain
 from outlearn.types import Deleted, FileWritten
 from outlearn_filesystem.diffs import edit_diff
 from outlearn_filesystem.settings import FilesystemSettings
@@ -72,6 +73,14 @@ class Workspace:
                 "binary files can be listed, moved, deleted and saved in snapshots"
             ) from None
 
+    def has(self, written: FileWritten) -> bool:
+        """Whether a file is as `written` says."""
+        with self.changing():
+            there = look_up(self.root, written.path)
+            return (
+                there is not None and there.kind == "file" and _sha256(self.read_bytes(written.path)) == written.sha256
+            )
+
     def write_file(self, path: str, text: str, expected_sha256: str | None = None) -> FileWritten:
         """Write a file whole, replacing what was there. An empty `expected_sha256` means: only if there is none.
 
@@ -86,8 +95,15 @@ class Workspace:
             self._put(path, data)
         return FileWritten(path=path, bytes=len(data), sha256=_sha256(data))
 
-    def edit_file(self, path: str, old: str, new: str, expected_sha256: str | None = None) -> FileWritten:
-        """Replace `old`, which must stand in the file exactly once, by `new`.
+    def edit_file(
+        self,
+        path: str,
+        old: str,
+        new: str,
+        expected_sha256: str | None = None,
+        announce: Callable[[FileWritten], None] = lambda _: None,
+    ) -> FileWritten:
+        """Replace `old`, which must stand in the file exactly once, by `new`; `announce` is told right before that.
 
         Raises:
             NotFoundError, InvalidInputError, PermissionDeniedError, BudgetError: as in `read_text` and `write_file`.
@@ -101,9 +117,11 @@ class Workspace:
             start = _find_once(path, text, old)
             edited = text[:start] + new + text[start + len(old) :]
             data = self._encode(edited, path)
+            diff = edit_diff(path, text, edited)
+            written = FileWritten(path=path, bytes=len(data), sha256=_sha256(data), diff=diff)
+            announce(written)
             self._put(path, data)
-        diff = edit_diff(path, text, edited)
-        return FileWritten(path=path, bytes=len(data), sha256=_sha256(data), diff=diff)
+        return written
 
     def move(self, source: str, target: str) -> FileWritten:
         """Move or rename a file or folder. Nothing is ever overwritten.
@@ -120,6 +138,7 @@ class Workspace:
                 raise NotFoundError(f"no {source!r} here; `list_directory` shows what there is")
             if look_up(self.root, target) is not None:
                 raise ConflictError(f"{target!r} exists; delete it first, or use another name")
+            check_plain(target, "path")
             inside = [entry] if entry.kind != "folder" else list(walk_confined(self.root, source))
             if entry.kind != "folder":
                 check_regular(entry.status, source)
@@ -163,6 +182,15 @@ class Workspace:
                 f"{more_entries:,} more; delete what you no longer need (a snapshot keeps it)"
             )
 
+    def check_snapshots(self, count: int, held_bytes: int) -> None:
+        """Raises BudgetError where so many snapshots that hold so much leave no room for another."""
+        limits = self._settings
+        if count >= limits.max_snapshots or held_bytes >= limits.max_snapshot_bytes:
+            raise BudgetError(
+                f"you have {count:,} snapshots that hold {held_bytes:,} bytes; the limits are {limits.max_snapshots:,} "
+                f"and {limits.max_snapshot_bytes:,}. Keep what matters in the workspace, or ask the operator for room"
+            )
+
     def _encode(self, text: str, path: str) -> bytes:
         try:
             data = text.encode()
@@ -184,6 +212,7 @@ class Workspace:
 
     def _put(self, path: str, data: bytes) -> None:
         known = look_up(self.root, path)
+        check_plain(path, "path")
         if known is not None:
             check_regular(known.status, path)
         self.check_quota(len(data) - (known.status.st_size if known else 0), len(self._missing(path)))

@@ -1,0 +1,80 @@
+"""Parts of a request that not every endpoint and model knows: given up, one by one, where they are refused."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from outlearn_agents.claude.options import ClaudeOptions
+
+CLEARING_BETA = "context-management-2025-06-27"
+COMPACTION_BETA = "compact-2026-01-12"
+KEPT_TOOL_USES = 8
+CLEAR_AT_LEAST = 20_000
+SUMMARY = """\
+Summarize this conversation so that your research goes on from the summary alone: what you tried and what came out, \
+with run ids, what you believe and why, what is under way, what you wanted to do next, and what is left of your \
+budget. Wrap the summary in <summary></summary>."""
+
+
+@dataclass(frozen=True)
+class _Feature:
+    name: str
+    beta: str = ""
+    edit: dict[str, Any] | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+class Features:
+    """What a request asks for beside the conversation itself."""
+
+    def __init__(self, options: ClaudeOptions) -> None:
+        self._fixed = _thinking(options) if options.thinking != "auto" else {}
+        if options.effort:
+            self._fixed |= {"output_config": {"effort": options.effort}}
+        self._optional: list[_Feature] = []
+        if options.thinking == "auto":
+            self._optional.append(_Feature("adaptive thinking", fields=_thinking(options)))
+        if options.context == "auto":
+            self._optional += [_clearing(options), _compaction(options)]
+
+    @property
+    def compacts(self) -> bool:
+        """Whether the API may summarize the conversation, which is a model call of its own within a call."""
+        return any(one.beta == COMPACTION_BETA for one in self._optional)
+
+    def fields(self) -> dict[str, Any]:
+        """Arguments of the SDK's `messages.create`."""
+        made: dict[str, Any] = dict(self._fixed)
+        for one in self._optional:
+            made |= one.fields
+        if edits := [one.edit for one in self._optional if one.edit]:
+            betas = ",".join(one.beta for one in self._optional if one.beta)
+            made |= {"extra_body": {"context_management": {"edits": edits}}, "extra_headers": {"anthropic-beta": betas}}
+        return made
+
+    def give_up(self) -> str | None:
+        """Ask for less from now on. Returns what was given up, or None where there is nothing left to give up."""
+        return self._optional.pop().name if self._optional else None
+
+
+def _thinking(options: ClaudeOptions) -> dict[str, Any]:
+    if options.thinking == "off":
+        return {"thinking": {"type": "disabled"}}
+    if isinstance(options.thinking, int):
+        return {"thinking": {"type": "enabled", "budget_tokens": options.thinking}}
+    return {"thinking": {"type": "adaptive", "display": "summarized"}}
+
+
+def _clearing(options: ClaudeOptions) -> _Feature:
+    edit = {
+        "type": "clear_tool_uses_20250919",
+        "trigger": {"type": "input_tokens", "value": options.clear_at},
+        "keep": {"type": "tool_uses", "value": KEPT_TOOL_USES},
+        "clear_at_least": {"type": "input_tokens", "value": CLEAR_AT_LEAST},
+    }
+    return _Feature("clearing of old tool results", CLEARING_BETA, edit)
+
+
+def _compaction(options: ClaudeOptions) -> _Feature:
+    trigger = {"type": "input_tokens", "value": options.compact_at}
+    edit = {"type": "compact_20260112", "trigger": trigger, "instructions": SUMMARY}
+    return _Feature("compaction", COMPACTION_BETA, edit)

@@ -1,0 +1,162 @@
+"""The model, as a conversation sees it: asked once, it answers once, whatever that takes; and every try is paid for."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import anthropic
+import anyio
+
+from outlearn.errors import BudgetError, ConfigError
+from outlearn_agents.claude.assembly import Reply
+from outlearn_agents.claude.features import Features
+from outlearn_agents.claude.meter import Meter, Size
+from outlearn_agents.claude.options import ClaudeOptions
+from outlearn_agents.claude.stream import BrokenCallError, NotSentError, stream
+from outlearn_agents.claude.transcript import Transcript
+
+CACHE: Any = {"type": "ephemeral"}
+MAX_PAUSE_SECONDS = 120.0
+RESULTS_TOKENS = 15_000
+"""Room for tool results between a call and a last turn after it."""
+COUNT_MARGIN = 1.05
+TRY_AGAIN = (408, 409, 429)
+
+
+class ConversationTooLongError(Exception):
+    """The conversation fits no longer into the context window, or into a request."""
+
+
+class Model:
+    """Asks the model of the options about a transcript's conversation.
+
+    Args:
+        say: tells the operator what is going on.
+    """
+
+    def __init__(
+        self,
+        client: anthropic.AsyncAnthropic,
+        options: ClaudeOptions,
+        meter: Meter,
+        transcript: Transcript,
+        say: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._options = options
+        self._meter = meter
+        self._transcript = transcript
+        self._say = say
+        self._features = Features(options)
+
+    async def ask(self, prompt: dict[str, Any], *, is_last: bool, show: Callable[[str], None]) -> Reply:
+        """The answer to the conversation; `prompt` is the system prompt and the tools.
+
+        Raises:
+            BudgetError: a budget has no room for the call. But for the last turn, one is left to be made then.
+            ConversationTooLongError: the conversation must begin anew.
+            ConfigError: the API refuses the request for good.
+        """
+        backoff = self._options.retry_seconds
+        while True:
+            call, size = await self._reserve(prompt, is_last)
+            request = self._request(prompt, size) | self._features.fields()
+            try:
+                reply = await stream(self._client, request, show, self._options.silence_seconds)
+            except BrokenCallError as error:
+                self._settle_broken(call, size, error.usage)
+                why, wish = str(error), 0.0
+            except NotSentError as error:
+                self._meter.cancel(call)
+                why, wish = f"cannot be reached: {error}", 0.0
+            except anthropic.APIStatusError as error:
+                self._meter.cancel(call)
+                why, wish = self._see_to(error), asked_pause(error)
+                if not why:
+                    continue
+            except BaseException:
+                self._settle_broken(call, size, None)
+                raise
+            else:
+                self._meter.settle(call, reply.usage)
+                return reply
+            await self._wait(why, max(wish, backoff * random.uniform(0.5, 1.0)))
+            backoff = min(2 * backoff, MAX_PAUSE_SECONDS)
+
+    async def _reserve(self, prompt: dict[str, Any], is_last: bool) -> tuple[int, Size]:
+        """Set aside what a call may take: by a count of bytes, and where that is too much, as the API counts."""
+        answer = self._options.last_tokens if is_last else self._options.answer_tokens
+        size = Size(self._transcript.most_tokens, answer)
+        try:
+            return self._set_aside(size, is_last), size
+        except BudgetError:
+            counted = await self._count(prompt)
+            if counted is None or counted >= size.input:
+                raise
+        size = Size(counted, answer)
+        return self._set_aside(size, is_last), size
+
+    def _set_aside(self, size: Size, is_last: bool) -> int:
+        later = Size(size.input + size.output + RESULTS_TOKENS, self._options.last_tokens)
+        return self._meter.reserve(self._charged(size), None if is_last else later)
+
+    def _settle_broken(self, call: int, size: Size, usage: dict[str, Any] | None) -> None:
+        """Charge what the call has cost at most; where it may have compacted, its usage does not say all."""
+        most = self._charged(size)
+        self._meter.settle_broken(call, usage if most == size else None, most)
+
+    def _charged(self, size: Size) -> Size:
+        """What a call of this size may be charged for."""
+        return size.twice() if self._features.compacts and size.input >= self._options.compact_at else size
+
+    async def _count(self, prompt: dict[str, Any]) -> int | None:
+        """The conversation's tokens as the API counts them, and a margin; None where it does not."""
+        messages: Any = self._transcript.messages
+        try:
+            counted = await self._client.messages.count_tokens(model=self._options.model, messages=messages, **prompt)
+        except anthropic.APIError as error:
+            self._transcript.note(f"tokens are not counted: {error}")
+            return None
+        return int(counted.input_tokens * COUNT_MARGIN)
+
+    def _request(self, prompt: dict[str, Any], size: Size) -> dict[str, Any]:
+        return {
+            "model": self._options.model,
+            "max_tokens": size.output,
+            "messages": self._transcript.messages,
+            "cache_control": CACHE,
+            **prompt,
+        }
+
+    def _see_to(self, error: anthropic.APIStatusError) -> str:
+        """What to wait for, or nothing where the call can be made again at once, asking for less."""
+        if error.status_code in TRY_AGAIN or error.status_code >= 500:
+            return f"{error.type or error.status_code}: {error.api_message or error.message}"
+        if _is_too_long(error):
+            raise ConversationTooLongError(error.message) from error
+        given_up = self._features.give_up() if isinstance(error, anthropic.BadRequestError) else None
+        if given_up is None:
+            raise ConfigError(f"the API refuses model {self._options.model!r}: {error.message}") from error
+        self._transcript.note(f"going on without {given_up}: {error.message}")
+        self._say(f"the endpoint refuses a request with {given_up}; going on without")
+        return ""
+
+    async def _wait(self, why: str, seconds: float) -> None:
+        self._transcript.note(f"trying again in {seconds:.1f} s: {why}")
+        self._say(f"the API does not answer ({why[:120]}); trying again in {seconds:.0f} s")
+        await anyio.sleep(seconds)
+
+
+def asked_pause(error: anthropic.APIStatusError) -> float:
+    """Seconds that the API asks to wait; 0 where it says nothing."""
+    headers = error.response.headers
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return max(0.0, unit * float(headers[name]))
+        except (KeyError, ValueError):
+            continue
+    return 0.0
+
+
+def _is_too_long(error: anthropic.APIStatusError) -> bool:
+    return isinstance(error, anthropic.ContentTooLargeError) or "prompt is too long" in error.message.lower()

@@ -1,0 +1,146 @@
+"""Budgets of the Claude researcher: kept before the money is spent, with a warning and a last turn."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from claude_peer import POST, Api, Serve, calls
+from messages_api import Body, count_tokens
+
+from outlearn.errors import ConfigError
+from outlearn.types import FindingList
+from outlearn_agents.prices import find_price
+from outlearn_agents.spending import NANO, Budget, Cost, Ledger, Limits
+
+COST = Cost(NANO * 155 // 100)
+LOOK = ("training__describe_task", {})
+SMALL = {"answer_tokens": "1000", "finish_tokens": "500"}
+
+
+def busy(body: Body) -> Any:
+    """A model that never has enough, and is told when to finish."""
+    turn = sum(message["role"] == "assistant" for message in body["messages"])
+    return calls(POST if "nearly over" in json.dumps(body["messages"][-1]) else LOOK, first=100 * turn)
+
+
+def dollars(api: Api, model: str = "claude-opus-5-5") -> float:
+    """The bill that this API would send."""
+    price = find_price(model)
+    assert price is not None
+    return sum(price.cost(usage) for usage in api.usages) / NANO
+
+
+@contextmanager
+def budget(path: Path, agent: Limits | None = None, team: Limits | None = None) -> Iterator[Ledger]:
+    with closing(Ledger(path)) as ledger:
+        ledger.set_budget(Budget(agent=agent or Limits(), team=team or Limits()))
+        yield ledger
+
+
+@pytest.mark.parametrize("limits", [Limits(dollars=0.35), Limits(tokens=60_000)])
+async def test_a_budget_that_is_over_leaves_one_turn_to_finish(
+    open_session: Any, serve: Serve, tmp_path: Path, limits: Limits
+) -> None:
+    api = serve(model=busy)
+    with budget(tmp_path / "spending.sqlite", agent=limits) as ledger:
+        async with open_session("ada") as session:
+            session = dataclasses.replace(session, spending=tmp_path / "spending.sqlite")
+            await api.researcher(**SMALL).research(session)
+            assert (await session.ask(FindingList, "forum", "list_threads")).findings
+        paid = ledger.statement("ada")
+    assert len(api.requests) > 3
+    assert "nearly over" in api.told(-1)
+    assert paid.dollars == pytest.approx(dollars(api))
+    assert paid.dollars <= (limits.dollars or 99)
+    assert paid.tokens <= (limits.tokens or 1e9)
+    assert paid.reserved_dollars == 0
+
+
+async def test_after_its_last_turn_an_agent_takes_no_other(open_session: Any, serve: Serve) -> None:
+    api = serve(model=busy)
+    async with open_session("ada") as session:
+        await api.researcher(max_dollars="0.35", **SMALL).research(session)
+        before = len(api.requests)
+        await api.researcher(max_dollars="0.2", **SMALL).research(session)
+    assert "nearly over" in api.told(-1)
+    assert len(api.requests) == before
+
+
+async def test_the_agent_is_told_once_when_a_budget_becomes_scarce(
+    open_session: Any, serve: Serve, tmp_path: Path
+) -> None:
+    api = serve(model=busy)
+    with budget(tmp_path / "spending.sqlite", team=Limits(dollars=2)) as ledger:
+        ledger.settle(ledger.reserve("boole", COST), COST)
+        async with open_session("ada") as session:
+            session = dataclasses.replace(session, spending=tmp_path / "spending.sqlite")
+            await api.researcher(**SMALL).research(session)
+    told = [index for index in range(len(api.requests)) if "The team's budget is" in api.told(index)]
+    assert len(told) == 1
+    assert "of 2 dollars" in api.told(told[0])
+    assert "tool_result" in api.told(told[0])
+
+
+async def test_agents_share_the_teams_budget(open_session: Any, serve: Serve, tmp_path: Path) -> None:
+    apis = {agent: serve(model=busy) for agent in ("ada", "boole")}
+    with budget(tmp_path / "spending.sqlite", team=Limits(dollars=0.45)) as ledger:
+        for agent, api in apis.items():
+            async with open_session(agent) as session:
+                session = dataclasses.replace(session, spending=tmp_path / "spending.sqlite")
+                await api.researcher(**SMALL).research(session)
+        assert ledger.statement().dollars == pytest.approx(sum(dollars(api) for api in apis.values()))
+        assert ledger.statement().dollars <= 0.45
+    assert len(apis["ada"].requests) > len(apis["boole"].requests)
+
+
+async def test_a_budget_too_small_for_a_call_makes_none(open_session: Any, serve: Serve) -> None:
+    said: list[str] = []
+    api = serve(model=busy)
+    async with open_session("ada") as session:
+        await api.researcher(max_dollars="0.01").research(dataclasses.replace(session, on_status=said.append))
+    assert api.requests == []
+    assert "your budget of $0.01 has $0.0100 left, and the next model call" in said[-1]
+
+
+async def test_where_bytes_say_too_much_the_api_counts(open_session: Any, serve: Serve) -> None:
+    """A token has several bytes, so that the last part of a budget is only spent when it is counted exactly."""
+    api = serve(model=busy)
+    async with open_session("ada") as session:
+        await api.researcher(max_tokens="60000", **SMALL).research(session)
+    assert api.counted
+    assert len(api.requests) > 1
+    assert all(count_tokens(counted) < 60_000 for counted in api.counted)
+
+
+async def test_without_token_counts_it_goes_by_bytes(open_session: Any, serve: Serve) -> None:
+    api = serve(model=busy)
+    api.refuses = {"count_tokens"}
+    async with open_session("ada") as session:
+        await api.researcher(max_tokens="60000", **SMALL).research(session)
+    assert api.counted
+    assert api.requests == []
+
+
+async def test_dollars_need_a_price(open_session: Any, serve: Serve) -> None:
+    api = serve(model=busy)
+    async with open_session("ada") as session:
+        with pytest.raises(ConfigError, match=r"no price of model 'mine' is known; .*--option price="):
+            await api.researcher(model="mine", max_dollars="5").research(session)
+        assert api.requests == []
+        await api.researcher(model="mine", max_dollars="5", price="4,20", max_turns="1").research(session)
+    assert len(api.requests) == 2
+
+
+async def test_without_a_price_tokens_are_counted_all_the_same(open_session: Any, serve: Serve) -> None:
+    said: list[str] = []
+    api = serve(model=busy)
+    async with open_session("ada") as session:
+        watched = dataclasses.replace(session, on_status=said.append)
+        await api.researcher(model="mine", max_turns="1").research(watched)
+        with closing(Ledger(session.folder / "spending.sqlite")) as ledger:
+            assert ledger.statement("ada").tokens > 0
+    assert "no price of 'mine' is known" in said[0]

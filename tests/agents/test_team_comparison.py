@@ -1,0 +1,156 @@
+"""Comparing teams, families of methods, and the nudge for a team that converges."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from outlearn.errors import InvalidInputError
+from outlearn.types import Evaluation, FileWritten, Finding, FindingList, RunView
+from outlearn_agents import cli
+from outlearn_agents.compare import render_comparison
+from outlearn_agents.comparison import Comparison, compare_teams, text_distance
+from outlearn_agents.families import Submitted, effective_number, family_of, submitted_runs
+from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.nudge import Nudger
+from outlearn_agents.summary import AgentSummary, FindingSummary, RunSummary, Summary
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+PLAIN = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"
+WEIGHTED = "def method(lab, seed):\n    p = lab.zero_shot()\n    return lab.fit(lab.weak_labels(), weights=p)\n"
+
+
+def team(pgrs: Sequence[float], *, task: str = "toy", texts: Sequence[str] = (), hours: float = 1.0) -> Summary:
+    runs = [
+        RunSummary(
+            run_id=f"run-{number:06d}", agent="ada", method="vanilla", seeds=5, pgr=pgr, pgr_se=0.05,
+            evaluated_at=START + timedelta(hours=hours * (number + 1)),
+        )
+        for number, pgr in enumerate(pgrs)
+    ]  # fmt: skip
+    findings = [
+        FindingSummary(
+            finding_id=f"finding-{number}", kind="insight", title="", text=text, author=f"agent{number}",
+            posted_at=START + timedelta(hours=number),
+        )
+        for number, text in enumerate(texts)
+    ]  # fmt: skip
+    best = max(runs, key=lambda run: run.pgr, default=None)
+    return Summary(
+        task=task, weak_acc=0.6, ceiling_acc=0.9, runs=tuple(runs), best=best, findings=tuple(findings),
+        agents=(AgentSummary(name="ada", researcher="offline", direction="# x", runs=len(runs)),),
+        started_at=START, wall_seconds=1.0,
+    )  # fmt: skip
+
+
+def submitted(*sources: str) -> list[Submitted]:
+    return [
+        Submitted(
+            run_id=f"run-{number:06d}", agent=f"agent{number % 3}", method="m.py", kind="full", status="done",
+            submitted_at=START + timedelta(hours=number), source=source,
+        )
+        for number, source in enumerate(sources)
+    ]  # fmt: skip
+
+
+def test_areas_go_as_far_as_the_shorter_team() -> None:
+    found = compare_teams({"a": (team([0.2, 0.6, 0.4]), ()), "b": (team([0.5, -0.3]), ())})
+    assert (found.common_evaluations, found.common_hours) == (2, 2.0)
+    a, b = found.teams
+    assert a.area_over_evaluations
+    assert b.area_over_evaluations
+    assert (a.area_over_evaluations.mean, b.area_over_evaluations.mean) == (0.4, 0.5)
+    assert a.area_over_time
+    assert a.area_over_time.mean == 0.1, "nothing for an hour, 0.2 for another"
+    assert a.area_over_evaluations.low < 0.4 < a.area_over_evaluations.high + 0.05
+    assert [point.best for point in a.curve] == [0.2, 0.6, 0.6]
+    assert found.differences[0].verdict == "no clear difference"
+    assert compare_teams({"a": (team([0.9]), ()), "b": (team([0.5]), ())}).differences[0].verdict.startswith("a has")
+    with pytest.raises(InvalidInputError, match="different tasks"):
+        compare_teams({"a": (team([]), ()), "b": (team([], task="math"), ())})
+
+
+def test_teams_without_results_can_be_compared() -> None:
+    found = compare_teams({"a": (team([]), ()), "b": (team([0.5]), submitted(PLAIN))})
+    assert found.teams[0].best is None
+    assert found.differences == ()
+    assert "<svg" in render_comparison(found)
+
+
+def test_diversity_is_over_families_and_words_and_over_time() -> None:
+    texts = ["labels of the teacher", "labels of the teacher", "hidden states", "evolution strategies"]
+    sources = submitted(PLAIN, PLAIN, PLAIN, WEIGHTED, PLAIN, WEIGHTED)
+    ideas = compare_teams({"a": (team([0.5], texts=texts), sources)}).teams[0].diversity
+    assert ideas.families == {"plain": 4, "weights+zero-shot": 2}
+    assert 1 < ideas.effective_families < 2
+    assert ideas.effective_families_over_time == (1.0, 2.0, 2.0)
+    assert ideas.text_distance
+    assert 0.5 < ideas.text_distance < 1
+    assert ideas.text_distance_over_time[0] == 0.0
+
+
+@given(st.lists(st.sampled_from("abcde"), max_size=30))
+def test_the_effective_number_lies_between_one_and_the_number(names: list[str]) -> None:
+    number = effective_number(names)
+    assert (1 - 1e-9 if names else 0) <= number <= len(set(names)) + 1e-9
+
+
+def test_words_in_common_make_findings_alike() -> None:
+    same, other = team([], texts=["early students know", "early students know"]), team([], texts=["one", "two"])
+    assert (text_distance(same.findings), text_distance(other.findings)) == (0.0, 1.0)
+    assert text_distance(same.findings[:1]) is None
+    assert text_distance([]) is None
+
+
+def test_a_family_is_what_a_method_uses_of_the_lab() -> None:
+    assert family_of(PLAIN) == "plain"
+    assert family_of("def method(lab, seed):\n    return lab.fit([1.0])") == "no labels"
+    rounds = PLAIN.replace("    return", "    lab.fit(lab.weak_labels(), epochs=0.2)\n    return")
+    assert family_of(rounds) == "length+rounds"
+    looped = "def method(lab, seed):\n    return [lab.fit(lab.weak_labels(), items=p) for p in parts(lab.embed())]"
+    assert family_of(looped) == "embeddings+rounds+subset"
+    registered = submitted(PLAIN)[0].model_copy(update={"method": "vanilla"})
+    assert (registered.family, submitted(WEIGHTED)[0].family) == ("vanilla", "weights+zero-shot")
+
+
+async def test_a_team_that_converges_is_nudged_once(open_session: Any, toy_home: Path) -> None:
+    nudger = Nudger(RunFolder(toy_home))
+
+    async def posts(tools: Any) -> list[Finding]:
+        return [*(FindingList.model_validate((await tools.call("forum", "list_threads", {})).content)).findings]
+
+    async with open_session("operator") as operator:
+        for number in range(12):
+            assert not await nudger.look(operator.tools)
+            async with open_session(f"agent{number % 3}") as session:
+                await session.ask(RunView, "training", "submit_run", method="vanilla", request_id=f"r{number}")
+        assert await nudger.look(operator.tools)
+        assert not await nudger.look(operator.tools)
+        found = await posts(operator.tools)
+    assert [(one.author, one.kind) for one in found] == [("operator", "insight")]
+    assert "12 of the last 12 runs" in found[0].text
+
+
+async def test_run_folders_are_compared_from_the_command_line(open_session: Any, toy_home: Path) -> None:
+    async with open_session("ada") as session:
+        await session.ask(FileWritten, "filesystem", "write_file", path="mine.py", text=WEIGHTED)
+        run = await session.ask(RunView, "training", "submit_run", file="mine.py", kind="full")
+        await session.ask(Evaluation, "evaluation", "evaluate", run_id=run.run_id)
+    folder = RunFolder(toy_home)
+    folder.write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),)))
+    assert [one.family for one in submitted_runs(folder)] == ["weights+zero-shot"]
+
+
+def test_the_comparison_is_printed_and_written(toy_home: Path) -> None:
+    RunFolder(toy_home).write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),)))
+    runner = CliRunner()
+    shown = runner.invoke(cli.app, ["compare", str(toy_home), str(toy_home), "--json"])
+    assert Comparison.model_validate(json.loads(shown.output)).task == "toy"
+    assert "<svg" in (toy_home / "compare.html").read_text()
+    assert "one sample each" in runner.invoke(cli.app, ["compare", str(toy_home)]).output

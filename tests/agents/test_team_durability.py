@@ -1,0 +1,253 @@
+"""A team lives on when its processes are killed, and does what it is asked from another terminal."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from outlearn.errors import ConflictError, NotFoundError, ServerUnreachableError
+from outlearn.identity import TokenFile
+from outlearn.researcher import Stop
+from outlearn.toolbox import open_toolbox, url_in
+from outlearn_agents import crew as crew_module
+from outlearn_agents.control import Control, change_control, read_control
+from outlearn_agents.crew import Crew
+from outlearn_agents.folder import AgentSpec, RunFolder, RunnerSettings, TeamSpec
+from outlearn_agents.gate import GatedTools
+from outlearn_agents.holding import holder, holding
+from outlearn_agents.keeper import ServerKeeper
+from outlearn_agents.kept import Kept
+from outlearn_agents.processes import SERVERS, Child, end_orphans
+from outlearn_agents.status import read_status, write_status
+from outlearn_agents.summary import Summary
+from outlearn_agents.team import ask_for_member, make_team, run_team
+
+LIMIT_SECONDS = 90
+
+
+def sleeper(tmp_path: Path, code: str = "import time; time.sleep(100)") -> Child:
+    return Child("child", [sys.executable, "-c", code], tmp_path / "child.log", os.environ)
+
+
+async def ended(kept: Kept) -> int:
+    with anyio.fail_after(LIMIT_SECONDS):
+        while (code := kept.take_end()) is None:
+            await anyio.sleep(0.01)
+    return code
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    with anyio.move_on_after(LIMIT_SECONDS):
+        while not condition():
+            await anyio.sleep(0.05)
+        return
+    pytest.fail(f"no sign of {what}")
+
+
+async def looking_for_ever(servers: ServerKeeper) -> None:
+    with anyio.fail_after(LIMIT_SECONDS):
+        while True:
+            servers.look()
+            await anyio.sleep(0.02)
+
+
+async def test_what_dies_starts_again_later_each_time_and_not_for_ever(tmp_path: Path) -> None:
+    now = 0.0
+    kept = Kept(lambda: sleeper(tmp_path, "raise SystemExit(3)"), most=3, clock=lambda: now)
+    pauses = []
+    for _ in range(3):
+        kept.start_if_due()
+        assert await ended(kept) == 3
+        pauses.append(kept.try_again())
+        kept.start_if_due()
+        assert kept.child is None, "its time has not come"
+        now += 10
+    assert pauses == [0.5, 1.0, 2.0]
+    kept.start_if_due()
+    assert await ended(kept) == 3
+    assert kept.try_again() is None
+    assert kept.is_over
+
+
+async def test_deaths_of_more_than_an_hour_ago_are_forgotten(tmp_path: Path) -> None:
+    now = 0.0
+    kept = Kept(lambda: sleeper(tmp_path, ""), most=1, clock=lambda: now)
+    for _ in range(3):
+        assert kept.try_again() == 0.5
+        now += 4000
+
+
+def test_a_lock_tells_who_holds_it_and_is_free_when_they_are_gone(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    assert holder(lock) is None
+    with holding(lock):
+        assert holder(lock) == os.getpid()
+        with pytest.raises(ConflictError, match="another process holds"), holding(lock):
+            pass
+    assert holder(lock) is None
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_what_a_killed_runner_left_behind_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool
+) -> None:
+    monkeypatch.setattr("outlearn_agents.holding.POLITE_SECONDS", 0.3)
+    folder = RunFolder(tmp_path)
+    code = f"""
+import signal, time; from pathlib import Path; from outlearn_agents.holding import holding
+if {stubborn}: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with holding(Path({str(folder.held("agent-ada"))!r})): time.sleep(100)
+"""
+    orphan = sleeper(tmp_path, code)
+    await until(lambda: holder(folder.held("agent-ada")), "the lock")
+    assert end_orphans(folder) == ["agent-ada"]
+    orphan.close()
+    assert orphan.code == (-signal.SIGKILL if stubborn else -signal.SIGTERM)
+    assert end_orphans(folder) == []
+
+
+async def test_a_killed_server_comes_back_at_the_same_address(toy_home: Path) -> None:
+    folder = RunFolder(toy_home)
+    token = TokenFile(folder.tokens).issue("ada")
+    servers = ServerKeeper(folder, {}, restarts=1)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(servers.start)
+            await until(lambda: holder(folder.held("evaluation")), "a server that starts")
+            os.kill(holder(folder.held("evaluation")) or 0, signal.SIGKILL)
+        address = folder.ready("forum").read_bytes().split(b",")[0]
+        urls = {name: url_in(folder.ready(name)) for name in SERVERS}
+        first = holder(folder.held("forum"))
+        assert first
+        os.kill(first, signal.SIGKILL)
+        with anyio.fail_after(LIMIT_SECONDS):
+            while holder(folder.held("forum")) in (None, first):
+                servers.look()
+                await anyio.sleep(0.02)
+        async with open_toolbox(urls, token=token) as tools:
+            await tools.list()
+            assert not (await tools.call("forum", "list_threads", {})).is_error
+        assert folder.ready("forum").read_bytes().split(b",")[0] == address
+        assert servers.restarts() == {"training": 0, "evaluation": 1, "forum": 1, "filesystem": 0}
+        os.kill(holder(folder.held("forum")) or 0, signal.SIGKILL)
+        with pytest.raises(ServerUnreachableError, match="forum server died 2 times"):
+            await looking_for_ever(servers)
+    finally:
+        await servers.end()
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "words"),
+    [
+        ("import os; os.abort()", 2, "given up after 2 restarts in an hour: died with exit code -6"),
+        ("raise SystemExit(2)", 0, "died with exit code 2"),
+        ("", 0, ""),
+    ],
+)
+async def test_a_dead_agent_is_started_again_unless_that_is_no_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, restarts: int, words: str
+) -> None:
+    monkeypatch.setattr("outlearn_agents.kept.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(crew_module, "Child", lambda *_: sleeper(tmp_path, code))
+    folder = RunFolder(tmp_path)
+    crew = Crew(folder, RunnerSettings(restarts=2), time.monotonic() + LIMIT_SECONDS)
+    crew.add("ada", "token")
+    with anyio.fail_after(LIMIT_SECONDS):
+        while not crew.is_over:
+            crew.look()
+            await anyio.sleep(0.01)
+    assert crew.restarts() == {"ada": restarts}
+    status = read_status(folder, "ada")
+    assert words in status.doing
+    assert status.state == ("failed" if words else "running")
+
+
+async def test_an_agent_that_was_asked_to_leave_is_not_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew_module, "Child", lambda *_: sleeper(tmp_path))
+    crew = Crew(RunFolder(tmp_path), RunnerSettings(), time.monotonic() + LIMIT_SECONDS)
+    crew.add("ada", "token")
+    crew.add("boole", "token", after=1000)
+    crew.look()
+    crew.ask_to_stop("boole")
+    assert not crew.is_over
+    crew.ask_to_stop()
+    with anyio.fail_after(LIMIT_SECONDS):
+        while not crew.is_over:
+            crew.look()
+            await anyio.sleep(0.01)
+
+
+async def test_a_paused_agent_waits_at_its_next_call_and_finishes_when_told(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    change_control(folder, lambda now: now.model_copy(update={"paused": frozenset({"ada"})}))
+    assert folder.control.stat().st_mode & 0o777 == 0o600
+    stop = Stop(LIMIT_SECONDS)
+    async with open_toolbox({}) as tools:
+        gated = GatedTools(tools, folder, "ada", stop)
+
+        async def call() -> None:
+            with pytest.raises(NotFoundError, match="no server 'forum'"):
+                await gated.call("forum", "list_threads", {})
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            await until(lambda: read_status(folder, "ada").state == "paused", "the pause")
+            assert read_status(folder, "ada").doing == "paused before forum.list_threads"
+            change_control(folder, lambda _: Control())
+        assert (status := read_status(folder, "ada")).state == "running", status
+        change_control(folder, lambda now: now.model_copy(update={"paused": frozenset({"ada"})}))
+        stop.ask()
+        await call()
+
+
+def test_an_agent_is_asked_for_with_the_next_name_direction_and_seed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    agents = (AgentSpec(name="ada", direction="# x", seed=7), AgentSpec(name="boole", direction="# y", seed=8))
+    folder.write_spec(TeamSpec(task="toy", agents=agents))
+    made = [ask_for_member(folder), ask_for_member(folder, direction="trust")]
+    assert [(one.name, one.seed, one.researcher) for one in made] == [("curie", 9, "offline"), ("dirac", 10, "offline")]
+    assert read_control(folder).added == tuple(made)
+    assert "labels to trust" in made[1].direction
+
+
+async def test_a_team_outlives_kills_and_is_led_from_another_terminal(toy_home: Path) -> None:
+    folder = RunFolder(toy_home)
+    spec = make_team("toy", ["# Trust\n\nFind labels."] * 2).with_server_options("training", ["--workers", "1"])
+    found: list[Summary | None] = []
+
+    def pid(name: str) -> int:
+        return holder(folder.held(name)) or 0
+
+    async def work() -> None:
+        found.append(await run_team(folder, spec, 600, lambda _: None, RunnerSettings(stagger_seconds=0)))
+
+    write_status(folder, "ada", "from an earlier session", "finished")
+    async with anyio.create_task_group() as group:
+        group.start_soon(work)
+        await until(lambda: pid("agent-ada") and pid("agent-boole"), "both agents")
+        killed = {name: pid(name) for name in ("agent-ada", "forum", "training")}
+        for one in killed.values():
+            os.kill(one, signal.SIGKILL)
+        await until(lambda: all(pid(name) not in (0, one) for name, one in killed.items()), "all are back")
+        await until(lambda: (note := folder.read_session()) and note.restarts.get("ada") == 1, "a note of it")
+        assert folder.is_at_work
+        change_control(folder, lambda now: now.model_copy(update={"paused": frozenset({"boole"})}))
+        await until(lambda: read_status(folder, "boole").state == "paused", "a pause")
+        change_control(folder, lambda now: now.model_copy(update={"paused": frozenset()}))
+        await until(lambda: read_status(folder, "boole").state == "running", "its end")
+        ask_for_member(folder)
+        await until(lambda: pid("agent-curie"), "the new agent")
+        change_control(folder, lambda now: now.model_copy(update={"stop": True}))
+    assert found[0] is not None
+    assert [agent.name for agent in found[0].agents] == ["ada", "boole", "curie"]
+    assert [agent.name for agent in folder.read_spec().agents] == ["ada", "boole", "curie"]
+    assert folder.read_spec().seconds_worked > 0
+    assert read_control(folder).added == ()
+    assert not folder.is_at_work

@@ -1,0 +1,124 @@
+"""What the operator sees of a team from another terminal, and budgets at the command line."""
+
+import json
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
+from outlearn.researcher import Session
+from outlearn.types import Evaluation, RunView
+from outlearn_agents import cli, team_commands
+from outlearn_agents.control import read_control
+from outlearn_agents.folder import AgentSpec, RunFolder, SessionFile, TeamSpec
+from outlearn_agents.overview import Overview, look_over
+from outlearn_agents.overview_table import print_overview
+from outlearn_agents.spending import Budget, Cost, Ledger, Limits
+from outlearn_agents.status import write_status
+from outlearn_agents.team import set_budget
+
+runner = CliRunner()
+AGENTS = (AgentSpec(name="ada", direction="# Trust\n\nx"), AgentSpec(name="boole", direction="# Time"))
+
+
+def spend(folder: RunFolder, agent: str, dollars: float) -> None:
+    with closing(Ledger(folder.spending)) as ledger:
+        ledger.settle(ledger.reserve(agent, Cost()), Cost(nanodollars=round(1e9 * dollars), tokens=1000))
+
+
+@pytest.fixture
+def folder(toy_home: Path) -> RunFolder:
+    folder = RunFolder(toy_home)
+    spec = set_budget(folder, TeamSpec(task="toy", agents=AGENTS), Budget(team=Limits(dollars=10, evaluations=50)))
+    folder.write_spec(spec)
+    return folder
+
+
+async def test_status_tells_spending_evaluations_and_what_each_agent_does(folder: RunFolder, open_session: Any) -> None:
+    async with open_session("ada") as session:
+        assert isinstance(session, Session)
+        run = await session.ask(RunView, "training", "submit_run", method="vanilla", kind="full")
+        await session.ask(Evaluation, "evaluation", "evaluate", run_id=run.run_id)
+    write_status(folder, "ada", "thinking about \x1b[2J labels")
+    spend(folder, "ada", 1.5)
+    overview = look_over(folder)
+    assert overview == Overview.model_validate_json(overview.model_dump_json())
+    ada, boole = overview.agents
+    assert (ada.state, ada.direction, ada.spent.dollars, ada.spent.tokens) == ("resting", "Trust", 1.5, 1000)
+    assert (ada.evaluations_left, boole.evaluations_left) == (29, 30)
+    assert (overview.spent.dollars, overview.spent.limits.dollars, overview.evaluations_left) == (1.5, 10, 49)
+    assert overview.queue == ()
+    console = Console(width=140, record=True, file=(folder.root / "out").open("w"))
+    print_overview(console, overview)
+    console.file.close()
+    shown = console.export_text()
+    assert "spent $1.50" in shown
+    assert "evaluations left: 49" in shown
+    assert "\x1b" not in shown
+
+
+def test_the_forecast_stops_at_the_budget(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunFolder, "is_at_work", True)
+    now = datetime.now(UTC)
+    note = SessionFile(started_at=now, ends_at=now + timedelta(hours=2), restarts={"ada": 3, "forum": 1})
+    folder.session.write_text(note.model_dump_json())
+    for name in ("ada", "boole"):
+        write_status(folder, name, "thinking")
+    spend(folder, "ada", 2.0)
+    with closing(Ledger(folder.spending)) as ledger, ledger._engine.begin() as connection:
+        connection.exec_driver_sql("insert into shifts (agent, started_at, seen_at) values ('ada', 0, 7200)")
+    overview = look_over(folder)
+    assert overview.spent.dollars_per_hour == 1.0
+    assert overview.forecast_dollars == pytest.approx(6.0, abs=0.01)
+    assert (overview.agents[0].restarts, overview.server_restarts) == (3, {"forum": 1})
+    spend(folder, "ada", 7.0)
+    assert look_over(folder).forecast_dollars == 10
+
+
+def test_status_is_for_people_and_scripts(folder: RunFolder) -> None:
+    shown = runner.invoke(cli.app, ["team", "status", str(folder.root), "--json"])
+    assert json.loads(shown.output)["task"] == "toy"
+    assert "not at work" in runner.invoke(cli.app, ["team", "status", str(folder.root)]).output
+    result = runner.invoke(cli.app, ["team", "status", str(folder.root / "nowhere")])
+    assert isinstance(result.exception, NotFoundError)
+
+
+def test_commands_change_what_is_asked_of_a_team_at_work(folder: RunFolder) -> None:
+    run = str(folder.root)
+    refused = runner.invoke(cli.app, ["team", "pause", run])
+    assert isinstance(refused.exception, ConflictError)
+    with folder.lock():
+        assert "ada: pausing" in runner.invoke(cli.app, ["team", "pause", run, "--agent", "ada"]).output
+        assert read_control(folder).paused == {"ada"}
+        runner.invoke(cli.app, ["team", "pause", run])
+        assert read_control(folder).paused == {"ada", "boole"}
+        assert "boole: going on" in runner.invoke(cli.app, ["team", "resume", run, "--agent", "boole"]).output
+        assert read_control(folder).paused == {"ada"}
+        assert "curie: starting" in runner.invoke(cli.app, ["team", "add", run, "--direction", "trust"]).output
+        runner.invoke(cli.app, ["team", "stop", run, "--agent", "ada"])
+        assert (read_control(folder).stopped, read_control(folder).stop) == ({"ada"}, False)
+        runner.invoke(cli.app, ["team", "stop", run])
+        assert read_control(folder).stop
+        unknown = runner.invoke(cli.app, ["team", "pause", run, "--agent", "zoe"])
+        assert isinstance(unknown.exception, NotFoundError)
+
+
+def test_budgets_are_given_at_the_command_line_and_kept(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[Budget | None] = []
+    monkeypatch.setattr(team_commands, "work", lambda *arguments: budgets.append(arguments[-1]))
+    run = str(folder.root)
+    arguments = ["--dollars", "20", "--hours", "3", "--agent-budget", "dollars=5", "--agent-budget", "evaluations=7"]
+    assert runner.invoke(cli.app, ["team", run, *arguments]).exit_code == 0
+    assert runner.invoke(cli.app, ["team", run]).exit_code == 0
+    team = Limits(dollars=20, hours=3, evaluations=50)
+    assert budgets == [Budget(team=team, agent=Limits(dollars=5, evaluations=7)), None]
+    spec = set_budget(folder, folder.read_spec(), budgets[0] or Budget())
+    assert spec.server_options["evaluation"] == ("--team-evaluations", "50", "--agent-evaluations", "7")
+    wrong = runner.invoke(cli.app, ["team", run, "--agent-budget", "euros=5"])
+    assert isinstance(wrong.exception, InvalidInputError)
+    assert "euros" in str(wrong.exception)
