@@ -27,66 +27,13 @@ from outlearn_forum.tables import posts
 from outlearn_forum.text import facets
 
 KINDS = ("result", "insight", "insight", "hypothesis", "error", "question")
-COMMON = [
-    "the",
-    "of",
-    "training",
-    "labels",
-    "weak",
-    "student",
-    "teacher",
-    "model",
-    "loss",
-    "on",
-    "with",
-    "and",
-    "a",
-    "in",
-    "for",
-    "is",
-    "better",
-    "confidence",
-    "epochs",
-    "seeds",
-    "pgr",
-    "pool",
-    "method",
-    "than",
-    "run",
-    "it",
-    "to",
-    "not",
-    "after",
-    "by",
-    "from",
-    "this",
-    "data",
-    "we",
-    "that",
-    "accuracy",
-]
-SYLLABLES = [
-    "ba",
-    "ce",
-    "di",
-    "fo",
-    "gu",
-    "ha",
-    "je",
-    "ki",
-    "lo",
-    "mu",
-    "na",
-    "pe",
-    "ri",
-    "so",
-    "tu",
-    "va",
-    "we",
-    "xi",
-    "yo",
-    "zu",
-]
+MOST_USED = """
+the of training labels weak student teacher model loss on with and a in for is better confidence epochs seeds
+pgr pool method than run it to not after by from this data we that accuracy
+"""
+COMMON = MOST_USED.split()
+ALL_SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo zu"
+SYLLABLES = ALL_SYLLABLES.split()
 
 
 def words(rng: random.Random, count: int) -> str:

@@ -41,9 +41,9 @@ def set_up_index(connection: Connection) -> None:
         known = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = 'post_words'").scalar()
         there = "facets" in (known or "")
         statements = (*_SQLITE_OLD, *_SQLITE)
-    if not there:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
+    for statement in () if there else statements:
+        connection.exec_driver_sql(statement)
+    if not there or connection.dialect.name == "postgresql":
         _fill_facets(connection)
 
 

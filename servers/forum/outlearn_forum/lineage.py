@@ -13,12 +13,10 @@ from outlearn_forum.showing import Show
 from outlearn_forum.store import find_post
 from outlearn_forum.tables import links, posts
 
-CHILDREN = 50
-MAX_FOUND = 150
+CHILDREN = 25
+MAX_FOUND = 60
 MAX_BUILT_BY = 20
 Nodes: TypeAlias = tuple[LineageNode, ...]
-
-
 _RELATIVES = (
     select(links)
     .where(
@@ -33,7 +31,7 @@ _RELATIVES = (
 
 
 def relatives(connection: Connection, finding: Row[Any], show: Show) -> tuple[Nodes, Nodes]:
-    """What a finding names as built on; and the newest findings that name it, or the run that it reports."""
+    """What a finding names as built on; and findings that name it, or the run that it reports."""
     names = _names(finding)
     rows = connection.execute(_RELATIVES, {"child": names[0], "parent": names[0], "run": names[-1]}).all()
     if not rows:
@@ -67,7 +65,7 @@ class LineageReader:
         return found.model_copy(update={"next_cursor": more})
 
     def of(self, post_id: str) -> Lineage:
-        """What a finding grew out of and what grew out of it, as far as 150 findings either way.
+        """What a finding grew out of and what grew out of it, as far as 60 findings either way.
 
         Raises NotFoundError where there is no such post.
         """

@@ -48,8 +48,7 @@ def build(settings: ServerSettings) -> ToolServer:
     """The forum of the home folder in `settings`."""
     results = ResultBook(settings.home)
     store = ForumStore(settings.database("forum"), results)
-    lifespan = watching(store.engine, lambda: server)
-    server = make_server("forum", settings, instructions=INSTRUCTIONS, lifespan=lifespan)
+    server = make_server("forum", settings, instructions=INSTRUCTIONS, lifespan=watching(store.engine))
     reader, digests = ForumReader(store.engine, results), DigestReader(store.engine, results)
     _add_writing(server, store)
     _add_reading(server, reader, digests, LineageReader(store.engine, results))

@@ -11,7 +11,7 @@ from outlearn.receipts import RUN_ID
 MAX_TITLE = 200
 MAX_TEXT = 20_000
 MAX_TAGS = 8
-MAX_BUILT_ON = 20
+MAX_BUILT_ON = 10
 MAX_MENTIONS = 20
 MAX_REQUEST_ID = 100
 POST_ID = re.compile(r"(?:finding|reply)-[0-9a-f]{12}")

@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import anyio
 import structlog
+from mcp.server import MCPServer
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
@@ -16,16 +18,15 @@ EVERY_SECONDS = 0.5
 log = structlog.get_logger("outlearn")
 
 
-def watching(
-    engine: Engine, get_server: Callable[[], ToolServer]
-) -> Callable[[object], AbstractAsyncContextManager[None]]:
+def watching(engine: Engine) -> Callable[[MCPServer[Any]], AbstractAsyncContextManager[None]]:
     """A `lifespan` for `make_server` that watches while the server runs, and closes the engine at the end."""
 
     @asynccontextmanager
-    async def lifespan(_: object) -> AsyncIterator[None]:
+    async def lifespan(server: MCPServer[Any]) -> AsyncIterator[None]:
+        assert isinstance(server, ToolServer)
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(_watch, engine, get_server())
+                group.start_soon(_watch, engine, server)
                 yield
                 group.cancel_scope.cancel()
         finally:

@@ -172,7 +172,7 @@ async def test_a_source_that_cannot_be_is_refused_and_nothing_is_posted(tmp_path
 async def test_the_whole_lineage_comes_in_pages(tmp_path: Path) -> None:
     async with team(tmp_path, "ada") as (ada,):
         first = last = (await ada.call("post_finding", **FINDING))["post_id"]
-        for i in range(60):
+        for i in range(40):
             last = (await ada.call("post_finding", **{**FINDING, "title": f"{i}"}, built_on=[last]))["post_id"]
         edges, cursor = 0, None
         while True:
@@ -180,8 +180,8 @@ async def test_the_whole_lineage_comes_in_pages(tmp_path: Path) -> None:
             edges += len(page["edges"])
             if (cursor := page.get("next_cursor")) is None:
                 break
-        assert edges == 60
-        assert len((await ada.call("lineage", post_id=first))["edges"]) == 60
+        assert edges == 40
+        assert len((await ada.call("lineage", post_id=first))["edges"]) == 40
 
 
 async def test_badges_tell_where_text_and_record_differ(tmp_path: Path) -> None:
