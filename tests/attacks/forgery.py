@@ -302,7 +302,7 @@ def a_damaged_vault_tells_nothing_in_its_errors(folder: Path) -> bool:
     told = []
     for name in ("toy/secret.json", "toy/baselines.json", f"receipts/{OWN}/0.json"):
         for end in ("", "SEVENTH"):
-            home = toy_home(folder / f"{name}{end}")
+            home = toy_home(folder / f"{name}-{len(end)}")
             file_run(home, OWN)
             damaged = (home / "vault" / name).read_text().replace("0.9", '"0.9x"').replace('"label":1', '"label":"1x"')
             (home / "vault" / name).write_text(damaged.replace("0.75", '"0.75x"') + end)
