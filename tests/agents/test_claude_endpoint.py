@@ -178,6 +178,26 @@ async def test_a_compaction_stays_in_the_conversation_and_is_paid_for(open_sessi
     assert tokens == plain + 7900
 
 
+async def test_what_was_summarized_is_not_sent_again(open_session: Any, serve: Serve) -> None:
+    api = serve(calls(LIST), Answer([COMPACTION, *calls(LIST, first=3).content], "tool_use"))
+    async with open_session("ada") as session:
+        await api.researcher(max_turns="2").research(session)
+    first, summary, *_ = api.requests[2]["messages"]
+    assert first == api.requests[0]["messages"][0]
+    assert summary["content"][0]["type"] == "compaction"
+
+
+async def test_an_endpoint_that_cannot_read_a_summary_gets_a_new_conversation(open_session: Any, serve: Serve) -> None:
+    api = serve(Answer([COMPACTION, *calls(LIST).content], "tool_use"))
+    other = serve()
+    other.refuses = {"compact-2026-01-12"}
+    async with open_session("ada") as session:
+        await api.researcher(max_turns="1").research(session)
+        await other.researcher().research(session)
+    assert "begins anew" in other.told(1)
+    assert len(other.requests[1]["messages"]) == 1
+
+
 async def test_a_paused_turn_goes_on(open_session: Any, serve: Serve) -> None:
     api = serve(says("Looking", "pause_turn"), calls(LIST))
     async with open_session("ada") as session:

@@ -71,7 +71,7 @@ def the_evaluations_of_a_victim(folder: Path) -> bool:
 
 @attacks
 def a_forum_full_of_one_agents_posts(folder: Path) -> bool:
-    """After 500 findings of ada's, bob's is found by its author, by its words and by its votes, at once."""
+    """Ada is stopped at 300 findings; then bob's is found by its author, by its words and by its votes, at once."""
     from outlearn_forum.server import build
     from outlearn_forum.settings import ForumSettings
     from outlearn_forum.store import ForumStore
@@ -80,9 +80,12 @@ def a_forum_full_of_one_agents_posts(folder: Path) -> bool:
     store = ForumStore(settings.database("forum"), ResultBook(folder))
     bobs = store.post_finding("bob", title="What helps", text="Averaging over teachers helps.", kind="insight").post_id
     store.vote("carol", bobs, 1)
-    for number in range(500):
-        text = f"{number} " * 9 + "spam"
-        store.post_finding("ada", title=f"Look {number}", text=text, kind="error", anyway=True)
+    def flood() -> None:
+        for number in range(500):
+            text = f"{number} " * 9 + "spam"
+            store.post_finding("ada", title=f"Look {number}", text=text, kind="error", anyway=True)
+
+    stopped = refused(flood, BudgetError)
     store.engine.dispose()
 
     async def look() -> list[bool]:
@@ -98,7 +101,7 @@ def a_forum_full_of_one_agents_posts(folder: Path) -> bool:
                 seen.append(found[0]["finding_id"] == bobs and time.monotonic() - start < 2)
             return seen
 
-    return all(anyio.run(look))
+    return stopped and all(anyio.run(look))
 
 
 @attacks

@@ -34,7 +34,7 @@ class Features:
         if options.thinking == "auto":
             self._optional.append(_Feature("adaptive thinking", fields=_thinking(options)))
         if options.context == "auto":
-            self._optional += [_clearing(options), _compaction(options)]
+            self._optional += [_clearing(options), _compaction(options)]  # the last one is given up first
 
     @property
     def compacts(self) -> bool:

@@ -23,8 +23,8 @@ COUNT_MARGIN = 1.05
 TRY_AGAIN = (408, 409, 429)
 
 
-class ConversationTooLongError(Exception):
-    """The conversation fits no longer into the context window, or into a request."""
+class MustBeginAnewError(Exception):
+    """The conversation is too long, or goes on from a summary that the endpoint cannot read."""
 
 
 class Model:
@@ -54,7 +54,7 @@ class Model:
 
         Raises:
             BudgetError: a budget has no room for the call. But for the last turn, one is left to be made then.
-            ConversationTooLongError: the conversation must begin anew.
+            MustBeginAnewError: the conversation must begin anew.
             ConfigError: the API refuses the request for good.
         """
         backoff = self._options.retry_seconds
@@ -133,12 +133,14 @@ class Model:
         if error.status_code in TRY_AGAIN or error.status_code >= 500:
             return f"{error.type or error.status_code}: {error.api_message or error.message}"
         if _is_too_long(error):
-            raise ConversationTooLongError(error.message) from error
+            raise MustBeginAnewError(error.message) from error
         given_up = self._features.give_up() if isinstance(error, anthropic.BadRequestError) else None
         if given_up is None:
             raise ConfigError(f"the API refuses model {self._options.model!r}: {error.message}") from error
         self._transcript.note(f"going on without {given_up}: {error.message}")
         self._say(f"the endpoint refuses a request with {given_up}; going on without")
+        if self._transcript.is_compacted and not self._features.compacts:
+            raise MustBeginAnewError("the endpoint cannot read a summary") from error
         return ""
 
     async def _wait(self, why: str, seconds: float) -> None:

@@ -12,7 +12,7 @@ from outlearn.errors import BudgetError, ConfigError
 from outlearn.researcher import Session, ToolAnswer
 from outlearn_agents.claude.assembly import Reply
 from outlearn_agents.claude.meter import Meter
-from outlearn_agents.claude.model import CACHE, ConversationTooLongError, Model
+from outlearn_agents.claude.model import CACHE, Model, MustBeginAnewError
 from outlearn_agents.claude.options import ClaudeOptions
 from outlearn_agents.claude.tools import ToolDesk, result_block
 from outlearn_agents.claude.transcript import Block, Transcript
@@ -56,8 +56,12 @@ class ClaudeResearcher:
         try:
             meter = Meter(ledger, session.agent, self._options)
             desk = ToolDesk(session.tools, await session.tools.list(), session.stop)
-            async with self._client as client:
-                await _Conversation(session, self._options, client, meter, desk).run()
+            try:
+                async with self._client as client:
+                    await _Conversation(session, self._options, client, meter, desk).run()
+            except ConfigError:  # it will not come back for its last turn
+                meter.leave()
+                raise
             meter.leave()
         finally:
             ledger.close()
@@ -156,7 +160,7 @@ class _Conversation:
         """Ask the model once and do what it says."""
         try:
             reply = await self._ask(is_last)
-        except ConversationTooLongError as error:
+        except MustBeginAnewError as error:
             if len(self._transcript.messages) < 2:  # it is the prompt that is too long
                 raise ConfigError(f"the API refuses model {self._options.model!r}: {error}") from error
             self._start_over(str(error))

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,11 @@ class Transcript:
         """Append that the agent has had its last turn."""
         self._append({"type": "finished"})
 
+    @property
+    def is_compacted(self) -> bool:
+        """Whether the conversation goes on from a summary."""
+        return any(_is_compaction(block) for message in self.messages[:2] for block in message["content"])
+
     def open_calls(self) -> list[Block]:
         """Tool calls of the last message: they have no answers yet."""
         if not self.messages or self.messages[-1]["role"] != "assistant":
@@ -73,9 +79,7 @@ class Transcript:
 
     def _take(self, entry: dict[str, Any]) -> None:
         if entry["type"] == "message":
-            self.messages.append({"role": entry["role"], "content": entry["content"]})
-            if entry["role"] == "user":
-                self.most_tokens += len(_encode(entry["content"]))
+            self._take_message(entry["role"], entry["content"])
         elif entry["type"] == "restart":
             self.messages = []
             self.most_tokens = self._overhead
@@ -88,6 +92,13 @@ class Transcript:
             self.warned.add(entry["key"])
         elif entry["type"] == "finished":
             self.is_finished = True
+
+    def _take_message(self, role: str, content: list[Block]) -> None:
+        if any(_is_compaction(block) for block in content):
+            del self.messages[1:]  # the API reads nothing that stands before a summary; a user must speak first
+        self.messages.append({"role": role, "content": content})
+        if role == "user":
+            self.most_tokens += len(_encode(content))
 
     def _count(self, usage: dict[str, Any]) -> None:
         new = _sum(usage, "input_tokens", "output_tokens", "cache_creation_input_tokens")
@@ -103,12 +114,18 @@ def _encode(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode(errors="replace")
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """The entries; a last line that a crash cut off is removed."""
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data[: data.rfind(b"\n") + 1]
-    if len(whole) < len(data):
-        os.truncate(path, len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+def _is_compaction(block: Block) -> bool:
+    return block["type"] == "compaction" and bool(block.get("content"))
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries, one by one; a last line that a crash cut off is removed."""
+    whole = 0
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    whole += len(line)
+                    yield json.loads(line)
+        if whole < path.stat().st_size:
+            os.truncate(path, whole)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, select, update
 
 from outlearn.database import open_database, writing
-from outlearn.errors import ConflictError, InvalidInputError, NotFoundError, PermissionDeniedError
+from outlearn.errors import BudgetError, ConflictError, InvalidInputError, NotFoundError, PermissionDeniedError
 from outlearn.results import ResultBook, VerifiedResult
 from outlearn.types import FindingKind, Posted, Resemblance, Voted
 from outlearn_forum.events import note, note_mentions, talkers
@@ -28,15 +28,18 @@ from outlearn_forum.text import (
     join_tags,
 )
 
+HOURLY_POSTS = 300
 _BY_ID = select(posts).where(posts.c.post_id == bindparam("id"))
 
 
 class ForumStore:
-    """Writes posts and votes to the database at `url`. Results are checked against `results`."""
+    """Writes posts and votes to the database at `url`. Results are checked against `results`; an author may post
+    `hourly_posts` times an hour."""
 
-    def __init__(self, url: str, results: ResultBook) -> None:
+    def __init__(self, url: str, results: ResultBook, hourly_posts: int = HOURLY_POSTS) -> None:
         self.engine: Engine = open_database(url, tables)
         self._results = results
+        self._hourly_posts = hourly_posts
         self._turn = threading.Lock()
         with self._writing() as connection:
             set_up_index(connection)
@@ -66,6 +69,7 @@ class ForumStore:
             ConflictError: `request_id` was used for another post; or the finding, not a result, resembles an earlier
                 one, and `anyway` is not set.
             IntegrityError: the run's verified result was tampered with.
+            BudgetError: the author posted too much within the hour.
         """
         verified = self._verify(author, kind, run_id)
         sources = check_sources(built_on)
@@ -77,6 +81,7 @@ class ForumStore:
         with self._writing() as connection:
             if known := _answered(connection, author, request_id, content):
                 return Posted(post_id=known, thread_id=known, verified=verified)
+            self._check_pace(connection, author)
             resembles = _resembling(connection, sketch, anyway)
             post_id = f"finding-{secrets.token_hex(6)}"
             place = {"post_id": post_id, "thread_id": post_id, "author": author, "request_id": request_id}
@@ -93,12 +98,14 @@ class ForumStore:
             NotFoundError: there is no such thread.
             InvalidInputError: the text is empty or too long.
             ConflictError: `request_id` was used for another post.
+            BudgetError: the author posted too much within the hour.
         """
         content = {"kind": None, "title": "", "text": check_text(text, "text", MAX_TEXT), "tags": "", "run_id": None}
         with self._writing() as connection:
             head = find_post(connection, find_post(connection, thread_id).thread_id)
             if known := _answered(connection, author, request_id, content):
                 return Posted(post_id=known, thread_id=head.post_id)
+            self._check_pace(connection, author)
             post_id = f"reply-{secrets.token_hex(6)}"
             place = {"post_id": post_id, "thread_id": head.post_id, "author": author, "request_id": request_id}
             concerned = talkers(connection, head.post_id)
@@ -161,6 +168,11 @@ class ForumStore:
         """A write transaction. Threads of this process queue for it: the database's own wait is by polling."""
         with self._turn, writing(self.engine) as connection:
             yield connection
+
+    def _check_pace(self, connection: Connection, author: str) -> None:
+        recent = (posts.c.author == author, posts.c.posted_at > time.time() - 3600)
+        if (connection.scalar(select(func.count()).where(*recent)) or 0) >= self._hourly_posts:
+            raise BudgetError(f"you posted {self._hourly_posts} times within an hour; post less, and what others need")
 
     def _verify(self, author: str, kind: FindingKind, run_id: str | None) -> VerifiedResult | None:
         result = self._results.lookup(run_id) if run_id else None

@@ -1,11 +1,11 @@
 """Runs done again on the same items, in a home folder of their own that is derived from theirs.
 
-Queue, workers, sandbox, predictor and receipts are what they always are there. The derived home lies in the vault of the
-home that it is derived from, so nothing of it is seen by whoever works in that one, and it has a vault itself.
+Queue, workers, sandbox, predictor and receipts are what they always are there. The derived home lies in the vault of
+the home that it is derived from, so nobody who works in that one sees any of it, and it has a vault itself.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from outlearn.artifacts import LocalArtifactStore

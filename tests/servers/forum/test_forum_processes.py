@@ -12,7 +12,7 @@ from sqlalchemy import text
 from storm import faults, storm
 
 from outlearn import ServerSettings
-from outlearn.errors import ConfigError
+from outlearn.errors import BudgetError, ConfigError
 from outlearn.identity import TokenFile
 from outlearn.results import ResultBook
 from outlearn.testing import connect, connect_http, connect_stdio, http_server
@@ -102,6 +102,21 @@ def test_a_file_that_is_no_database_is_reported_and_left_alone(tmp_path: Path) -
     with pytest.raises(ConfigError, match="cannot open the database"):
         build(ServerSettings(home=tmp_path))
     assert file.read_text() == "these are my notes"
+
+
+def test_an_author_who_floods_the_forum_is_stopped_and_others_are_not(tmp_path: Path) -> None:
+    store = ForumStore(f"sqlite:///{tmp_path}/forum.sqlite", ResultBook(tmp_path), hourly_posts=3)
+    finding = {"text": "the same", "kind": "insight", "anyway": True}
+    first = store.post_finding("ada", title="1", **finding, request_id="1")
+    store.post_finding("ada", title="2", **finding)
+    store.reply("ada", thread_id=first.post_id, text="and more")
+    with pytest.raises(BudgetError, match="3 times within an hour"):
+        store.reply("ada", thread_id=first.post_id, text="and more")
+    with pytest.raises(BudgetError):
+        store.post_finding("ada", title="4", **finding)
+    assert store.post_finding("ada", title="1", **finding, request_id="1") == first
+    store.post_finding("bob", title="5", **finding)
+    store.engine.dispose()
 
 
 def test_a_storm_of_clients_through_a_crash_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
