@@ -81,6 +81,10 @@ class HastyProtocol(H11Protocol):
         super().data_received(data)
         self._watch()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()  # a part of the next request may have come before the answer was whole
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self._overdue:

@@ -58,7 +58,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
         patch.setenv("OUTLEARN_TOKEN", "outlearn_" + "c" * 43)
         children = [start_server(folder, name, ["--log-level", "debug"]) for name in SERVERS]
     try:
-        yield Team(folder, anyio.run(wait_ready, folder, children))
+        yield Team(folder, anyio.run(wait_ready, folder, SERVERS, lambda: None))
     finally:
         anyio.run(stop_children, children)
 

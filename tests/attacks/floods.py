@@ -80,6 +80,7 @@ def a_forum_full_of_one_agents_posts(folder: Path) -> bool:
     store = ForumStore(settings.database("forum"), ResultBook(folder))
     bobs = store.post_finding("bob", title="What helps", text="Averaging over teachers helps.", kind="insight").post_id
     store.vote("carol", bobs, 1)
+
     def flood() -> None:
         for number in range(500):
             text = f"{number} " * 9 + "spam"
