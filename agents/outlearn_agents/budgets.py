@@ -28,3 +28,9 @@ def change_budget(folder: RunFolder, team: Mapping[str, object], agent: Mapping[
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
         raise InvalidInputError(f"budget: {problems}; there are {', '.join(Limits.model_fields)}") from error
+
+
+def write_budget(folder: RunFolder, budget: Budget) -> None:
+    """Put a budget into the ledger; agents at work go by it from their next call on."""
+    with closing(Ledger(folder.spending)) as ledger:
+        ledger.set_budget(budget)

@@ -138,7 +138,7 @@ def text_distance(findings: Sequence[FindingSummary]) -> float | None:
     likeness = matrix @ matrix.T
     authors = [findings[row].author for row in rows]
     pairs = [(i, j) for i, j in combinations(range(len(rows)), 2) if authors[i] != authors[j]]
-    return round(float(np.mean([1 - likeness[i, j] for i, j in pairs])), 3) if pairs else None
+    return max(0.0, round(float(np.mean([1 - likeness[i, j] for i, j in pairs])), 3)) if pairs else None
 
 
 def _entry(

@@ -7,7 +7,9 @@ After a post, 12 new runs pass before the next one.
 from collections import Counter
 from collections.abc import Sequence
 
-from outlearn.errors import ServerUnreachableError, ToolRefusedError
+import anyio
+
+from outlearn.errors import OutlearnError
 from outlearn.researcher import Tools, ask
 from outlearn.types import Posted
 from outlearn_agents.families import FITTED, SOURCES, Submitted, submitted_runs
@@ -26,15 +28,15 @@ class Nudger:
         self._last: str | None = None
 
     async def look(self, tools: Tools) -> bool:
-        """Post where the team converges; returns whether it did. A forum that does not answer is asked another time."""
-        recent = submitted_runs(self._folder, WINDOW)
-        family = common_family(recent)
-        if family is None or any(run.run_id == self._last for run in recent):
-            return False
+        """Post where the team converges; returns whether it did. What does not answer is asked another time."""
         try:
+            recent = await anyio.to_thread.run_sync(submitted_runs, self._folder, WINDOW)
+            family = common_family(recent)
+            if family is None or any(run.run_id == self._last for run in recent):
+                return False
             once = f"nudge-{recent[-1].run_id}"
             await ask(tools, Posted, "forum", "post_finding", kind="insight", request_id=once, **_words(family, recent))
-        except (ServerUnreachableError, ToolRefusedError):
+        except OutlearnError:
             return False
         self._last = recent[-1].run_id
         return True

@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import anyio
 
-from outlearn.errors import ServerUnreachableError
+from outlearn.errors import OutlearnError
 from outlearn.files import write_atomic
 from outlearn.identity import TokenFile
 from outlearn_agents.control import Control, change_control, read_control
 from outlearn_agents.crew import Crew
 from outlearn_agents.folder import RunFolder, SessionFile, TeamSpec
 from outlearn_agents.keeper import ServerKeeper
-from outlearn_agents.nudge import AGENTS, Nudger
+from outlearn_agents.nudge import Nudger
 from outlearn_agents.watch import TeamView, Watcher
 
 LOOK_SECONDS = 1.0
@@ -65,13 +65,14 @@ class TeamSession:
         self._started_at = datetime.now(UTC)
         self._noted: tuple[object, ...] = ()
         self._control = Control()
-        self._failure: ServerUnreachableError | None = None
+        self._failure: OutlearnError | None = None
 
     async def work(self, observe: Observe) -> None:
         """Work until the last agent has left; those that overstay are ended.
 
         Raises:
             ServerUnreachableError: a server died again and again.
+            IntegrityError: `control.json` is damaged.
         """
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep)
@@ -99,12 +100,12 @@ class TeamSession:
                     await self._crew.end()
                 self._note()
                 await anyio.sleep(KEEP_SECONDS)
-        except ServerUnreachableError as error:
+        except OutlearnError as error:
             self._failure = error
 
     async def _nudge(self) -> None:
         nudger = Nudger(self._folder)
-        while len(self.spec.agents) >= AGENTS:
+        while True:
             await anyio.sleep(NUDGE_SECONDS)
             await nudger.look(self._watcher.tools)
 

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
@@ -15,6 +15,7 @@ from outlearn.identity import TokenFile
 from outlearn.registry import RESEARCHERS, Registry
 from outlearn.tasks import task_names
 from outlearn.toolbox import open_toolbox, url_in
+from outlearn_agents.budgets import write_budget
 from outlearn_agents.control import Control, change_control
 from outlearn_agents.crew import Crew
 from outlearn_agents.directions import choose_directions, read_direction
@@ -23,7 +24,7 @@ from outlearn_agents.keeper import ServerKeeper
 from outlearn_agents.processes import SERVERS, end_orphans
 from outlearn_agents.report import render_report
 from outlearn_agents.session import Observe, Stops, TeamSession
-from outlearn_agents.spending import Budget, Ledger
+from outlearn_agents.spending import Budget
 from outlearn_agents.summary import Summary, collect
 from outlearn_agents.watch import Watcher
 
@@ -149,8 +150,7 @@ def write_summary(folder: RunFolder, summary: Summary) -> None:
 
 def set_budget(folder: RunFolder, spec: TeamSpec, budget: Budget) -> TeamSpec:
     """Put a budget into the ledger; returns the team with the options by which the servers enforce their part."""
-    with closing(Ledger(folder.spending)) as ledger:
-        ledger.set_budget(budget)
+    write_budget(folder, budget)
     for server, options in budget.server_options().items():
         spec = spec.with_server_options(server, options)
     return spec

@@ -33,7 +33,7 @@ team = typer.Typer(
     cls=StartByDefault,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Let a team of researchers work: `outlearn team RUN`. Elsewhere: status, pause, resume, stop, add.",
+    help="Let a team of researchers work: `outlearn team RUN`. Elsewhere: status, pause, resume, stop, budget, add.",
 )
 
 Agents = Annotated[
@@ -168,6 +168,34 @@ def stop(run: RunArgument, agent: Agents = None) -> None:
     else:
         _ask(folder, lambda now: now.model_copy(update={"stop": True}))
     typer.echo(f"{', '.join(sorted(names))}: finishing; `outlearn team {run}` goes on another time")
+
+
+@team.command()
+def budget(
+    run: RunArgument,
+    dollars: Dollars = None,
+    tokens: Tokens = None,
+    hours: Hours = None,
+    agent_budget: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of each agent: dollars=5, tokens=, hours=")
+    ] = None,
+) -> None:
+    """Change what may be spent, also while the team is at work: agents go by it from their next model call on.
+
+    Evaluations and device seconds are the servers': give them to `outlearn team RUN` when a session begins.
+    """
+    from outlearn_agents.budgets import change_budget, write_budget
+    from outlearn_agents.folder import RunFolder
+
+    folder, own = RunFolder(run), pairs(agent_budget or [])
+    folder.read_spec()
+    if held := own.keys() & {"evaluations", "device_seconds"}:
+        raise InvalidInputError(f"{min(held)!r} cannot change here; `outlearn team {run} --agent-budget` sets it")
+    changed = change_budget(folder, {"dollars": dollars, "tokens": tokens, "hours": hours}, own)
+    if changed is None:
+        raise InvalidInputError("give a limit, such as --dollars 50")
+    write_budget(folder, changed)
+    typer.echo(f"team: {changed.team}; each agent: {changed.agent}")
 
 
 @team.command()

@@ -122,3 +122,14 @@ def test_budgets_are_given_at_the_command_line_and_kept(folder: RunFolder, monke
     wrong = runner.invoke(cli.app, ["team", run, "--agent-budget", "euros=5"])
     assert isinstance(wrong.exception, InvalidInputError)
     assert "euros" in str(wrong.exception)
+
+
+def test_a_budget_changes_while_the_team_is_at_work(folder: RunFolder) -> None:
+    run = str(folder.root)
+    with folder.lock():
+        shown = runner.invoke(cli.app, ["team", "budget", run, "--dollars", "25", "--agent-budget", "tokens=1000"])
+    assert shown.output == "team: 25 dollars, 50 evaluations; each agent: 1000 tokens\n"
+    with closing(Ledger(folder.spending)) as ledger:
+        assert ledger.budget() == Budget(team=Limits(dollars=25, evaluations=50), agent=Limits(tokens=1000))
+    for wrong in ([], ["--agent-budget", "evaluations=3"]):
+        assert isinstance(runner.invoke(cli.app, ["team", "budget", run, *wrong]).exception, InvalidInputError)
