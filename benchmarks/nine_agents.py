@@ -19,9 +19,9 @@ import anyio
 
 from outlearn.identity import TokenFile
 from outlearn.toolbox import Toolbox, open_toolbox, url_in
-from outlearn_agents.folder import RunFolder
-from outlearn_agents.keeper import ServerKeeper
-from outlearn_agents.processes import SERVERS
+from outlearn_agents.team.folder import RunFolder
+from outlearn_agents.team.keeper import ServerKeeper
+from outlearn_agents.team.processes import SERVERS
 from outlearn_training.prepare import prepare
 
 THOUGHT_SECONDS = 1.0

@@ -8,18 +8,18 @@ from typing import Annotated
 import typer
 
 from outlearn.errors import OutlearnError
-from outlearn_agents.audit import audit, review
-from outlearn_agents.calibrate import calibrate
-from outlearn_agents.commitment import reveal, verify_commitment
-from outlearn_agents.compare import compare
-from outlearn_agents.export import export
-from outlearn_agents.finalize import finalize
-from outlearn_agents.inspect import inspect
-from outlearn_agents.options import Json, RunArgument
-from outlearn_agents.prepare import prepare
-from outlearn_agents.team_commands import team
-from outlearn_agents.tokens import token
-from outlearn_agents.working import console, show_summary, work
+from outlearn_agents.commands.audit import audit, review
+from outlearn_agents.commands.calibrate import calibrate
+from outlearn_agents.commands.commitment import reveal, verify_commitment
+from outlearn_agents.commands.compare import compare
+from outlearn_agents.commands.export import export
+from outlearn_agents.commands.finalize import finalize
+from outlearn_agents.commands.inspect import inspect
+from outlearn_agents.commands.options import Json, RunArgument
+from outlearn_agents.commands.prepare import prepare
+from outlearn_agents.commands.team import team
+from outlearn_agents.commands.tokens import token
+from outlearn_agents.commands.working import console, show_summary, work
 
 app = typer.Typer(
     help="Teams of researchers that make a strong student outlearn its weak teacher.\n\n"
@@ -62,8 +62,8 @@ def demo(
     At the end: a table of methods, the best finding, and report.html and summary.json in the run folder.
     """
     from outlearn_agents.directions import choose_directions
-    from outlearn_agents.folder import RunFolder, next_folder
-    from outlearn_agents.team import make_team
+    from outlearn_agents.team.folder import RunFolder, next_folder
+    from outlearn_agents.team.runner import make_team
 
     folder = RunFolder(run or next_folder(Path("runs"), "demo"))
     if folder.spec_file.exists():
@@ -80,9 +80,9 @@ def report(run: RunArgument, as_json: Json = False) -> None:
     """Write summary.json and report.html of a run folder again, also after a team that was killed."""
     import anyio
 
-    from outlearn_agents.at_rest import collect_at_rest
-    from outlearn_agents.folder import RunFolder
-    from outlearn_agents.team import write_summary
+    from outlearn_agents.report.at_rest import collect_at_rest
+    from outlearn_agents.team.folder import RunFolder
+    from outlearn_agents.team.runner import write_summary
 
     folder = RunFolder(run)
     summary = anyio.run(collect_at_rest, folder, folder.read_spec())
@@ -114,7 +114,7 @@ def results_table(
 
     What stands in the table about other tasks is kept.
     """
-    from outlearn_agents.progress import progress_bar
+    from outlearn_agents.commands.progress import progress_bar
     from outlearn_training.table import TABLE, as_markdown, make_table, write_table
     from outlearn_training.testbed import TESTBEDS
 

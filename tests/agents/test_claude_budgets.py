@@ -13,8 +13,8 @@ from messages_api import Body, count_tokens
 
 from outlearn.errors import ConfigError
 from outlearn.types import FindingList
-from outlearn_agents.prices import find_price
-from outlearn_agents.spending import NANO, Budget, Cost, Ledger, Limits
+from outlearn_agents.spending.ledger import NANO, Budget, Cost, Ledger, Limits
+from outlearn_agents.spending.prices import find_price
 
 COST = Cost(NANO * 155 // 100)
 LOOK = ("training__describe_task", {})

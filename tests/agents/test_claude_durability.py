@@ -18,7 +18,7 @@ from outlearn.errors import ServerUnreachableError
 from outlearn.researcher import ToolAnswer
 from outlearn.types import FileText, FindingList, RunList, SnapshotList
 from outlearn_agents.claude import tools as claude_tools
-from outlearn_agents.spending import Ledger
+from outlearn_agents.spending.ledger import Ledger
 
 AGENT = Path(__file__).parent / "agent_process.py"
 METHOD = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"

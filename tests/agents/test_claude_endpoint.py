@@ -12,7 +12,7 @@ from messages_api import Answer, Failure
 
 from outlearn.errors import ConfigError
 from outlearn_agents.claude import ClaudeResearcher, stream
-from outlearn_agents.spending import Ledger, Statement
+from outlearn_agents.spending.ledger import Ledger, Statement
 
 THOUGHT = {"type": "thinking", "thinking": "Which labels can be trusted?", "signature": "sig-0123"}
 REDACTED = {"type": "redacted_thinking", "data": "b3BhcXVl"}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from outlearn.results import ResultBook
-from outlearn_agents.summary import Summary
+from outlearn_agents.report.summary import Summary
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

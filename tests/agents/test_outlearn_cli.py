@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError
 from outlearn.identity import TokenFile
 from outlearn.receipts import Receipt
-from outlearn_agents import cli, team_commands
+from outlearn_agents import cli
+from outlearn_agents.commands import team as team_commands
 from outlearn_agents.directions import choose_directions, direction_names, read_direction, read_prompt
-from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec
-from outlearn_agents.summary import Summary
-from outlearn_agents.team import make_team
+from outlearn_agents.report.summary import Summary
+from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.team.runner import make_team
 
 runner = CliRunner()
 

@@ -15,7 +15,7 @@ pytest.importorskip("statsmodels")
 
 from outlearn.errors import NotFoundError
 from outlearn_agents import cli
-from outlearn_agents.finals import print_release
+from outlearn_agents.commands.finals import print_release
 from outlearn_evaluation import release as module
 from outlearn_evaluation.released import Comparison, Finalist, Interval, Release, ReleaseBook
 

@@ -18,8 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from outlearn.errors import BudgetError, ConfigError
 from outlearn.researcher import Stop
-from outlearn_agents.prices import Price, find_price, shipped_prices
-from outlearn_agents.spending import NANO, Budget, Cost, Ledger, Limits, lower, work_shift
+from outlearn_agents.spending.ledger import NANO, Budget, Cost, Ledger, Limits, lower, work_shift
+from outlearn_agents.spending.prices import Price, find_price, shipped_prices
 
 CENT = NANO // 100
 

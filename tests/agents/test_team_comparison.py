@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from outlearn.errors import InvalidInputError
 from outlearn.types import Evaluation, FileWritten, Finding, FindingList, RunView
 from outlearn_agents import cli
-from outlearn_agents.compare import render_comparison
-from outlearn_agents.comparison import Comparison, compare_teams, text_distance
-from outlearn_agents.families import Submitted, effective_number, family_of, submitted_runs
-from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec
-from outlearn_agents.nudge import Nudger
-from outlearn_agents.summary import AgentSummary, FindingSummary, RunSummary, Summary
+from outlearn_agents.commands.compare import render_comparison
+from outlearn_agents.report.comparison import Comparison, compare_teams, text_distance
+from outlearn_agents.report.families import Submitted, effective_number, family_of, submitted_runs
+from outlearn_agents.report.summary import AgentSummary, FindingSummary, RunSummary, Summary
+from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.team.nudge import Nudger
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PLAIN = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"

@@ -14,18 +14,18 @@ from outlearn.errors import ConflictError, NotFoundError, ServerUnreachableError
 from outlearn.identity import TokenFile
 from outlearn.researcher import Stop
 from outlearn.toolbox import open_toolbox, url_in
-from outlearn_agents import crew as crew_module
-from outlearn_agents.control import Control, change_control, read_control
-from outlearn_agents.crew import Crew
-from outlearn_agents.folder import AgentSpec, RunFolder, RunnerSettings, TeamSpec
-from outlearn_agents.gate import GatedTools
-from outlearn_agents.holding import holder, holding
-from outlearn_agents.keeper import ServerKeeper
-from outlearn_agents.kept import Kept
-from outlearn_agents.processes import SERVERS, Child, end_orphans
-from outlearn_agents.status import read_status, write_status
-from outlearn_agents.summary import Summary
-from outlearn_agents.team import ask_for_member, make_team, run_team
+from outlearn_agents.report.summary import Summary
+from outlearn_agents.team import crew as crew_module
+from outlearn_agents.team.control import Control, change_control, read_control
+from outlearn_agents.team.crew import Crew
+from outlearn_agents.team.folder import AgentSpec, RunFolder, RunnerSettings, TeamSpec
+from outlearn_agents.team.gate import GatedTools
+from outlearn_agents.team.holding import holder, holding
+from outlearn_agents.team.keeper import ServerKeeper
+from outlearn_agents.team.kept import Kept
+from outlearn_agents.team.processes import SERVERS, Child, end_orphans
+from outlearn_agents.team.runner import ask_for_member, make_team, run_team
+from outlearn_agents.team.status import read_status, write_status
 
 LIMIT_SECONDS = 90
 
@@ -96,10 +96,10 @@ def test_a_lock_tells_who_holds_it_and_is_free_when_they_are_gone(tmp_path: Path
 async def test_what_a_killed_runner_left_behind_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool
 ) -> None:
-    monkeypatch.setattr("outlearn_agents.holding.POLITE_SECONDS", 0.3)
+    monkeypatch.setattr("outlearn_agents.team.holding.POLITE_SECONDS", 0.3)
     folder = RunFolder(tmp_path)
     code = f"""
-import signal, time; from pathlib import Path; from outlearn_agents.holding import holding
+import signal, time; from pathlib import Path; from outlearn_agents.team.holding import holding
 if {stubborn}: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with holding(Path({str(folder.held("agent-ada"))!r})): time.sleep(100)
 """
@@ -152,7 +152,7 @@ async def test_a_killed_server_comes_back_at_the_same_address(toy_home: Path) ->
 async def test_a_dead_agent_is_started_again_unless_that_is_no_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, restarts: int, words: str
 ) -> None:
-    monkeypatch.setattr("outlearn_agents.kept.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("outlearn_agents.team.kept.FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(crew_module, "Child", lambda *_: sleeper(tmp_path, code))
     folder = RunFolder(tmp_path)
     crew = Crew(folder, RunnerSettings(restarts=2), time.monotonic() + LIMIT_SECONDS)

@@ -17,8 +17,8 @@ from outlearn.errors import ServerUnreachableError
 from outlearn.identity import TokenFile
 from outlearn.settings import ServerSettings
 from outlearn.toolbox import Toolbox, open_toolbox
-from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec
-from outlearn_agents.processes import SERVERS, start_server, stop_children, wait_ready
+from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.team.processes import SERVERS, start_server, stop_children, wait_ready
 from outlearn_training.prepare import prepare
 
 API_KEY = "sk-ant-api03-canary0000000000000000"
@@ -154,7 +154,7 @@ def fail_as_an_agent(team: Team) -> None:
         "ANTHROPIC_BASE_URL": f"http://ada:{PASSWORD}@127.0.0.1:9",
         "OUTLEARN_TOKEN": team.made[-1],
     }
-    command = [sys.executable, "-m", "outlearn_agents.agent", "--agent", "ada", "--seconds", "2"]
+    command = [sys.executable, "-m", "outlearn_agents.team.agent", "--agent", "ada", "--seconds", "2"]
     log = team.folder.log("agent-ada")
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -17,16 +17,16 @@ from outlearn.audit import AuditLog
 from outlearn.errors import ConfigError
 from outlearn.types import Evaluation, FileWritten, Posted, RunView
 from outlearn_agents import cli
-from outlearn_agents.at_rest import collect_at_rest
 from outlearn_agents.claude.transcript import Transcript
-from outlearn_agents.claude_inspection import ClaudeInspector
-from outlearn_agents.evidence import Dossier, Line, read_dossiers
-from outlearn_agents.families import Submitted
-from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec
-from outlearn_agents.inspect import render_inspection
-from outlearn_agents.inspection import AgentInspection, inspect_agent
-from outlearn_agents.spending import Budget, Ledger, Limits
-from outlearn_agents.summary import FindingSummary, RunSummary
+from outlearn_agents.commands.inspect import render_inspection
+from outlearn_agents.inspection.by_claude import ClaudeInspector
+from outlearn_agents.inspection.by_rules import AgentInspection, inspect_agent
+from outlearn_agents.inspection.evidence import Dossier, Line, read_dossiers
+from outlearn_agents.report.at_rest import collect_at_rest
+from outlearn_agents.report.families import Submitted
+from outlearn_agents.report.summary import FindingSummary, RunSummary
+from outlearn_agents.spending.ledger import Budget, Ledger, Limits
+from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = "import numpy as np\nimport re\n\n\ndef method(lab, seed):\n    return lab.fit(lab.weak_labels(), epochs=0.5)\n"

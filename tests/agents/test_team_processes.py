@@ -13,13 +13,13 @@ import pytest
 from outlearn.errors import ConflictError, NotFoundError, ServerUnreachableError
 from outlearn.identity import TokenFile
 from outlearn.toolbox import open_toolbox, url_in
-from outlearn_agents.agent import main as agent_main
-from outlearn_agents.crew import CANNOT_WORK
-from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec, agent_name, next_folder
-from outlearn_agents.holding import holder
-from outlearn_agents.keeper import ServerKeeper
-from outlearn_agents.processes import SERVERS, Child, clean_environment, stop_children, tail
-from outlearn_agents.status import read_status
+from outlearn_agents.team.agent import main as agent_main
+from outlearn_agents.team.crew import CANNOT_WORK
+from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec, agent_name, next_folder
+from outlearn_agents.team.holding import holder
+from outlearn_agents.team.keeper import ServerKeeper
+from outlearn_agents.team.processes import SERVERS, Child, clean_environment, stop_children, tail
+from outlearn_agents.team.status import read_status
 
 LIMIT_SECONDS = 60
 STUBBORN = """
@@ -73,7 +73,7 @@ async def test_a_polite_process_gets_the_time_to_end(tmp_path: Path) -> None:
 
 def test_a_module_on_the_leash_ends_when_the_runner_is_gone(tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text("import sys, time; print(sys.argv, flush=True); time.sleep(100)")
-    argv = [sys.executable, "-m", "outlearn_agents.leash", str(tmp_path / "lock"), "sleeper", "--option", "7"]
+    argv = [sys.executable, "-m", "outlearn_agents.team.leash", str(tmp_path / "lock"), "sleeper", "--option", "7"]
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
         assert process.stdin

@@ -15,15 +15,15 @@ from rich.console import Console
 
 from outlearn.researcher import Session
 from outlearn.types import Evaluation, FindingList, LeaderboardRow, Posted, RunView
-from outlearn_agents.charts import methods_chart, pgr_range, progress_chart, ticks
-from outlearn_agents.folder import AgentSpec, RunFolder, TeamSpec
-from outlearn_agents.labels import method_label, shorten
-from outlearn_agents.live import PlainLines, page, show
-from outlearn_agents.outcome import print_outcome
-from outlearn_agents.report import duration, render_report
-from outlearn_agents.status import write_status
-from outlearn_agents.summary import AgentSummary, FindingSummary, RunSummary, Summary, collect
-from outlearn_agents.watch import AgentView, TeamView, Watcher
+from outlearn_agents.report.charts import methods_chart, pgr_range, progress_chart, ticks
+from outlearn_agents.report.labels import method_label, shorten
+from outlearn_agents.report.outcome import print_outcome
+from outlearn_agents.report.page import duration, render_report
+from outlearn_agents.report.summary import AgentSummary, FindingSummary, RunSummary, Summary, collect
+from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.team.live import PlainLines, page, show
+from outlearn_agents.team.status import write_status
+from outlearn_agents.team.watch import AgentView, TeamView, Watcher
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = ("ada", "boole")

@@ -13,14 +13,15 @@ from typer.testing import CliRunner
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
 from outlearn.researcher import Session
 from outlearn.types import Evaluation, RunView
-from outlearn_agents import cli, team_commands
-from outlearn_agents.control import read_control
-from outlearn_agents.folder import AgentSpec, RunFolder, SessionFile, TeamSpec
-from outlearn_agents.overview import Overview, look_over
-from outlearn_agents.overview_table import print_overview
-from outlearn_agents.spending import Budget, Cost, Ledger, Limits
-from outlearn_agents.status import write_status
-from outlearn_agents.team import set_budget
+from outlearn_agents import cli
+from outlearn_agents.commands import team as team_commands
+from outlearn_agents.spending.ledger import Budget, Cost, Ledger, Limits
+from outlearn_agents.team.control import read_control
+from outlearn_agents.team.folder import AgentSpec, RunFolder, SessionFile, TeamSpec
+from outlearn_agents.team.overview import Overview, look_over
+from outlearn_agents.team.overview_table import print_overview
+from outlearn_agents.team.runner import set_budget
+from outlearn_agents.team.status import write_status
 
 runner = CliRunner()
 AGENTS = (AgentSpec(name="ada", direction="# Trust\n\nx"), AgentSpec(name="boole", direction="# Time"))

@@ -268,7 +268,7 @@ def a_finding_that_claims_pgr_5(folder: Path) -> bool:
 @attacks
 def somebody_elses_number_beside_ones_own_claim(folder: Path) -> bool:
     """An insight may name another's run, whose number must not stand in the report as its author's."""
-    from outlearn_agents.summary import RunSummary, _finding
+    from outlearn_agents.report.summary import RunSummary, _finding
 
     home = toy_home(folder)
     file_run(home, OTHER, agent="bob", right=0.9)

@@ -152,7 +152,7 @@ def hiding_in_logs(folder: Path) -> bool:
 
 def summary(text: str):  # type: ignore[no-untyped-def]
     """A team's summary in which everything that an agent names is this text."""
-    from outlearn_agents.summary import AgentSummary, FindingSummary, RunSummary, Summary
+    from outlearn_agents.report.summary import AgentSummary, FindingSummary, RunSummary, Summary
 
     now = datetime.now(UTC)
     run = RunSummary(
@@ -189,7 +189,7 @@ class Tags(HTMLParser):
 @attacks
 def markup_in_the_report(folder: Path) -> bool:
     """Nothing that agents wrote is markup in report.html, and the report has no script at all."""
-    from outlearn_agents.report import render_report
+    from outlearn_agents.report.page import render_report
 
     page, tags = render_report(summary(MARKUP)), Tags()
     tags.feed(page)
@@ -202,8 +202,8 @@ def control_in_the_terminal(folder: Path) -> bool:
     from rich.console import Console
 
     from outlearn.types import Finding, LeaderboardRow, RunView
-    from outlearn_agents.live import PlainLines, page
-    from outlearn_agents.watch import AgentView, TeamView
+    from outlearn_agents.team.live import PlainLines, page
+    from outlearn_agents.team.watch import AgentView, TeamView
 
     text, now = (
         "".join(HIDING.values()).replace("\0", "") + " [bold red]x[/] [link=http://x]y[/link]",

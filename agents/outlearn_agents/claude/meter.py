@@ -6,8 +6,8 @@ from typing import Any
 
 from outlearn.errors import ConfigError
 from outlearn_agents.claude.options import ClaudeOptions
-from outlearn_agents.prices import HOW_TO_PRICE, find_price
-from outlearn_agents.spending import Cost, Ledger, Limits, lower
+from outlearn_agents.spending.ledger import Cost, Ledger, Limits, lower
+from outlearn_agents.spending.prices import HOW_TO_PRICE, find_price
 
 SAFE_TOKENS = 3_000_000
 WARN_AT = 0.8

@@ -17,7 +17,7 @@ from outlearn_agents.claude.options import ClaudeOptions
 from outlearn_agents.claude.tools import ToolDesk, result_block
 from outlearn_agents.claude.transcript import Block, Transcript
 from outlearn_agents.directions import read_prompt
-from outlearn_agents.spending import Ledger
+from outlearn_agents.spending.ledger import Ledger
 
 MAX_IDLE = 3
 LAST_CALL_SECONDS = 25.0

@@ -1,0 +1,192 @@
+"""`outlearn audit` and `outlearn review`: what the detectors saw, and what the operator makes of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from pydantic import ValidationError
+
+from outlearn.errors import InvalidInputError, NotFoundError
+from outlearn_agents.commands.options import Json, RunArgument
+
+if TYPE_CHECKING:
+    from outlearn.audit import AuditRecord
+    from outlearn.types import Finding, RunView
+    from outlearn_evaluation.service import EvaluationService
+
+NOMINEES = "nominees"
+Decision = Literal["release", "quarantine", "disqualify"]
+
+
+def audit(
+    run: RunArgument,
+    kind: Annotated[str | None, typer.Option(help="Only this detector's records, such as 'random masks'.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only records about this agent.")] = None,
+    run_id: Annotated[str | None, typer.Option("--run", help="Only records about this run, such as run-0123.")] = None,
+    scan: Annotated[bool, typer.Option(help="First look at every evaluated run and at the forum's claims.")] = True,
+    check_teacher: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN|nominees", help="First train these runs again on inverted weak labels, two seeds."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check the chain of hashes, and print the last one.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the audit log of a run folder: what detectors flagged, withheld and disqualified. For the operator.
+
+    The log is in the vault, is only ever added to, and no agent sees it. `outlearn review` decides about a run.
+    """
+    from outlearn.audit import AuditLog
+
+    log = AuditLog(_home(run) / "vault")
+    if verify:
+        count, head = log.verify()
+        typer.echo(json.dumps({"records": count, "head": head}) if as_json else f"{count} records, the last is {head}")
+        return
+    if scan or check_teacher:
+        _look(run, check_teacher or [], scan)
+    wanted = {"kind": kind, "agent": agent, "run_id": run_id}
+    records = [
+        one for one in log.records() if all(value in (None, getattr(one, name)) for name, value in wanted.items())
+    ]
+    if as_json:
+        typer.echo(json.dumps([one.model_dump(mode="json") for one in records], indent=1))
+    else:
+        _print(records)
+
+
+def review(
+    run: RunArgument,
+    decision: Annotated[Decision, typer.Argument(help="release, quarantine or disqualify.", show_default=False)],
+    subject: Annotated[str, typer.Argument(help="A run (run-0123) or an agent.", show_default=False)],
+    because: Annotated[str, typer.Option(help="Why, for the log.")] = "",
+) -> None:
+    """Decide about a run or an agent: only what is released, or was never withheld, stands on the leaderboard."""
+    from outlearn.audit import AuditLog
+    from outlearn.receipts import RUN_ID
+    from outlearn_evaluation.standing import OPERATOR
+
+    is_run = RUN_ID.fullmatch(subject) is not None
+    if not is_run and (subject.startswith("run-") or not _is_agent(subject)):
+        raise InvalidInputError(f"{subject!r} is neither a run, such as run-0123456789, nor an agent's name")
+    AuditLog(_home(run) / "vault").append(
+        OPERATOR,
+        decision,
+        run_id=subject if is_run else "",
+        agent="" if is_run else subject,
+        evidence={"because": because} if because else {},
+    )
+    typer.echo(f"{decision}: {'run' if is_run else 'agent'} {subject}")
+
+
+def _is_agent(name: str) -> bool:
+    from outlearn.identity import Caller
+
+    try:
+        Caller(agent=name)
+    except ValidationError:
+        return False
+    return True
+
+
+def _home(run: Path) -> Path:
+    if not (run / "vault").is_dir():
+        raise NotFoundError(f"{str(run)!r} has no vault: it is no home folder of tool servers")
+    return run
+
+
+def _look(home: Path, teacher_of: Sequence[str], scan: bool) -> None:
+    """What takes too long for `evaluate`, or happens elsewhere."""
+    from outlearn import ServerSettings
+    from outlearn.logs import configure_logging
+    from outlearn_evaluation.service import EvaluationService
+    from outlearn_evaluation.settings import EvaluationSettings
+
+    configure_logging(ServerSettings.model_construct(log_format="console", log_level="warning"))
+    service = EvaluationService(EvaluationSettings(home=home))
+    try:
+        if scan:
+            service.inspect_again()
+            _check_claims(home, service)
+        if teacher_of:
+            _check_teacher(home, service, teacher_of)
+    finally:
+        service.engine.dispose()
+
+
+def _check_claims(home: Path, service: "EvaluationService") -> None:
+    """Read all findings as an agent would, and hold what they say against the record."""
+    import anyio
+
+    from outlearn_evaluation.claims import false_claim
+
+    known = [row.pgr for row in service.evaluated()]
+    for finding in anyio.run(_read_findings, home):
+        if found := false_claim(finding, known):
+            service.auditor.file(found, finding.run_id or "", finding.author, "")
+
+
+async def _read_findings(home: Path) -> list["Finding"]:
+    """With their whole texts, oldest first."""
+    from outlearn import ServerSettings
+    from outlearn.researcher import ask
+    from outlearn.toolbox import open_toolbox
+    from outlearn.types import Thread
+    from outlearn_agents.team.folder import OPERATOR
+    from outlearn_agents.team.watch import all_findings
+    from outlearn_forum.server import build
+
+    async with open_toolbox({"forum": build(ServerSettings(home=home, agent=OPERATOR, role="operator"))}) as tools:
+        return [
+            (await ask(tools, Thread, "forum", "read_thread", thread_id=one.finding_id)).finding
+            if one.text_cut
+            else one
+            for one in await all_findings(tools)
+        ]
+
+
+def _check_teacher(home: Path, service: "EvaluationService", subjects: Sequence[str]) -> None:
+    from outlearn_agents.commands.progress import progress_bar
+    from outlearn_evaluation.teacher_check import check_teacher
+    from outlearn_training.settings import TrainingSettings
+
+    try:
+        from outlearn_training.rerun import rerun
+    except ModuleNotFoundError as error:
+        raise InvalidInputError(f"this trains models ({error}): pip install 'outlearn[training]'") from error
+    run_ids = [one for one in subjects if one != NOMINEES]
+    if NOMINEES in subjects:
+        run_ids += [row.run_id for row in service.evaluated() if row.nominated]
+    with progress_bar("inverted labels") as report:
+
+        def again(task: str, some: Sequence[str], into: Path, seeds: Sequence[int]) -> Mapping[str, "RunView"]:
+            settings = TrainingSettings(home=home)
+            return rerun(settings, task, some, into, seeds=seeds, invert=True, on_progress=report)
+
+        for receipt, found in check_teacher(home, list(dict.fromkeys(run_ids)), again):
+            service.auditor.file(found, receipt.run_id, receipt.agent, receipt.task)
+
+
+def _print(records: Sequence["AuditRecord"]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from outlearn_agents.commands.working import console
+
+    table = Table(box=None)
+    for column in ("at", "kind", "action", "agent", "run"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("evidence", overflow="fold")
+    for one in records:
+        evidence = ", ".join(f"{name} {_short(value)}" for name, value in one.evidence.items())
+        row = (f"{one.at:%m-%d %H:%M}", one.kind, one.action, one.agent, one.run_id, evidence)
+        table.add_row(*(Text(cell) for cell in row))  # an agent's text must not be markup
+    console().print(table)
+    typer.echo(f"{len(records)} record{'' if len(records) == 1 else 's'}")
+
+
+def _short(value: int | float | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,48 @@
+"""`outlearn calibrate`: teachers, ceilings and controls for a task, on the executor that agents' runs are on."""
+
+from typing import Annotated
+
+import typer
+
+from outlearn.errors import InvalidInputError
+from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json, Set, pairs
+
+
+def calibrate(
+    name: Annotated[str, typer.Argument(help="The task: one that was prepared, or a tiny one such as math.")] = "math",
+    home: Home = DEFAULT_HOME,
+    seeds: Annotated[int, typer.Option(min=5, help="How many seeds, from 0; 16 make errors small.")] = 5,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Other models and fine-tuning than it was prepared with: tiny, smol, paper, a .toml file."),
+    ] = None,
+    changes: Set = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Most seeds to train side by side; default one a GPU, else one a core.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for each seed; default 1.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a teacher and a ceiling for each seed and write weak labels (public) and baselines (vault).
+
+    Seeds train side by side where devices are free, and share them with the home folder's training server. An
+    interrupted calibration goes on where it was. The report is kept in the vault. Another profile needs another home
+    folder:
+
+    outlearn calibrate math --home runs/lr --set student_tuning.lr=1e-4
+    """
+    from outlearn_agents.commands.progress import progress_bar
+    from outlearn_training.calibration_report import read_report
+    from outlearn_training.settings import TrainingSettings
+
+    try:
+        from outlearn_training.calibrate import calibrate as train
+        from outlearn_training.calibration_slots import SlotTraining
+    except ModuleNotFoundError as error:
+        raise InvalidInputError(f"calibration trains models ({error}): pip install 'outlearn[training]'") from error
+    given = {key: value for key, value in {"workers": workers, "threads": threads}.items() if value is not None}
+    slots = SlotTraining(TrainingSettings(home=home).model_copy(update=given))
+    with progress_bar(name) as report:
+        train(home, name, range(seeds), report, profile=profile, changes=pairs(changes or [], "--set"), train=slots)
+    found = read_report(home, name)
+    typer.echo(found.model_dump_json(indent=1) if as_json else str(found))

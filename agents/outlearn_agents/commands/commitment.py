@@ -1,0 +1,39 @@
+"""`outlearn reveal` and `outlearn verify-commitment`: what the published hash of a task stands for."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outlearn.files import write_atomic
+from outlearn_agents.commands.options import DEFAULT_HOME, Home
+
+
+def reveal(
+    task: Annotated[str, typer.Argument(help="The task.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="File to write, for anybody to check.", show_default=False)],
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Write the labels, split, noise, baselines and nonce that a task's commitment stands for. For the operator.
+
+    Whoever has the file can score anything: reveal it when the work on the task is over.
+    """
+    from outlearn_evaluation.commitment import open_task
+
+    opened = open_task(home, task)
+    write_atomic(out, opened.model_dump_json().encode(), mode=0o600)
+    typer.echo(opened.commitment)
+
+
+def verify_commitment(
+    file: Annotated[Path, typer.Argument(help="What `outlearn reveal` wrote.", show_default=False)],
+    published: Annotated[
+        str, typer.Argument(help="The hash that the resource outlearn://commitment had.", show_default=False)
+    ],
+) -> None:
+    """Check that labels, split, noise and baselines are those that were committed to at the start. Needs no home."""
+    from outlearn_evaluation.commitment import read_opened, verify
+
+    opened = read_opened(file)
+    verify(opened, published)
+    typer.echo(f"{opened.task}: {len(opened.secret.test)} labels, split, noise and baselines are as committed")

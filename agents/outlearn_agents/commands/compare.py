@@ -1,0 +1,92 @@
+"""`outlearn compare`: two or more teams side by side, with a plot."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outlearn_agents.commands.options import Json
+from outlearn_agents.commands.working import console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from outlearn_agents.report.comparison import Area, Comparison
+
+WIDE, NARROW = 760, 340
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders of one task.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write the page; default: compare.html in the first.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare teams: best verified PGR over evaluations and over time, and the diversity of their ideas.
+
+    Intervals cover what was measured, not how another team would have fared; several folders an arm show that.
+    """
+    import anyio
+
+    from outlearn.files import write_atomic
+    from outlearn_agents.report.at_rest import collect_at_rest
+    from outlearn_agents.report.comparison import compare_teams
+    from outlearn_agents.report.families import submitted_runs
+    from outlearn_agents.team.folder import RunFolder
+
+    distinct = len({run.resolve().name for run in runs}) == len(runs)
+    teams = {}
+    for run in runs:
+        folder = RunFolder(run)
+        teams[run.resolve().name if distinct else str(run)] = (
+            anyio.run(collect_at_rest, folder, folder.read_spec()),
+            submitted_runs(folder),
+        )
+    comparison = compare_teams(teams)
+    page = out or runs[0] / "compare.html"
+    write_atomic(page, render_comparison(comparison).encode())
+    if as_json:
+        typer.echo(comparison.model_dump_json(indent=1))
+        return
+    console().print(_table(comparison))
+    for one in comparison.differences:
+        typer.echo(f"{one.first} - {one.second}: {one.pgr:+.2f} ± {one.pgr_se:.2f}: {one.verdict}")
+    for caveat in comparison.caveats:
+        typer.echo(f"note: {caveat}")
+    typer.echo(f"page: {page}")
+
+
+def render_comparison(comparison: "Comparison") -> str:
+    """The comparison as one HTML file."""
+    from markupsafe import Markup
+
+    from outlearn_agents.report.charts import comparison_chart
+    from outlearn_agents.report.page import environment
+
+    charts = {
+        by_time: [Markup(comparison_chart(comparison, width, by_time)) for width in (WIDE, NARROW)]  # noqa: S704
+        for by_time in (False, True)
+    }
+    return environment().get_template("compare.html.j2").render(comparison=comparison, charts=charts, area=area_text)
+
+
+def area_text(area: "Area | None") -> str:
+    """Such as `0.61 (0.55 to 0.66)`."""
+    return "-" if area is None else f"{area.mean:.2f} ({area.low:.2f} to {area.high:.2f})"
+
+
+def _table(comparison: "Comparison") -> "Table":
+    from rich.table import Table
+
+    table = Table(title=f"Teams on {comparison.task}", title_justify="left", title_style="bold", box=None)
+    for column in ("run", "agents", "evals", "best PGR", "area/evals", "area/time", "families", "text distance"):
+        table.add_column(column, overflow="fold")
+    for team in comparison.teams:
+        best = f"{team.best.pgr:.2f} ± {team.best.pgr_se:.2f}" if team.best else "-"
+        ideas = team.diversity
+        distance = "-" if ideas.text_distance is None else f"{ideas.text_distance:.2f}"
+        areas = (area_text(team.area_over_evaluations), area_text(team.area_over_time))
+        row = (str(team.agents), str(team.evaluations), best, *areas, f"{ideas.effective_families:.1f}", distance)
+        table.add_row(team.run, *row)
+    return table

@@ -1,0 +1,26 @@
+"""`outlearn export`: a run's students as folders that transformers and peft load."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json
+
+
+def export(
+    run_id: Annotated[str, typer.Argument(help="A full run, such as run-1a2b3c4d5e.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="A new folder for the students.", show_default=False)],
+    home: Home = DEFAULT_HOME,
+    seed: Annotated[int | None, typer.Option(help="One of the run's seeds; default: its first.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's students where AutoModelForCausalLM.from_pretrained finds them, or PeftModel's for adapters.
+
+    Each folder has the weights, the tokenizer and the task's card, whose template and label words the student knows.
+    """
+    from outlearn_training.export import export_students
+
+    written = export_students(home, run_id, seed, folder)
+    typer.echo(json.dumps([str(path) for path in written]) if as_json else "\n".join(map(str, written)))

@@ -1,0 +1,95 @@
+"""`outlearn finalize`: nominated runs on fresh seeds, and the one look at the private half. For the operator."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outlearn.errors import InvalidInputError
+from outlearn_agents.commands.options import Json, RunArgument
+
+if TYPE_CHECKING:
+    from outlearn_evaluation.release import Rerun
+    from outlearn_evaluation.released import Release
+    from outlearn_training.seed_training import OnProgress
+    from outlearn_training.settings import TrainingSettings
+
+
+def finalize(
+    run: RunArgument,
+    task: Annotated[str | None, typer.Option(help="The task; default: the team's, else the first one.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=5, help="How many fresh seeds; default 5. More make intervals narrower.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Training workers; default one a GPU, else one a core.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Close nominations, run the nominees again on fresh seeds and score them on the private half of the test items.
+
+    This ends the work on a task: from then on nobody can nominate or evaluate a run of it. The private half is opened
+    once, and the release is kept in the vault: a second `outlearn finalize` shows the same. Interrupted, it goes on
+    where it was. Other settings of the training come from OUTLEARN_SEED_SECONDS and the like, as the server's do.
+    """
+    from outlearn.tasks import load_card
+    from outlearn_agents.commands.finals import print_release
+    from outlearn_agents.commands.working import console
+    from outlearn_evaluation.released import ReleaseBook
+
+    name = load_card(run, task or _task_of(run)).name
+    book = ReleaseBook(run / "vault", name)
+    release = book.read() or _hold(run, name, seeds, workers)
+    if as_json:
+        typer.echo(release.model_dump_json(indent=1))
+    else:
+        print_release(console(), release, book.path)
+
+
+def _hold(run: Path, task: str, seeds: int | None, workers: int | None) -> "Release":
+    from outlearn_agents.commands.progress import progress_bar
+    from outlearn_evaluation.release import finalize as hold_final
+    from outlearn_evaluation.settings import EvaluationSettings
+    from outlearn_training.settings import TrainingSettings
+
+    training = TrainingSettings(home=run).model_copy(update={"workers": workers} if workers else {})
+    try:
+        with progress_bar(task) as report:
+            return hold_final(EvaluationSettings(home=run), task, _rerunning(training, task, report), seeds)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; `outlearn finalize {run}` goes on where it was", err=True)
+        raise typer.Exit(130) from None
+
+
+def _task_of(run: Path) -> str:
+    from outlearn.tasks import default_task
+    from outlearn_agents.team.folder import RunFolder
+
+    folder = RunFolder(run)
+    return folder.read_spec().task if folder.spec_file.exists() else default_task(run)
+
+
+def _rerunning(settings: "TrainingSettings", task: str, report: "OnProgress") -> "Rerun":
+    """Runs again by the training package, which is found missing before anything is closed."""
+    import numpy as np
+
+    from outlearn.tasks import load_card
+    from outlearn_evaluation.release import Reruns
+
+    try:
+        for needed in ("scipy.stats", "statsmodels.stats.multitest"):
+            import_module(needed)
+        from outlearn_training.calibrate import load_predictions
+        from outlearn_training.rerun import rerun
+    except ModuleNotFoundError as error:
+        raise InvalidInputError(f"a final trains models ({error}): pip install 'outlearn[agents,training]'") from error
+
+    def run_again(run_ids: Sequence[str], into: Path, seeds: Sequence[int]) -> Reruns:
+        runs = rerun(settings, task, run_ids, into, seeds=seeds, on_progress=report)
+        found = load_predictions(into, load_card(into, task)).values()
+        weak, ceiling = (np.stack([getattr(one, name) for one in found]) for name in ("weak_test", "ceiling_test"))
+        return Reruns(runs, weak, ceiling)
+
+    return run_again

@@ -1,0 +1,142 @@
+"""`outlearn prepare`: a tiny task, or anyone's data as a task."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from outlearn.errors import InvalidInputError
+from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json, Set, pairs
+
+if TYPE_CHECKING:
+    from outlearn.tasks import TaskCard
+    from outlearn_training.data.report import Report
+
+LISTED = 20
+
+
+def prepare(
+    name: Annotated[str, typer.Argument(help="The task: a tiny one such as math, or a name for your own.")] = "math",
+    home: Home = DEFAULT_HOME,
+    source: Annotated[
+        str | None, typer.Option(help="Where real data comes from: local, gsm8k, helpsteer3, ...; see `plugins`.")
+    ] = None,
+    file: Annotated[list[Path] | None, typer.Option(help="The source's file: JSONL, CSV, Parquet, a folder.")] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="ROLE=COLUMN,...", help="For local files: prompt=question,response=answer,..."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="ZERO,ONE", help="The values of the label column that mean 0 and 1.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the source: split=train, variants=40 ...")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="math, chat or code, where the source does not know.")] = None,
+    licence: Annotated[str | None, typer.Option(help="The data's licence, for the card.")] = None,
+    train: Annotated[int | None, typer.Option(min=2, help="Labelled items for the teacher; default 500.")] = None,
+    pool: Annotated[int | None, typer.Option(min=2, help="Items that get weak labels; default 2000.")] = None,
+    test: Annotated[int | None, typer.Option(min=4, help="Test items; default 1000.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the random choices; default 0.")] = None,
+    balance: Annotated[
+        bool | None, typer.Option("--balance/--no-balance", help="Both labels equally often; default yes.")
+    ] = None,
+    similarity: Annotated[
+        float | None, typer.Option(min=0.5, max=1, help="Share of common text that makes a near duplicate: 0.8.")
+    ] = None,
+    on_bad_row: Annotated[str | None, typer.Option(help="refuse (default) or skip malformed rows.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Models and their fine-tuning: tiny, smol, paper (default), or a .toml file.")
+    ] = None,
+    changed: Set = None,
+    teacher: Annotated[str | None, typer.Option(help="Another teacher than the profile's.")] = None,
+    student: Annotated[str | None, typer.Option(help="Another student than the profile's.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest prompt, in tokens.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a task: a tiny one with its shipped calibration, or with --source one of real data, to calibrate next.
+
+    A second run changes nothing, and one after Ctrl-C runs no program twice. A prepared task lies in the vault; agents
+    see it once it is calibrated, with this profile or another (`outlearn calibrate --help`).
+    """
+    models = {"teacher": teacher, "student": student, "max_tokens": max_tokens}
+    request: dict[str, Any] = {
+        "files": file,
+        "columns": pairs([part for one in mapping or [] for part in one.split(",")], "--map") or None,
+        "classes": _two(classes) if classes else None,
+        "options": pairs(option or []) or None,
+        "kind": kind,
+        "licence": licence,
+        "train": train,
+        "pool": pool,
+        "test": test,
+        "seed": seed,
+        "balance": balance,
+        "similarity": similarity,
+        "on_bad_row": on_bad_row,
+    }
+    given = {key: value for key, value in request.items() if value is not None}
+    changes = {key: value for key, value in models.items() if value is not None} | pairs(changed or [], "--set")
+    if source is not None:
+        _prepare_data(home, {"name": name, "source": source, **given}, profile or "paper", changes, as_json)
+    elif given or changes or profile:
+        raise InvalidInputError("these options go with --source; without it a tiny task is installed as it is")
+    else:
+        _install(home, name, as_json)
+
+
+def _install(home: Path, name: str, as_json: bool) -> None:
+    from outlearn_training.prepare import prepare as install
+
+    card = install(home, name)
+    sizes = f"{card.pool_size} pool items, {card.test_size} test items, seeds {list(card.seeds)}"
+    typer.echo(card.model_dump_json(indent=1) if as_json else f"{card.name}: {sizes} in {home}")
+
+
+def _prepare_data(home: Path, request: dict[str, Any], profile: str, changes: dict[str, Any], as_json: bool) -> None:
+    import json
+
+    from pydantic import ValidationError
+
+    from outlearn_agents.commands.progress import progress_bar
+    from outlearn_training.data.pipeline import DataRequest, prepare_data
+    from outlearn_training.profiles import load_profile
+
+    try:
+        wanted = DataRequest(**request, profile=load_profile(profile, changes))
+    except ValidationError as error:
+        raise InvalidInputError("; ".join(f"{_option(one['loc'])}: {one['msg']}" for one in error.errors())) from error
+    with progress_bar(wanted.name) as report_progress:
+        card, report = prepare_data(home, wanted, report_progress)
+    if as_json:
+        typer.echo(json.dumps({"card": card.model_dump(mode="json"), "report": report.model_dump(mode="json")}))
+    else:
+        _print(home, card, report)
+
+
+def _print(home: Path, card: "TaskCard", report: "Report") -> None:
+    for reason, count in report.bad_counts.items():
+        lines = [str(row.line) for row in report.bad_rows if row.reason == reason]
+        more = f", ... (see {home}/vault/{card.name}/report.json)" if count > LISTED else ""
+        typer.echo(f"skipped, {reason}: {count} in line {', '.join(lines[:LISTED])}{more}", err=True)
+    for name, split in report.splits.items():
+        typer.echo(
+            f"{name}: {split.items} items of {split.groups} groups, {100 * split.share_of_label_1:.0f} % label 1"
+        )
+    typer.echo(
+        f"{report.rows} rows; left out: {report.duplicates} duplicates, {report.near_duplicates} near duplicates, "
+        f"{report.contradictions} with both labels; in two splits: none\n"
+        f"{card.name} ({card.fingerprint[:12]}) is in the vault of {home}; next: outlearn calibrate {card.name} "
+        f"--home {home}"
+    )
+
+
+def _two(text: str) -> tuple[str, str]:
+    zero, comma, one = text.partition(",")
+    if not (comma and zero and one) or "," in one:
+        raise InvalidInputError(f"--classes {text!r} must be two values with a comma, such as no,yes")
+    return zero, one
+
+
+def _option(place: tuple[int | str, ...]) -> str:
+    return "--" + str(place[0]).replace("_", "-") if place and place[0] != "name" else "the task's name"

@@ -1,0 +1,240 @@
+"""`outlearn team`: start a team, and from another terminal look at it, pause, resume, stop it or add an agent."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
+from outlearn_agents.commands.options import Json, RunArgument, pairs
+from outlearn_agents.commands.working import console, work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from outlearn_agents.team.control import Control
+    from outlearn_agents.team.folder import RunFolder, TeamSpec
+
+
+DirectionMode = Literal["diverse", "same", "prescriptive"]
+
+
+class StartByDefault(TyperGroup):
+    """`outlearn team RUN ...` is `outlearn team start RUN ...`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the command that is meant."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["start", *args]
+        return super().parse_args(ctx, args)
+
+
+team = typer.Typer(
+    cls=StartByDefault,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Let a team of researchers work: `outlearn team RUN`. Elsewhere: status, pause, resume, stop, budget, add.",
+)
+
+Agents = Annotated[
+    list[str] | None, typer.Option("--agent", help="Only this agent; give it several times. Default: all.")
+]
+Direction = Annotated[
+    list[str] | None, typer.Option(help="A starting direction, by name or as a text file; give it several times.")
+]
+Option = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the researcher: model=claude-opus-5-5 ...")
+]
+Minutes = Annotated[float, typer.Option(min=0.1, help="Time for this session.")]
+Dollars = Annotated[float | None, typer.Option(min=0.01, help="Most that the team may spend on models.")]
+Tokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of the team, but for input from a cache.")]
+Hours = Annotated[float | None, typer.Option(min=0.01, help="Most agent-hours of the team.")]
+Evaluations = Annotated[int | None, typer.Option(min=0, help="Evaluations of the team; default 200.")]
+DeviceSeconds = Annotated[float | None, typer.Option(min=0.1, help="Most seconds of training devices for the team.")]
+AgentBudget = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Of each agent: dollars=5, tokens=, hours=, evaluations= (default 30), device_seconds=",
+    ),
+]
+Restarts = Annotated[int, typer.Option(min=0, help="Deaths of an agent or server in an hour that are made good.")]
+
+
+@team.command()
+def start(
+    run: RunArgument,
+    task: Annotated[str | None, typer.Option(help="The task; default math.")] = None,
+    agents: Annotated[int | None, typer.Option(min=1, max=64, help="How many researchers; default 3.")] = None,
+    direction: Direction = None,
+    directions: Annotated[
+        DirectionMode | None,
+        typer.Option(help="diverse (default): nine vague ones; same: one for all; prescriptive: steps to follow."),
+    ] = None,
+    researcher: Annotated[str | None, typer.Option(help="offline, claude or a plugin's; default offline.")] = None,
+    option: Option = None,
+    minutes: Minutes = 30,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first researcher; the next has the next.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Training workers; default one a GPU, else one a core.")
+    ] = None,
+    dollars: Dollars = None,
+    tokens: Tokens = None,
+    hours: Hours = None,
+    evaluations: Evaluations = None,
+    device_seconds: DeviceSeconds = None,
+    agent_budget: AgentBudget = None,
+    restarts: Restarts = 10,
+    as_json: Json = False,
+) -> None:
+    """Let a team work in a run folder; in a folder where it worked before, it goes on. `start` may be left out.
+
+    Ctrl-C once: agents finish what they are saying, and the report is written. Twice: everything ends now.
+    """
+    from outlearn_agents.directions import choose_directions
+    from outlearn_agents.spending.budgets import change_budget
+    from outlearn_agents.team.folder import RunFolder, RunnerSettings
+    from outlearn_agents.team.runner import make_team
+
+    folder = RunFolder(run)
+    spec = folder.read_spec() if folder.spec_file.exists() else None
+    if spec is None or any(
+        one not in (None, []) for one in (task, agents, direction, directions, researcher, option, seed)
+    ):
+        texts = choose_directions(direction or [], agents or max(3, len(direction or [])), directions or "diverse")
+        wanted = make_team(task or "math", texts, researcher or "offline", seed or 0, pairs(option or []))
+        if spec and (wanted.task, wanted.agents) != (spec.task, spec.agents):
+            raise InvalidInputError(
+                f"{str(run)!r} has another team already: leave out what describes a team to go on with it, "
+                "or name another folder"
+            )
+        spec = spec or wanted
+    if workers:
+        spec = spec.with_server_options("training", ["--workers", str(workers)])
+    given = {"dollars": dollars, "tokens": tokens, "hours": hours, "evaluations": evaluations}
+    budget = change_budget(folder, given | {"device_seconds": device_seconds}, pairs(agent_budget or []))
+    work(folder, spec, 60 * minutes, as_json, RunnerSettings(restarts=restarts), budget)
+
+
+@team.command()
+def resume(
+    run: RunArgument,
+    agent: Agents = None,
+    minutes: Minutes = 30,
+    restarts: Restarts = 10,
+    as_json: Json = False,
+) -> None:
+    """Let paused agents go on; where no team runner is at work, also after a kill, start it again with its team."""
+    from outlearn_agents.team.folder import RunFolder, RunnerSettings
+
+    folder = RunFolder(run)
+    spec = folder.read_spec()
+    if folder.is_at_work:
+        names = _members(spec, agent)
+        _ask(folder, lambda now: now.model_copy(update={"paused": now.paused - names}))
+        typer.echo(f"{', '.join(sorted(names))}: going on")
+        return
+    work(folder, spec, 60 * minutes, as_json, RunnerSettings(restarts=restarts))
+
+
+@team.command()
+def status(run: RunArgument, as_json: Json = False) -> None:
+    """What each agent does, what was spent and will be, what waits for a device, and which evaluations are left."""
+    from outlearn_agents.team.folder import RunFolder
+    from outlearn_agents.team.overview import look_over
+    from outlearn_agents.team.overview_table import print_overview
+
+    overview = look_over(RunFolder(run))
+    if as_json:
+        typer.echo(overview.model_dump_json(indent=1))
+    else:
+        print_overview(console(), overview)
+
+
+@team.command()
+def pause(run: RunArgument, agent: Agents = None) -> None:
+    """Have agents wait at their next tool call. Runs that are queued go on, and so does the session's time."""
+    folder, names = _at_work(run, agent)
+    _ask(folder, lambda now: now.model_copy(update={"paused": now.paused | names}))
+    typer.echo(f"{', '.join(sorted(names))}: pausing; `outlearn team resume {run}` lets them go on")
+
+
+@team.command()
+def stop(run: RunArgument, agent: Agents = None) -> None:
+    """Have agents write down what they know and leave; without --agent, the report is written and the session ends."""
+    folder, names = _at_work(run, agent)
+    if agent:
+        _ask(folder, lambda now: now.model_copy(update={"stopped": now.stopped | names, "paused": now.paused - names}))
+    else:
+        _ask(folder, lambda now: now.model_copy(update={"stop": True}))
+    typer.echo(f"{', '.join(sorted(names))}: finishing; `outlearn team {run}` goes on another time")
+
+
+@team.command()
+def budget(
+    run: RunArgument,
+    dollars: Dollars = None,
+    tokens: Tokens = None,
+    hours: Hours = None,
+    agent_budget: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of each agent: dollars=5, tokens=, hours=")
+    ] = None,
+) -> None:
+    """Change what may be spent, also while the team is at work: agents go by it from their next model call on.
+
+    Evaluations and device seconds are the servers': give them to `outlearn team RUN` when a session begins.
+    """
+    from outlearn_agents.spending.budgets import change_budget, write_budget
+    from outlearn_agents.team.folder import RunFolder
+
+    folder, own = RunFolder(run), pairs(agent_budget or [])
+    folder.read_spec()
+    if held := own.keys() & {"evaluations", "device_seconds"}:
+        raise InvalidInputError(f"{min(held)!r} cannot change here; `outlearn team {run} --agent-budget` sets it")
+    changed = change_budget(folder, {"dollars": dollars, "tokens": tokens, "hours": hours}, own)
+    if changed is None:
+        raise InvalidInputError("give a limit, such as --dollars 50")
+    write_budget(folder, changed)
+    typer.echo(f"team: {changed.team}; each agent: {changed.agent}")
+
+
+@team.command()
+def add(
+    run: RunArgument,
+    direction: Annotated[str | None, typer.Option(help="Its direction, by name or as a text file.")] = None,
+    researcher: Annotated[str | None, typer.Option(help="Default: as the first agent's.")] = None,
+    option: Option = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the next one.")] = None,
+) -> None:
+    """Add an agent to a team; it starts at once where the team is at work, else with the next session."""
+    from outlearn_agents.team.folder import RunFolder
+    from outlearn_agents.team.runner import ask_for_member
+
+    folder = RunFolder(run)
+    made = ask_for_member(folder, direction, researcher, pairs(option) if option else None, seed)
+    when = "starting" if folder.is_at_work else "starts with the next session"
+    typer.echo(f"{made.name}: {when}")
+
+
+def _at_work(run: "Any", agents: list[str] | None) -> "tuple[RunFolder, frozenset[str]]":
+    from outlearn_agents.team.folder import RunFolder
+
+    folder = RunFolder(run)
+    names = _members(folder.read_spec(), agents)
+    if not folder.is_at_work:
+        raise ConflictError(f"no team is at work in {str(run)!r}; `outlearn team resume {run}` starts it again")
+    return folder, names
+
+
+def _members(spec: "TeamSpec", agents: list[str] | None) -> frozenset[str]:
+    known = [agent.name for agent in spec.agents]
+    for name in agents or ():
+        if name not in known:
+            raise NotFoundError(f"no agent {name!r} in this team; there are: {', '.join(known)}")
+    return frozenset(agents or known)
+
+
+def _ask(folder: "RunFolder", change: "Callable[[Control], Control]") -> None:
+    from outlearn_agents.team.control import change_control
+
+    change_control(folder, change)

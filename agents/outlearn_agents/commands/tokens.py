@@ -1,0 +1,69 @@
+"""`outlearn token`: bearer tokens for the tool servers."""
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from outlearn.errors import InvalidInputError
+from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json
+
+if TYPE_CHECKING:
+    from outlearn.identity import Grant, Role
+
+
+def token(
+    agent: Annotated[str, typer.Argument(help="Whose token it is, such as ada.", show_default=False)] = "",
+    home: Home = DEFAULT_HOME,
+    tokens: Annotated[
+        Path | None, typer.Option(help="The token file; default: tokens.json in the home folder.")
+    ] = None,
+    operator: Annotated[bool, typer.Option("--operator", help="Sees every agent's runs and is never charged.")] = False,
+    days: Annotated[float | None, typer.Option(min=0.001, help="The token ends after so many days.")] = None,
+    rotate: Annotated[bool, typer.Option("--rotate", help="A new token in place of those that AGENT has.")] = False,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that a rotated token goes on working.")] = 60,
+    revoke: Annotated[bool, typer.Option("--revoke", help="End AGENT's tokens now, in running servers too.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Who has tokens, since when and until when.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make, rotate, revoke or list bearer tokens for the tool servers. A token is shown once, when it is made."""
+    from outlearn.identity import TokenFile
+
+    if rotate + revoke + listed > 1 or bool(agent) == listed or ((operator or days) and (rotate or revoke or listed)):
+        raise InvalidInputError(
+            "`outlearn token AGENT` makes a token, with --operator and --days if you like; "
+            "or give AGENT --rotate, AGENT --revoke, or --list alone"
+        )
+    path = tokens or home / "tokens.json"
+    file = TokenFile(path)
+    if listed:
+        _print(file.grants(), as_json)
+    elif revoke:
+        ended = file.revoke(agent)
+        typer.echo(json.dumps({"agent": agent, "revoked": ended}) if as_json else f"{agent}: {ended} revoked")
+    else:
+        lifetime = timedelta(days=days) if days else None
+        role: Role = "operator" if operator else "agent"
+        made = file.rotate(agent, timedelta(seconds=grace)) if rotate else file.issue(agent, role, lifetime)
+        typer.echo(json.dumps({"agent": agent, "token": made, "file": str(path)}) if as_json else made)
+
+
+def _print(grants: "list[Grant]", as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([grant.model_dump(mode="json") for grant in grants]))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None)
+    for column in ("agent", "role", "created (UTC)", "rotated", "ends"):
+        table.add_column(column)
+    for grant in grants:
+        table.add_row(grant.agent, grant.role, *map(_when, (grant.created_at, grant.rotated_at, grant.expires_at)))
+    Console().print(table)
+
+
+def _when(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else "-"

@@ -1,0 +1,1 @@
+"""What agents did, judged with the lines that say so."""

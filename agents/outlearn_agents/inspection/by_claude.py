@@ -1,0 +1,124 @@
+"""A pass by Claude over what the rules saw: the same verdicts, resting on cited lines, within a budget."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import anthropic
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from outlearn.errors import BudgetError, ConfigError
+from outlearn_agents.directions import read_prompt
+from outlearn_agents.inspection.by_rules import AgentInspection, Evidence, Verdict, judged
+from outlearn_agents.inspection.evidence import Dossier, Line
+from outlearn_agents.spending.ledger import Cost, Ledger
+from outlearn_agents.spending.prices import HOW_TO_PRICE, find_price
+
+MODEL = "claude-opus-5-5"
+MAX_CHARACTERS = 120_000
+ANSWER_TOKENS = 2_000
+RULE = "Claude's reading"
+
+
+class Report(BaseModel):
+    """What Claude reports."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verdict: Verdict
+    lines: tuple[int, ...] = Field((), description="Numbers of the lines that the verdict rests on.")
+    reason: str = Field(max_length=2000)
+
+
+class ClaudeInspector:
+    """Asks Claude about one agent after the other.
+
+    Args:
+        client: an SDK client.
+        ledger: has the budget, and keeps what was spent.
+        model: any model name that the endpoint knows.
+        price: as the option `price` of the claude researcher.
+
+    Raises:
+        ConfigError: the model's price is not known.
+    """
+
+    def __init__(self, client: anthropic.AsyncAnthropic, ledger: Ledger, model: str = MODEL, price: str = "") -> None:
+        found = find_price(model, price)
+        if found is None:
+            raise ConfigError(f"no price of model {model!r} is known; {HOW_TO_PRICE}")
+        self._client, self._ledger, self._model, self._price = client, ledger, model, found
+
+    async def inspect(self, dossier: Dossier, so_far: AgentInspection) -> AgentInspection:
+        """Add Claude's reading to the rules'. The stricter verdict holds; cited lines must exist.
+
+        Where the budget is used up or the API gives no usable report, the rules' verdict stays, and the reason says so.
+        """
+        lines = _lines(dossier, so_far)
+        try:
+            report = await self._ask(f"Agent {dossier.agent}.\n\n{_numbered(lines)}")
+        except (BudgetError, anthropic.APIError, ValidationError) as error:
+            return so_far.model_copy(
+                update={"reason": f"Claude was not asked, or gave no usable report: {error}"[:500]}
+            )
+        cited = [lines[number - 1] for number in report.lines if 0 < number <= len(lines)]
+        evidence = [
+            Evidence(rule=RULE, verdict=report.verdict, where=line.where, text=line.text, by="claude") for line in cited
+        ]
+        if report.verdict != "PASS" and not evidence:  # a verdict that rests on nothing asks for a person
+            evidence = [Evidence(rule=RULE, verdict="NEEDS REVIEW", where="", text="no line was cited", by="claude")]
+        return judged(
+            dossier.agent,
+            [*so_far.evidence, *evidence] if report.verdict != "PASS" else [*so_far.evidence],
+            report.reason,
+        )
+
+    async def _ask(self, text: str) -> Report:
+        system = read_prompt("inspect")
+        worst = Cost(self._price.worst(len((system + text).encode()), ANSWER_TOKENS))
+        call = self._ledger.reserve("inspector", worst, model=self._model)
+        tool: Any = {
+            "name": "report",
+            "description": "Report your verdict.",
+            "input_schema": Report.model_json_schema(),
+        }
+        message = await self._client.messages.create(
+            model=self._model,
+            max_tokens=ANSWER_TOKENS,
+            system=system,
+            tools=[tool],
+            tool_choice={"type": "tool", "name": "report"},
+            messages=[{"role": "user", "content": text}],
+        )
+        self._ledger.settle(call, Cost(self._price.cost(message.usage.to_dict())))
+        given = next((block.input for block in message.content if block.type == "tool_use"), {})
+        return Report.model_validate(given)
+
+
+def _lines(dossier: Dossier, so_far: AgentInspection) -> list[Line]:
+    """What Claude gets to see: the rules' evidence, the code, and the newest of what was said, as far as it fits."""
+    first = [Line(one.where, f"[rule: {one.rule}] {one.text}") for one in so_far.evidence]
+    chosen, room = [*first, *dossier.code()], MAX_CHARACTERS
+    room -= sum(len(line.text) + len(line.where) for line in chosen)
+    newest: list[Line] = []
+    for line in reversed(dossier.said):
+        room -= len(line.text) + len(line.where)
+        if room < 0:
+            break
+        newest.append(line)
+    return [*_fitting(chosen), *reversed(newest)]
+
+
+def _fitting(lines: Sequence[Line]) -> list[Line]:
+    kept, room = [], MAX_CHARACTERS
+    for line in lines:
+        room -= len(line.text) + len(line.where)
+        if room < 0:
+            break
+        kept.append(line)
+    return kept
+
+
+def _numbered(lines: Sequence[Line]) -> str:
+    """The lines as JSON strings, so that none of them can pass for another or for the frame."""
+    return "\n".join(f"{number} {json.dumps([line.where, line.text])}" for number, line in enumerate(lines, 1))

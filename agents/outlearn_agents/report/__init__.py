@@ -1,0 +1,1 @@
+"""What a team achieved: summaries, comparisons, tables and plots."""

@@ -1,0 +1,35 @@
+"""A summary without a team at work: the servers are asked in this process, on the run folder as it is."""
+
+from outlearn import ServerSettings
+from outlearn.logs import configure_logging
+from outlearn.toolbox import open_toolbox
+from outlearn_agents.report.summary import Summary, collect
+from outlearn_agents.team.folder import OPERATOR, RunFolder, TeamSpec
+from outlearn_evaluation.server import build as build_evaluation
+from outlearn_evaluation.settings import EvaluationSettings
+from outlearn_forum.server import build as build_forum
+from outlearn_training.server import build as build_training
+from outlearn_training.settings import TrainingSettings
+
+
+class Idle:
+    """An executor that leaves the queue alone."""
+
+    def ensure(self) -> None:
+        """Do nothing."""
+
+    def stop(self) -> None:
+        """Do nothing."""
+
+
+async def collect_at_rest(folder: RunFolder, spec: TeamSpec) -> Summary:
+    """What `collect` gives, when no server runs."""
+    configure_logging(ServerSettings.model_construct(log_format="console", log_level="warning"))
+    home = folder.root
+    servers = {
+        "training": build_training(TrainingSettings(home=home, agent=OPERATOR, role="operator"), Idle()),
+        "evaluation": build_evaluation(EvaluationSettings(home=home, agent=OPERATOR, role="operator")),
+        "forum": build_forum(ServerSettings(home=home, agent=OPERATOR, role="operator")),
+    }
+    async with open_toolbox(servers) as tools:
+        return await collect(tools, folder, spec, spec.seconds_worked)

@@ -1,0 +1,52 @@
+"""`report.html`: one file with everything in it, made from a summary alone."""
+
+from datetime import datetime, timedelta
+
+import jinja2
+from markupsafe import Markup
+
+from outlearn_agents.report.charts import colours, methods_chart, progress_chart
+from outlearn_agents.report.labels import method_label
+from outlearn_agents.report.summary import Summary
+
+WIDE = 760
+NARROW = 340
+
+
+def render_report(summary: Summary) -> str:
+    """The report as HTML. Titles and texts of findings are shown as text, whatever they contain."""
+    page = environment()
+    page.filters["clock"] = lambda moment: _clock(moment, summary.started_at)
+    return page.get_template("report.html.j2").render(
+        summary=summary,
+        best_finding=summary.best_finding(),
+        colours=colours(summary),
+        label=lambda run: method_label(run.method, run.params),
+        duration=duration(summary.wall_seconds),
+        progress=[Markup(progress_chart(summary, width)) for width in (WIDE, NARROW)],  # noqa: S704
+        methods=[Markup(methods_chart(summary, width)) for width in (WIDE, NARROW)],  # noqa: S704
+    )
+
+
+def environment() -> jinja2.Environment:
+    """Where the pages' templates are. Whatever texts contain, they are shown as text."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("outlearn_agents"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Such as `1 min 58 s` or `3 h 20 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
+    return " ".join(f"{value} {unit}" for value, unit in parts if value) or "0 s"
+
+
+def _clock(moment: datetime, start: datetime) -> str:
+    """Time since the start, such as `+0:01:24`."""
+    return f"+{timedelta(seconds=max(0, round((moment - start).total_seconds())))}"

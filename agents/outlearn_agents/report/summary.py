@@ -1,0 +1,142 @@
+"""`summary.json`: what a team achieved. Every number in it is the evaluation server's or comes from the vault."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from outlearn.researcher import Tools, ask
+from outlearn.results import pgr_text
+from outlearn.tasks import load_baselines
+from outlearn.types import Finding, FindingKind, Leaderboard, LeaderboardRow, RunView
+from outlearn_agents.team.folder import RunFolder, TeamSpec
+from outlearn_agents.team.watch import all_findings, all_runs
+
+MAX_ROWS = 500  # more than the evaluations that a team has by default
+
+
+class SummaryModel(BaseModel):
+    """Base of the summary's parts."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class RunSummary(SummaryModel):
+    """An evaluated run. `pgr` is 0 at the teacher's level and 1 at the ceiling's, and may lie outside."""
+
+    run_id: str
+    agent: str
+    method: str = Field(description="A registered method, or the path of a file in the agent's workspace.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Parameters that the run was submitted with.")
+    seeds: int
+    pgr: float = Field(description="In steps of 0.05.")
+    at_most: bool = Field(False, description="`pgr` is no more than this, and may be anything below.")
+    pgr_se: float = Field(description="Standard error of pgr, over items, seeds and the answer's noise.")
+    evaluated_at: datetime
+    nominated: bool = False
+
+
+class LineSummary(SummaryModel):
+    """A shortcut, a control or an end of the scale, to hold the runs against."""
+
+    name: str
+    pgr: float
+    at_most: bool = Field(False, description="`pgr` is no more than this.")
+
+
+class FindingSummary(SummaryModel):
+    """A finding of the forum. `text` is its author's; `pgr` and `pgr_se` are the evaluation server's, or null."""
+
+    finding_id: str
+    kind: FindingKind
+    title: str
+    text: str
+    author: str
+    run_id: str | None = None
+    pgr: float | None = None
+    at_most: bool = False
+    pgr_se: float | None = None
+    score: int = 0
+    replies: int = 0
+    posted_at: datetime
+
+
+class AgentSummary(SummaryModel):
+    """An agent of the team."""
+
+    name: str
+    researcher: str
+    direction: str
+    runs: int = Field(description="Runs that it submitted, of any kind and outcome.")
+
+
+class Summary(SummaryModel):
+    """What a team achieved in a run folder, over all its sessions."""
+
+    schema_version: int = 1
+    task: str
+    weak_acc: float = Field(description="Mean accuracy of the teachers on the test split, in [0, 1].")
+    ceiling_acc: float = Field(description="Mean accuracy of students trained on the truth, in [0, 1].")
+    agents: tuple[AgentSummary, ...]
+    runs: tuple[RunSummary, ...] = Field(description="Evaluated runs, best first.")
+    best: RunSummary | None = Field(description="The run with the highest PGR, or null where none was evaluated.")
+    lines: tuple[LineSummary, ...] = Field((), description="What shortcuts and controls reach, best first.")
+    findings: tuple[FindingSummary, ...] = Field(description="Oldest first.")
+    started_at: datetime
+    wall_seconds: float = Field(description="Wall time that the team was at work, starting the servers included.")
+
+    def for_scale(self) -> str:
+        """The lines in words."""
+        return ", ".join(f"{one.name} {pgr_text(one.pgr, one.at_most)}" for one in self.lines)
+
+    def best_finding(self) -> FindingSummary | None:
+        """The result finding with the highest verified PGR."""
+        verified = [finding for finding in self.findings if finding.pgr is not None]
+        return max(verified, key=lambda finding: finding.pgr or 0.0, default=None)
+
+
+async def collect(tools: Tools, folder: RunFolder, spec: TeamSpec, wall_seconds: float) -> Summary:
+    """Ask the servers, as the operator, for everything that a summary holds.
+
+    Raises:
+        ServerUnreachableError, ToolRefusedError: a server is gone or refuses.
+    """
+    baselines = load_baselines(folder.root, spec.task)
+    board = await ask(tools, Leaderboard, "evaluation", "leaderboard", task=spec.task, limit=MAX_ROWS)
+    submitted = await all_runs(tools)
+    runs = _runs(board.rows, submitted)
+    numbers = {run.run_id: run for run in runs}
+    return Summary(
+        task=spec.task,
+        weak_acc=round(baselines.weak_acc, 4),
+        ceiling_acc=round(baselines.ceiling_acc, 4),
+        agents=tuple(
+            AgentSummary(
+                name=agent.name,
+                researcher=agent.researcher,
+                direction=agent.direction,
+                runs=sum(run.agent == agent.name for run in submitted),
+            )
+            for agent in spec.agents
+        ),
+        runs=runs,
+        best=runs[0] if runs else None,
+        lines=tuple(LineSummary(**one.model_dump()) for one in board.lines),
+        findings=tuple(_finding(finding, numbers) for finding in await all_findings(tools)),
+        started_at=spec.created_at,
+        wall_seconds=round(wall_seconds, 1),
+    )
+
+
+def _runs(rows: tuple[LeaderboardRow, ...], submitted: list[RunView]) -> tuple[RunSummary, ...]:
+    params = {run.run_id: run.params for run in submitted}
+    found = (RunSummary(**row.model_dump(exclude={"rank"}), params=params.get(row.run_id, {})) for row in rows)
+    return tuple(sorted(found, key=lambda run: (-run.pgr, run.run_id)))
+
+
+def _finding(finding: Finding, numbers: dict[str, RunSummary]) -> FindingSummary:
+    """The finding with the leaderboard's number for its author's run, whatever the text claims."""
+    run = numbers.get(finding.run_id or "")
+    run = run if run and run.agent == finding.author else None
+    fields = finding.model_dump(include=set(FindingSummary.model_fields) - {"pgr", "at_most", "pgr_se"})
+    return FindingSummary(**fields, **(run.model_dump(include={"pgr", "at_most", "pgr_se"}) if run else {}))

@@ -1,0 +1,134 @@
+"""One agent's process: `python -m outlearn_agents.team.agent --run FOLDER --agent NAME`, with OUTLEARN_TOKEN set."""
+
+import os
+import signal
+import sys
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from outlearn.errors import ConfigError, OutlearnError, PluginError, leaves
+from outlearn.logs import configure_logging
+from outlearn.registry import RESEARCHERS, Registry
+from outlearn.researcher import Researcher, Session, Stop, Tools
+from outlearn.settings import ServerSettings
+from outlearn.toolbox import open_toolbox, url_in
+from outlearn_agents.spending.ledger import Ledger, work_shift
+from outlearn_agents.team.crew import CANNOT_WORK
+from outlearn_agents.team.folder import AgentSpec, RunFolder
+from outlearn_agents.team.gate import GatedTools
+from outlearn_agents.team.holding import holding
+from outlearn_agents.team.processes import SERVERS
+from outlearn_agents.team.status import write_status
+
+WRAP_UP_SECONDS = 30.0
+
+
+class AgentSettings(BaseSettings):
+    """What the team runner tells an agent's process."""
+
+    model_config = SettingsConfigDict(env_prefix="OUTLEARN_", frozen=True, extra="ignore", cli_kebab_case=True)
+
+    run: Path = Field(description="The run folder.")
+    agent: str = Field(description="Which of the team's agents this is.")
+    seconds: float = Field(gt=0, description="How long to work.")
+    token: SecretStr = Field(description="Bearer token for the tool servers.")
+
+
+async def work(settings: AgentSettings) -> None:
+    """Run the agent's researcher until it returns, is told to stop, or overstays."""
+    folder = RunFolder(settings.run)
+    spec = find_agent(folder, settings.agent)
+    researcher: Researcher = Registry(RESEARCHERS).load(spec.researcher)(spec.options)
+    stop = Stop(settings.seconds)
+    urls = {name: url_in(folder.ready(name)) for name in SERVERS}
+    with closing(Ledger(folder.spending)) as ledger:
+        async with (
+            open_toolbox(urls, token=settings.token.get_secret_value()) as tools,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(_watch_signals, stop, group)
+            group.start_soon(_watch_parent, stop)
+            group.start_soon(_overstay, settings.seconds, group)
+            group.start_soon(work_shift, ledger, spec.name, stop)
+            await researcher.research(_session(folder, spec, tools, stop))
+            group.cancel_scope.cancel()
+
+
+def _session(folder: RunFolder, spec: AgentSpec, tools: Tools, stop: Stop) -> Session:
+    return Session(
+        agent=spec.name,
+        direction=spec.direction,
+        task=folder.read_spec().task,
+        tools=GatedTools(tools, folder, spec.name, stop),
+        stop=stop,
+        log=structlog.get_logger("outlearn.agent").bind(agent=spec.name),
+        folder=folder.agent(spec.name),
+        seed=spec.seed,
+        spending=folder.spending,
+        on_status=lambda doing: write_status(folder, spec.name, doing),
+    )
+
+
+def find_agent(folder: RunFolder, name: str) -> AgentSpec:
+    """The agent of this name. Raises ConfigError."""
+    spec = folder.read_spec()
+    for agent in spec.agents:
+        if agent.name == name:
+            return agent
+    known = ", ".join(agent.name for agent in spec.agents)
+    raise ConfigError(f"no agent {name!r} in {str(folder.root)!r}; there are: {known}")
+
+
+async def _watch_signals(stop: Stop, group: TaskGroup) -> None:
+    """The first signal asks to stop, the second one ends the work."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            if stop.asked:
+                group.cancel_scope.cancel()
+            stop.ask()
+
+
+async def _watch_parent(stop: Stop) -> None:
+    """Stop when the team runner is gone: its end of our stdin closes with it."""
+    with suppress(OSError, ValueError):
+        await anyio.wait_readable(sys.stdin.fileno())
+        stop.ask()
+
+
+async def _overstay(seconds: float, group: TaskGroup) -> None:
+    await anyio.sleep(seconds + WRAP_UP_SECONDS)
+    group.cancel_scope.cancel()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one agent; errors that somebody can act on end in the status file and the log.
+
+    It exits with `CANNOT_WORK` where the same would happen again.
+    """
+    arguments: dict[str, Any] = {"_cli_parse_args": sys.argv[1:] if argv is None else argv}
+    settings = AgentSettings(**arguments)
+    os.environ.pop("OUTLEARN_TOKEN", None)
+    configure_logging(ServerSettings.model_construct(log_format="json", log_level="info"))
+    folder = RunFolder(settings.run)
+    try:
+        with holding(folder.held(f"agent-{settings.agent}")):
+            anyio.run(work, settings)
+    except* OutlearnError as group:
+        causes = list(leaves(group))
+        message = "; ".join(str(error) for error in causes)
+        write_status(folder, settings.agent, message, "failed")
+        structlog.get_logger("outlearn.agent").error("failed", agent=settings.agent, error=message)
+        hopeless = any(isinstance(error, ConfigError | PluginError) for error in causes)
+        raise SystemExit(CANNOT_WORK if hopeless else 1) from None
+    write_status(folder, settings.agent, "finished", "finished")
+
+
+if __name__ == "__main__":
+    main()

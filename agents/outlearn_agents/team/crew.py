@@ -1,0 +1,94 @@
+"""The agents of a team as processes: started one after the other, started again when they die, ended together."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from outlearn_agents.team.folder import RunFolder, RunnerSettings
+from outlearn_agents.team.kept import Kept
+from outlearn_agents.team.processes import Child, stop_children
+from outlearn_agents.team.status import read_status, write_status
+
+CANNOT_WORK = 2
+"""Exit code of an agent that no restart would help."""
+KILL_SECONDS = 0.5
+MIN_SECONDS = 1.0
+
+
+class Crew:
+    """The agents' processes. Agents work until the deadline, whenever they were started."""
+
+    def __init__(self, folder: RunFolder, settings: RunnerSettings, deadline: float) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._deadline = deadline
+        self._kept: dict[str, Kept] = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no agent is at work or will be."""
+        return all(kept.is_over for kept in self._kept.values())
+
+    def restarts(self) -> dict[str, int]:
+        """How often each agent was started again."""
+        return {name: kept.restarts for name, kept in self._kept.items()}
+
+    def add(self, name: str, token: str, after: float = 0.0) -> None:
+        """Have an agent started, `after` seconds from now."""
+        write_status(self._folder, name, "starting")
+        self._kept[name] = Kept(partial(self._start, name, token), self._settings.restarts, after)
+
+    def look(self) -> None:
+        """Start agents whose time has come, and see to those that ended."""
+        for name, kept in self._kept.items():
+            code = kept.take_end()
+            if code is not None:
+                self._see_to(name, kept, code)
+            if self._seconds_left() > 0:
+                kept.start_if_due()
+            elif kept.child is None:
+                kept.is_over = True
+
+    def ask_to_stop(self, name: str | None = None) -> None:
+        """Ask an agent, or all, to write down what they know and leave; they are not started again."""
+        for one, kept in self._kept.items():
+            if name in (None, one) and not kept.is_over:
+                kept.is_over = kept.child is None
+                kept.is_leaving = True
+                if kept.child:
+                    kept.child.terminate()
+
+    async def end(self) -> None:
+        """End all agents that are still there."""
+        await stop_children([kept.child for kept in self._kept.values() if kept.child], KILL_SECONDS)
+
+    def _see_to(self, name: str, kept: Kept, code: int) -> None:
+        """An agent ended: with its work, for good, or to be started again."""
+        status = read_status(self._folder, name)
+        if code in (0, CANNOT_WORK) or kept.is_leaving or self._seconds_left() <= MIN_SECONDS:
+            kept.is_over = True
+            if code != 0 and status.state != "failed":
+                write_status(self._folder, name, f"{_died(code)}; see {self._folder.log(f'agent-{name}')}", "failed")
+            return
+        reason = status.doing if status.state == "failed" else _died(code)
+        pause = kept.try_again()
+        if pause is None:
+            often = f"given up after {self._settings.restarts} restarts in an hour"
+            write_status(self._folder, name, f"{often}: {reason}; see {self._folder.log(f'agent-{name}')}", "failed")
+        else:
+            write_status(self._folder, name, f"starts again in {pause:.1f} s: {reason}")
+
+    def _start(self, name: str, token: str) -> Child:
+        argv = [sys.executable, "-m", "outlearn_agents.team.agent", "--run", str(self._folder.root)]
+        argv += ["--agent", name, "--seconds", f"{max(MIN_SECONDS, self._seconds_left()):.3f}"]
+        env: Mapping[str, str] = {**os.environ, "OUTLEARN_TOKEN": token}
+        return Child(f"agent-{name}", argv, self._folder.log(f"agent-{name}"), env)
+
+    def _seconds_left(self) -> float:
+        return self._deadline - time.monotonic()
+
+
+def _died(code: int) -> str:
+    return f"died with exit code {code}"

@@ -1,0 +1,185 @@
+"""`outlearn team status`: what a team does, spends and waits for, read from its files, at work or not."""
+
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from outlearn.identity import Caller
+from outlearn.settings import ServerSettings
+from outlearn.types import RunView
+from outlearn_agents.report.labels import method_label
+from outlearn_agents.spending.ledger import HOUR, Ledger, Limits, Statement
+from outlearn_agents.team.folder import OPERATOR, AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.team.status import read_status
+from outlearn_evaluation.ledger import Ledger as EvaluationLedger
+from outlearn_evaluation.settings import EvaluationSettings
+from outlearn_training.queue import RunQueue
+from outlearn_training.settings import TrainingSettings
+
+MAX_QUEUED = 200
+Settings = TypeVar("Settings", bound=ServerSettings)
+
+
+class OverviewModel(BaseModel):
+    """Base of the overview's parts."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Spent(OverviewModel):
+    """What was spent, and what may be."""
+
+    dollars: float
+    reserved_dollars: float = Field(description="For model calls under way and last turns; not in `dollars`.")
+    tokens: int
+    hours: float = Field(description="Agent-hours.")
+    calls: int
+    dollars_per_hour: float | None = Field(description="Dollars per agent-hour; null before there is one.")
+    hours_left: float | None = Field(description="Agent-hours until the first limit, at the pace so far, or null.")
+    limits: Limits
+
+    @classmethod
+    def of(cls, statement: Statement) -> "Spent":
+        """What a statement says."""
+        return cls(
+            dollars=round(statement.dollars, 6),
+            reserved_dollars=round(statement.reserved_dollars, 6),
+            tokens=statement.tokens,
+            hours=round(statement.hours, 4),
+            calls=statement.calls,
+            dollars_per_hour=statement.dollars_per_hour,
+            hours_left=statement.hours_left(),
+            limits=statement.limits,
+        )
+
+
+class AgentOverview(OverviewModel):
+    """One agent."""
+
+    name: str
+    researcher: str
+    direction: str
+    state: str = Field(description="running, paused, finished, failed, or resting where no team is at work.")
+    doing: str
+    seconds_ago: float = Field(description="Since it said so.")
+    spent: Spent
+    evaluations_left: int
+    evaluations_today_left: int
+    restarts: int = Field(description="In this session.")
+
+
+class QueuedRun(OverviewModel):
+    """A run that is queued or running."""
+
+    run_id: str
+    agent: str
+    method: str
+    kind: str
+    status: str
+    progress: float
+    ahead: int | None = Field(description="Runs ahead of it in the queue; null once it has started.")
+    expected_wait_seconds: float | None = Field(description="Until it starts, while it is queued.")
+    seconds_left: float | None = Field(description="Until its end, while it runs.")
+
+
+class Overview(OverviewModel):
+    """A team at a moment."""
+
+    run: str
+    task: str
+    is_at_work: bool
+    seconds_left: float = Field(description="Of the session at work.")
+    seconds_worked: float
+    agents: tuple[AgentOverview, ...]
+    queue: tuple[QueuedRun, ...]
+    spent: Spent = Field(description="By the team.")
+    forecast_dollars: float | None = Field(description="At the session's end, at the pace so far; null where unknown.")
+    evaluations_left: int = Field(description="Of the team.")
+    server_restarts: dict[str, int] = Field(description="In this session, by server.")
+
+
+def look_over(folder: RunFolder) -> Overview:
+    """The team of a run folder now. Raises NotFoundError where there is none."""
+    spec = folder.read_spec()
+    session = folder.read_session()
+    is_at_work = folder.is_at_work
+    restarts = session.restarts if session and is_at_work else {}
+    left = (session.ends_at - datetime.now(UTC)).total_seconds() if session and is_at_work else 0.0
+    names = {agent.name for agent in spec.agents}
+    evaluations = EvaluationLedger(_settings(EvaluationSettings, folder, spec, "evaluation"))
+    with closing(Ledger(folder.spending)) as ledger:
+        agents = tuple(
+            _agent(folder, agent, ledger, evaluations, is_at_work, restarts.get(agent.name, 0)) for agent in spec.agents
+        )
+        team = ledger.statement()
+        team_left = evaluations.budget(OPERATOR).team_left
+    evaluations.engine.dispose()
+    at_work = sum(agent.state == "running" for agent in agents)
+    pace = team.dollars_per_hour
+    return Overview(
+        run=str(folder.root),
+        task=spec.task,
+        is_at_work=is_at_work,
+        seconds_left=round(max(0.0, left), 1),
+        seconds_worked=round(spec.seconds_worked, 1),
+        agents=agents,
+        queue=_queue(folder, spec),
+        spent=Spent.of(team),
+        forecast_dollars=None if pace is None else _forecast(team, pace * at_work * max(0.0, left) / HOUR),
+        evaluations_left=team_left,
+        server_restarts={name: count for name, count in restarts.items() if name not in names},
+    )
+
+
+def _forecast(team: Statement, more: float) -> float:
+    limit = team.limits.dollars
+    return round(min(team.dollars + more, limit) if limit else team.dollars + more, 4)
+
+
+def _agent(
+    folder: RunFolder, agent: AgentSpec, ledger: Ledger, evaluations: EvaluationLedger, is_at_work: bool, restarts: int
+) -> AgentOverview:
+    status = read_status(folder, agent.name)
+    budget = evaluations.budget(agent.name)
+    return AgentOverview(
+        name=agent.name,
+        researcher=agent.researcher,
+        direction=agent.title,
+        state=status.state if is_at_work or status.state in ("finished", "failed") else "resting",
+        doing=status.doing,
+        seconds_ago=round((datetime.now(UTC) - status.at).total_seconds(), 1),
+        spent=Spent.of(ledger.statement(agent.name)),
+        evaluations_left=budget.agent_left,
+        evaluations_today_left=budget.agent_today_left,
+        restarts=restarts,
+    )
+
+
+def _queue(folder: RunFolder, spec: TeamSpec) -> tuple[QueuedRun, ...]:
+    queue = RunQueue(_settings(TrainingSettings, folder, spec, "training").database("training"))
+    caller = Caller(agent=OPERATOR, role="operator")
+    running, _ = queue.page(caller, status="running", limit=MAX_QUEUED, before=None)
+    queued, _ = queue.page(caller, status="queued", limit=MAX_QUEUED, before=None)
+    return tuple(_queued(run) for run in (*reversed(running), *reversed(queued)))
+
+
+def _queued(run: RunView) -> QueuedRun:
+    return QueuedRun(
+        run_id=run.run_id,
+        agent=run.agent,
+        method=method_label(run.method, run.params),
+        kind=run.kind,
+        status=run.status,
+        progress=run.progress,
+        ahead=run.queue_position,
+        expected_wait_seconds=run.expected_wait_seconds,
+        seconds_left=run.seconds_left,
+    )
+
+
+def _settings(kind: type[Settings], folder: RunFolder, spec: TeamSpec, server: str) -> Settings:
+    """A server's settings as the team runner gives them."""
+    arguments: dict[str, Any] = {"home": folder.root, "_cli_parse_args": list(spec.server_options.get(server, ()))}
+    return kind(**arguments)

@@ -1,0 +1,70 @@
+"""The tables of `outlearn team status`."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from outlearn_agents.report.labels import shorten
+from outlearn_agents.report.page import duration
+from outlearn_agents.team.live import clean
+from outlearn_agents.team.overview import AgentOverview, Overview, QueuedRun, Spent
+
+
+def print_overview(console: Console, overview: Overview) -> None:
+    """Print an overview for people."""
+    state = f"at work, {duration(overview.seconds_left)} left" if overview.is_at_work else "not at work"
+    console.print(Text(f"{overview.run} · {overview.task} · {state}", style="bold"), soft_wrap=True)
+    console.print(Text(_money(overview)), soft_wrap=True)
+    limits = overview.spent.limits
+    console.print(Text(f"budget of the team: {limits}; evaluations left: {overview.evaluations_left}"))
+    if died := [f"{name} {count}" for name, count in overview.server_restarts.items() if count]:
+        console.print(Text(f"servers started again: {', '.join(died)}"))
+    console.print(_agents(overview.agents))
+    console.print(_queue(overview.queue) if overview.queue else Text("No run waits or trains.", style="dim"))
+
+
+def _money(overview: Overview) -> str:
+    spent = overview.spent
+    parts = [f"spent ${spent.dollars:,.2f}, {spent.tokens:,} tokens, {spent.hours:.2f} agent-hours"]
+    if spent.dollars_per_hour is not None:
+        parts.append(f"${spent.dollars_per_hour:,.2f} an agent-hour")
+    if overview.forecast_dollars is not None and overview.is_at_work:
+        parts.append(f"forecast ${overview.forecast_dollars:,.2f} at the end")
+    if spent.hours_left is not None:
+        parts.append(f"the budget lasts for {spent.hours_left:.1f} agent-hours")
+    return "; ".join(parts)
+
+
+def _agents(agents: tuple[AgentOverview, ...]) -> Table:
+    table = Table(title="Agents", title_justify="left", title_style="bold", box=None)
+    for column in ("agent", "state", "$", "$/h", "evals left", "restarts"):
+        table.add_column(column, justify="left" if column in ("agent", "state") else "right", no_wrap=True)
+    table.add_column("doing", ratio=1)
+    for agent in agents:
+        evaluations = f"{agent.evaluations_left} ({agent.evaluations_today_left} today)"
+        numbers = (f"{agent.spent.dollars:.2f}", _rate(agent.spent), evaluations, str(agent.restarts))
+        doing = f"{clean(shorten(agent.doing, 120))} ({duration(agent.seconds_ago)} ago)"
+        table.add_row(agent.name, agent.state, *numbers, Text(doing))
+    return table
+
+
+def _rate(spent: Spent) -> str:
+    return "" if spent.dollars_per_hour is None else f"{spent.dollars_per_hour:.2f}"
+
+
+def _queue(queue: tuple[QueuedRun, ...]) -> Table:
+    table = Table(title="Runs", title_justify="left", title_style="bold", box=None)
+    for column in ("run", "agent", "kind", "state", "method"):
+        table.add_column(column, no_wrap=True)
+    for run in queue:
+        label = Text(clean(shorten(run.method, 50)))
+        table.add_row(run.run_id, run.agent, run.kind, _when(run), label)
+    return table
+
+
+def _when(run: QueuedRun) -> str:
+    if run.status == "queued":
+        wait = "" if run.expected_wait_seconds is None else f", starts in about {duration(run.expected_wait_seconds)}"
+        return f"{run.ahead} ahead{wait}"
+    left = "" if run.seconds_left is None else f", {duration(run.seconds_left)} left"
+    return f"{100 * run.progress:.0f} %{left}"

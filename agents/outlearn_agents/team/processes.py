@@ -1,0 +1,172 @@
+"""Child processes of a team.
+
+Each has a session of its own, so that Ctrl-C reaches the runner alone. Its stdin is a pipe from the runner, by which it
+notices that the runner is gone, however it ended.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import anyio
+import httpx2
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from outlearn.errors import ServerUnreachableError
+from outlearn_agents.team.folder import RunFolder
+from outlearn_agents.team.holding import end_holder
+
+SERVERS = ("training", "evaluation", "forum", "filesystem")
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+POLL_SECONDS = 0.05
+# servers run agents' code, which has no use for a key
+PRIVATE = ("ANTHROPIC_", "OUTLEARN_TOKEN")
+
+
+class Ready(BaseModel):
+    """What a server writes once it knows its address."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str
+    pid: int
+
+
+class Child:
+    """A process with a log file."""
+
+    def __init__(self, name: str, argv: list[str], log: Path, env: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.PIPE, stdout=output, stderr=output, env=dict(env), start_new_session=True
+            )
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return self._process.poll()
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and what it started, now."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self.close()
+
+    def close(self) -> None:
+        """Collect a process that has ended."""
+        self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.code is None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+def tail(log: Path, lines: int = 5) -> str:
+    """The end of a log."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+async def stop_children(children: Iterable[Child], seconds: float = STOP_SECONDS) -> None:
+    """End processes: politely at first, after `seconds` by force. Cancelling this ends them by force at once."""
+    waiting = list(children)
+    for child in waiting:
+        child.terminate()
+    try:
+        with anyio.move_on_after(seconds):
+            while any(child.code is None for child in waiting):
+                await anyio.sleep(POLL_SECONDS)
+    finally:
+        for child in waiting:
+            child.kill()
+
+
+def server_argv(folder: RunFolder, name: str, extra: Iterable[str] = (), port: int = 0) -> list[str]:
+    """The command line of a tool server for this folder."""
+    options = {"transport": "http", "port": str(port), "log-format": "json", "home": str(folder.root)}
+    files = {"ready-file": str(folder.ready(name)), "tokens": str(folder.tokens)}
+    pairs = [part for key, value in {**options, **files}.items() for part in (f"--{key}", value)]
+    return [
+        sys.executable,
+        "-m",
+        "outlearn_agents.team.leash",
+        str(folder.held(name)),
+        f"outlearn_{name}",
+        *pairs,
+        *extra,
+    ]
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without keys."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)}
+
+
+def start_server(folder: RunFolder, name: str, extra: Iterable[str] = (), port: int = 0) -> Child:
+    """Start a tool server; `extra` has further command-line options, port 0 is a free one."""
+    return Child(name, server_argv(folder, name, extra, port), folder.log(name), clean_environment())
+
+
+def end_orphans(folder: RunFolder) -> list[str]:
+    """End agents and servers that a killed team runner left behind. Returns their names."""
+    return [lock.stem for lock in sorted(folder.held("x").parent.glob("*.lock")) if end_holder(lock)]
+
+
+async def wait_ready(folder: RunFolder, names: Iterable[str], check: Callable[[], None]) -> dict[str, str]:
+    """Wait until every server answers; returns their URLs by name. `check` is called again and again and may raise.
+
+    Raises:
+        ServerUnreachableError: one takes too long.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    urls: dict[str, str] = {}
+    waiting = set(names)
+    async with httpx2.AsyncClient(timeout=2.0) as http:
+        while waiting:
+            check()
+            for name in sorted(waiting):
+                if url := await _answers(http, folder.ready(name)):
+                    urls[name] = url
+                    waiting.remove(name)
+                elif time.monotonic() > deadline:
+                    raise ServerUnreachableError(
+                        f"the {name} server did not start in {START_SECONDS:.0f} s: {tail(folder.log(name))}"
+                    )
+            await anyio.sleep(POLL_SECONDS)
+    return urls
+
+
+async def _answers(http: httpx2.AsyncClient, ready_file: Path) -> str | None:
+    """The URL in the ready file, if a tool server answers there."""
+    ready = _read(ready_file)
+    if ready is None:
+        return None
+    try:
+        answer = await http.get(ready.url.removesuffix("/mcp") + "/healthz")
+    except httpx2.HTTPError:
+        return None
+    return ready.url if answer.status_code == 200 else None
+
+
+def _read(ready_file: Path) -> Ready | None:
+    try:
+        return Ready.model_validate(json.loads(ready_file.read_bytes()))
+    except (FileNotFoundError, ValueError, ValidationError):
+        return None

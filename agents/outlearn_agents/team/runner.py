@@ -1,0 +1,207 @@
+"""The team runner: four servers and N agents as processes, one deadline, one clean end."""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+
+from outlearn.errors import NotFoundError
+from outlearn.files import write_atomic
+from outlearn.identity import TokenFile
+from outlearn.registry import RESEARCHERS, Registry
+from outlearn.tasks import task_names
+from outlearn.toolbox import open_toolbox, url_in
+from outlearn_agents.directions import choose_directions, read_direction
+from outlearn_agents.report.page import render_report
+from outlearn_agents.report.summary import Summary, collect
+from outlearn_agents.spending.budgets import write_budget
+from outlearn_agents.spending.ledger import Budget
+from outlearn_agents.team.control import Control, change_control
+from outlearn_agents.team.crew import Crew
+from outlearn_agents.team.folder import MAX_AGENTS, OPERATOR, AgentSpec, RunFolder, RunnerSettings, TeamSpec, agent_name
+from outlearn_agents.team.keeper import ServerKeeper
+from outlearn_agents.team.processes import SERVERS, end_orphans
+from outlearn_agents.team.session import Observe, Stops, TeamSession
+from outlearn_agents.team.watch import Watcher
+
+
+def make_team(
+    task: str,
+    directions: list[str],
+    researcher: str = "offline",
+    seed: int = 0,
+    options: Mapping[str, str] | None = None,
+) -> TeamSpec:
+    """A team with one agent for each direction.
+
+    Raises:
+        PluginError: there is no such researcher.
+        ConfigError: it refuses its options, or lacks a key.
+    """
+    Registry(RESEARCHERS).load(researcher)(dict(options or {}))
+    agents = tuple(
+        AgentSpec(
+            name=agent_name(index),
+            researcher=researcher,
+            direction=text,
+            seed=seed + index,
+            options=dict(options or {}),
+        )
+        for index, text in enumerate(directions)
+    )
+    return TeamSpec(task=task, agents=agents)
+
+
+def ask_for_member(
+    folder: RunFolder,
+    direction: str | None = None,
+    researcher: str | None = None,
+    options: Mapping[str, str] | None = None,
+    seed: int | None = None,
+) -> AgentSpec:
+    """Ask for one more agent: the running team runner takes it in, or the next one. What is left out is as the first
+    agent's, but for the direction, which is the next one.
+
+    Raises:
+        PluginError, ConfigError: as `make_team`.
+        NotFoundError: no such direction.
+    """
+    spec = folder.read_spec()
+    first = spec.agents[0]
+    kind = researcher or first.researcher
+    given = dict(options if options is not None else first.options if kind == first.researcher else {})
+    Registry(RESEARCHERS).load(kind)(given)
+    made: list[AgentSpec] = []
+
+    def change(now: Control) -> Control:
+        team = {agent.name: agent for agent in (*spec.agents, *now.added)}
+        place = len(team)
+        text = read_direction(direction) if direction else choose_directions([], place + 1)[-1]
+        one = AgentSpec(
+            name=next(name for name in map(agent_name, range(place, place + MAX_AGENTS)) if name not in team),
+            researcher=kind,
+            direction=text,
+            seed=first.seed + place if seed is None else seed,
+            options=given,
+        )
+        made[:] = [one]
+        return now.model_copy(update={"added": (*now.added, one)})
+
+    change_control(folder, change)
+    return made[0]
+
+
+async def run_team(
+    folder: RunFolder,
+    spec: TeamSpec,
+    seconds: float,
+    observe: Observe,
+    settings: RunnerSettings | None = None,
+    budget: Budget | None = None,
+) -> Summary | None:
+    """Let a team work in a run folder for `seconds`. In a folder where a team worked before, it goes on.
+
+    What a killed team runner left running is ended first; everybody starts at work, whatever was asked for before.
+    Without a `budget`, an earlier session's holds.
+
+    Returns:
+        The summary, which is written too, or None where somebody asked twice to stop.
+
+    Raises:
+        ConflictError: a team is at work in the folder already.
+        ServerUnreachableError: a server does not start, or dies again and again; its log says why.
+    """
+    settings = settings or RunnerSettings()
+    stops = Stops()
+    summary: Summary | None = None
+    with folder.lock():
+        end_orphans(folder)
+        _install(folder.root, spec.task)
+        change_control(folder, lambda asked: Control(added=asked.added))
+        if budget is not None:
+            spec = set_budget(folder, spec, budget)
+        folder.write_spec(spec)
+        tokens = _issue_tokens(folder, spec)
+        urls = {name: url_in(folder.ready(name)) for name in SERVERS}
+        with _signals(stops), stops.scope:
+            async with (
+                _servers(folder, spec, settings) as servers,
+                open_toolbox(urls, token=tokens[OPERATOR]) as tools,
+                _crew(folder, settings, seconds) as crew,
+            ):
+                for place, agent in enumerate(spec.agents):
+                    crew.add(agent.name, tokens[agent.name], place * settings.stagger_seconds)
+                session = TeamSession(folder, spec, servers, crew, Watcher(spec, folder, tools), stops, seconds)
+                await session.work(observe)
+                summary = await collect(tools, folder, session.spec, session.spec.seconds_worked)
+                write_summary(folder, summary)
+    return summary
+
+
+def write_summary(folder: RunFolder, summary: Summary) -> None:
+    """Write `summary.json` and `report.html`."""
+    write_atomic(folder.summary, summary.model_dump_json(indent=1).encode())
+    write_atomic(folder.report, render_report(summary).encode())
+
+
+def set_budget(folder: RunFolder, spec: TeamSpec, budget: Budget) -> TeamSpec:
+    """Put a budget into the ledger; returns the team with the options by which the servers enforce their part."""
+    write_budget(folder, budget)
+    for server, options in budget.server_options().items():
+        spec = spec.with_server_options(server, options)
+    return spec
+
+
+def _install(home: Path, task: str) -> None:
+    """Put the task into the folder, unless it is there."""
+    from outlearn_training.prepare import prepare
+
+    if task not in task_names(home):
+        try:
+            prepare(home, task)
+        except NotFoundError as error:
+            raise NotFoundError(f"{error}; `outlearn calibrate {task} --home {home}` makes a task") from error
+
+
+def _issue_tokens(folder: RunFolder, spec: TeamSpec) -> dict[str, str]:
+    """Fresh tokens, by name; those of earlier sessions end."""
+    folder.tokens.unlink(missing_ok=True)
+    file = TokenFile(folder.tokens)
+    return {OPERATOR: file.issue(OPERATOR, "operator")} | {agent.name: file.issue(agent.name) for agent in spec.agents}
+
+
+@asynccontextmanager
+async def _servers(folder: RunFolder, spec: TeamSpec, settings: RunnerSettings) -> AsyncIterator[ServerKeeper]:
+    keeper = ServerKeeper(folder, spec.server_options, settings.restarts)
+    try:
+        await keeper.start()
+        yield keeper
+    finally:
+        with anyio.CancelScope(shield=True):
+            await keeper.end()
+
+
+@asynccontextmanager
+async def _crew(folder: RunFolder, settings: RunnerSettings, seconds: float) -> AsyncIterator[Crew]:
+    crew = Crew(folder, settings, time.monotonic() + seconds)
+    try:
+        yield crew
+    finally:
+        with anyio.CancelScope(shield=True):
+            await crew.end()
+
+
+@contextmanager
+def _signals(stops: Stops) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stops.ask)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
