@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,12 +40,25 @@ class AuditRecord(BaseModel):
 
 
 class AuditLog:
-    """Appended to by every trusted process of a home folder, and read by the operator and the evaluation server."""
+    """Appended to by every trusted process of a home folder, and read by the operator and the evaluation server.
+
+    It is `audit-*.jsonl` in the vault, of a random name: who cannot list the vault cannot even ask for the log's size,
+    and so does not learn of being seen.
+    """
 
     def __init__(self, vault: Path) -> None:
-        self.path = vault / "audit.jsonl"
+        self._vault = vault
+        self._path: Path | None = None
         self._read = _Read()
         self._lock = Lock()
+
+    @property
+    def path(self) -> Path:
+        """Where it is, or will be once somebody appends to it."""
+        if self._path is None or not self._path.exists():
+            names = sorted(self._vault.glob("audit-*.jsonl"))
+            self._path = names[0] if names else self._vault / f"audit-{secrets.token_hex(8)}.jsonl"
+        return self._path
 
     def append(
         self,
@@ -63,8 +77,8 @@ class AuditLog:
         fields = {"kind": kind, "action": action, "agent": agent, "run_id": run_id, "task": task}
         values: Values = {name: _bounded(text, MAX_NAME) for name, text in fields.items()}
         values["evidence"] = _bound(evidence)
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with locked(self.path):
+        self._vault.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(self._vault / "audit"):
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             try:
                 previous, torn = _end(file)

@@ -19,6 +19,16 @@ def log(tmp_path: Path) -> AuditLog:
     return AuditLog(tmp_path / "vault")
 
 
+def test_its_name_cannot_be_guessed_and_all_processes_find_it(tmp_path: Path) -> None:
+    one, other = AuditLog(tmp_path / "vault"), AuditLog(tmp_path / "vault")
+    assert one.path.name != other.path.name
+    one.append("kind", "note")
+    other.append("kind", "note")
+    assert one.path == other.path
+    assert len(list((tmp_path / "vault").glob("audit-*"))) == 1
+    assert one.verify()[0] == 2
+
+
 def test_records_follow_one_another_and_are_read_as_they_were_written(log: AuditLog) -> None:
     assert (log.verify(), list(log.records())) == ((0, "0" * 64), [])
     log.append("random masks", "quarantine", agent="ada", run_id="run-000001", task="math", evidence={"effect": 0.01})
