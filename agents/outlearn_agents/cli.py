@@ -9,6 +9,7 @@ import typer
 
 from outlearn.errors import OutlearnError
 from outlearn_agents.commands.audit import audit, review
+from outlearn_agents.commands.brief import brief
 from outlearn_agents.commands.calibrate import calibrate
 from outlearn_agents.commands.commitment import reveal, verify_commitment
 from outlearn_agents.commands.compare import compare
@@ -93,6 +94,7 @@ def report(run: RunArgument, as_json: Json = False) -> None:
 app.add_typer(team, name="team")
 app.command()(prepare)
 app.command()(calibrate)
+app.command()(brief)
 app.command()(compare)
 app.command()(inspect)
 app.command()(export)

@@ -20,7 +20,7 @@ FINISHED = ("done", "failed", "cancelled")
 
 def next_answer(body: Body) -> tuple[list[Block], str]:
     """Content and stop reason of the next answer."""
-    tools = {tool["name"] for tool in body.get("tools") or ()}
+    tools = {_plain(tool["name"]): tool["name"] for tool in body.get("tools") or ()}
     history = _History(body["messages"])
     calls = _finish(history) if history.must_finish else _work(history)
     calls = [(name, arguments) for name, arguments in calls if name in tools]
@@ -28,7 +28,7 @@ def next_answer(body: Body) -> tuple[list[Block], str]:
         return [{"type": "text", "text": "I have written down what I know."}], "end_turn"
     words = {"type": "text", "text": f"Next: {', '.join(name for name, _ in calls)}."}
     blocks = [
-        {"type": "tool_use", "id": f"toolu_{secrets.token_hex(12)}", "name": name, "input": arguments}
+        {"type": "tool_use", "id": f"toolu_{secrets.token_hex(12)}", "name": tools[name], "input": arguments}
         for name, arguments in calls
     ]
     return [words, *blocks], "tool_use"
@@ -49,7 +49,7 @@ class _History:
             text = ""
             for block in blocks:
                 if block["type"] == "tool_use":
-                    self.calls.append(block)
+                    self.calls.append(block | {"name": _plain(block["name"])})
                 elif block["type"] == "tool_result":
                     self.answers[block["tool_use_id"]] = (str(block.get("content")), bool(block.get("is_error")))
                 elif block["type"] == "text":
@@ -115,6 +115,11 @@ def _finish(history: _History) -> list[Call]:
         ("filesystem__save_snapshot", {"message": "the end"}),
         *([("evaluation__nominate", {"run_ids": best})] if best else []),
     ]
+
+
+def _plain(name: str) -> str:
+    """A tool's name as our researcher has it; Claude Code puts `mcp__` before it."""
+    return name.removeprefix("mcp__")
 
 
 def _parse(text: str) -> dict[str, Any] | None:
