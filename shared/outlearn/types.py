@@ -399,6 +399,7 @@ class Deleted(Answer):
 
     path: str
     files: int
+    undo: str = Field("", description="`load_snapshot` with this id puts it back, until later deletions need the room.")
 
 
 class Snapshot(Answer):
@@ -419,6 +420,24 @@ class SnapshotList(Answer):
 
     snapshots: tuple[Snapshot, ...]
     next_cursor: str | None = None
+
+
+class FileChange(Answer):
+    """A file that differs between two snapshots."""
+
+    path: str
+    change: Literal["added", "removed", "changed"]
+    diff: str = Field("", description="Unified; long ones are cut. Empty for binary and for empty files.")
+
+
+class SnapshotDiff(Answer):
+    """`diff_snapshots`: what became of the files of `base`."""
+
+    snapshot_id: str
+    base: str | None
+    changes: tuple[FileChange, ...]
+    changed: int = Field(description="Files that differ, those included that are not shown.")
+    truncated: bool = Field(False, description="There is more: narrow the request.")
 
 
 class Loaded(Answer):

@@ -1,11 +1,13 @@
-"""Unified diffs of single edits, in linear time."""
+"""Single edits: where they are made, and their unified diffs, in linear time."""
 
 import io
 
+from outlearn.errors import ConflictError
 from outlearn.paging import cut_text
 
 CONTEXT_LINES = 3
 MAX_DIFF_BYTES = 20_000
+SHOWN_PLACES = 5
 
 
 def split_lines(text: str) -> list[str]:
@@ -33,6 +35,20 @@ def edit_diff(path: str, old: str, new: str) -> str:
     header = f"--- {path}\n+++ {path}\n@@ -{spans[0]} +{spans[1]} @@\n"
     lines = (line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in body)
     return cut_text(header + "".join(lines), MAX_DIFF_BYTES)
+
+
+def find_once(path: str, text: str, old: str) -> int:
+    """Where `old` begins. Raises ConflictError unless it stands there exactly once."""
+    places: list[int] = []
+    while len(places) < SHOWN_PLACES and (place := text.find(old, places[-1] + 1 if places else 0)) >= 0:
+        places.append(place)
+    if len(places) == 1:
+        return places[0]
+    if places:
+        lines = ", ".join(str(text.count("\n", 0, place) + 1) for place in places)
+        raise ConflictError(f"`old` stands in {path!r} more than once (lines {lines}); include more around it")
+    hint = "; its lines end with \\r\\n" if "\r\n" in text and "\n" in old.replace("\r\n", "") else ""
+    raise ConflictError(f"`old` is not in {path!r}, character for character{hint}; read the file again")
 
 
 def _common(a: list[str], b: list[str]) -> int:

@@ -154,16 +154,30 @@ class SnapshotStore:
         if not split_path(folder):
             raise InvalidInputError("name a new folder for the snapshot, such as 'from-alice'")
         check_plain(folder, "folder")
-        with reading(self.engine) as connection:
-            found = _find(connection, snapshot_id, caller)
-            files = connection.execute(select(snapshot_files).where(snapshot_files.c.snapshot_id == snapshot_id)).all()
-        for file in files:
-            split_path(f"{folder}/{file.path}")
+        found, files = self.contents(caller, snapshot_id)
+        for path in files:
+            split_path(f"{folder}/{path}")
         with workspace.changing(), workspace.staging() as staged:
-            workspace.check_quota(found.bytes, len(files) + len(_folders(file.path for file in files)) + 1)
+            workspace.check_quota(found.bytes, len(files) + len(_folders(files)) + 1)
             self._unpack(files, staged)
             place_confined(staged, workspace.root, folder)
         return Loaded(snapshot_id=snapshot_id, folder=folder, files=len(files))
+
+    def contents(self, caller: Caller, snapshot_id: str) -> tuple[Snapshot, dict[str, str]]:
+        """A snapshot and the SHA-256 of each of its files, by path.
+
+        Raises NotFoundError where there is none, or its owner does not share it.
+        """
+        files = select(snapshot_files.c.path, snapshot_files.c.sha256).where(
+            snapshot_files.c.snapshot_id == snapshot_id
+        )
+        with reading(self.engine) as connection:
+            found = _find(connection, snapshot_id, caller)
+            return _view(found), {row.path: row.sha256 for row in connection.execute(files)}
+
+    def read(self, sha256: str) -> bytes:
+        """A saved file's contents. Raises IntegrityError where they were damaged."""
+        return self._blobs.get(sha256)
 
     def _check_room(self, workspace: Workspace, agent: str) -> None:
         """What is kept for good must not fill the disk for everybody."""
@@ -190,12 +204,12 @@ class SnapshotStore:
             files.append({"path": entry.path, "sha256": self._blobs.put(data), "bytes": len(data)})
         return files
 
-    def _unpack(self, files: Iterable[Row[Any]], staged: Path) -> None:
+    def _unpack(self, files: dict[str, str], staged: Path) -> None:
         staged.mkdir()
-        for file in files:
-            path = staged.joinpath(*split_path(file.path))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self._blobs.get(file.sha256))
+        for path, sha256 in files.items():
+            place = staged.joinpath(*split_path(path))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(self.read(sha256))
 
 
 def _visible(caller: Caller) -> Any:

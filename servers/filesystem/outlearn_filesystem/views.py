@@ -22,7 +22,9 @@ LONG_LINE_BYTES = PAGE_BYTES // 6
 
 
 def read_file(workspace: Workspace, path: str, first_line: int = 1, max_lines: int = 500) -> FileText:
-    """Lines of a text file, as many as are asked for and fit a page. Lines count from 1.
+    """Lines of a text file, as many as are asked for and fit a page.
+
+    Lines count from 1, or from the end, where -1 is the last.
 
     Raises:
         NotFoundError, PermissionDeniedError: there is no such file, or the path is not confined.
@@ -30,7 +32,9 @@ def read_file(workspace: Workspace, path: str, first_line: int = 1, max_lines: i
     """
     text = workspace.read_text(path)
     lines = split_lines(text)
-    if first_line > max(1, len(lines)):
+    if first_line < 0:
+        first_line = max(1, len(lines) + 1 + first_line)
+    if first_line == 0 or first_line > max(1, len(lines)):
         raise InvalidInputError(f"{path!r} has {len(lines):,} lines; there is no line {first_line:,}")
     wanted = lines[first_line - 1 : first_line - 1 + max_lines]
     shown = _fit_lines(wanted)

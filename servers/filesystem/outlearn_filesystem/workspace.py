@@ -4,17 +4,17 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from outlearn.confined import (
     MAX_DEPTH,
+    Entry,
     check_regular,
     look_up,
     place_confined,
     read_confined,
-    remove_confined,
     rename_confined,
     split_path,
     walk_confined,
@@ -22,11 +22,10 @@ from outlearn.confined import (
 from outlearn.errors import BudgetError, ConflictError, InvalidInputError, NotFoundError
 from outlearn.files import locked
 from outlearn.plain import check_plain
-from outlearn.types import Deleted, FileWritten
-from outlearn_filesystem.diffs import edit_diff
+from outlearn.types import Deleted, FileWritten, Loaded
+from outlearn_filesystem.diffs import edit_diff, find_once
 from outlearn_filesystem.settings import FilesystemSettings
-
-SHOWN_PLACES = 5
+from outlearn_filesystem.trash import Trash, below, total_bytes
 
 
 class Workspace:
@@ -38,6 +37,11 @@ class Workspace:
         # agents' names begin with a letter or digit, so these are no agent's
         self._staging = settings.workspaces / ".staging"
         self._lock = settings.workspaces / ".locks" / agent
+        self._trash = Trash(
+            settings.workspaces / ".trash" / agent,
+            max_bytes=settings.max_workspace_bytes,
+            max_entries=settings.max_files,
+        )
         self._settings = settings
 
     @contextmanager
@@ -114,7 +118,7 @@ class Workspace:
         with self.changing():
             self._expect(path, expected_sha256)
             text = self.read_text(path)
-            start = _find_once(path, text, old)
+            start = find_once(path, text, old)
             edited = text[:start] + new + text[start + len(old) :]
             data = self._encode(edited, path)
             diff = edit_diff(path, text, edited)
@@ -123,12 +127,12 @@ class Workspace:
             self._put(path, data)
         return written
 
-    def move(self, source: str, target: str) -> FileWritten:
+    def move(self, source: str, target: str, expected_sha256: str | None = None) -> FileWritten:
         """Move or rename a file or folder. Nothing is ever overwritten.
 
         Raises:
             NotFoundError: there is no source.
-            ConflictError: the target exists.
+            ConflictError: the target exists, or the file is not what the caller expected.
             InvalidInputError: a folder would move into itself, or too deep.
             PermissionDeniedError: the source is neither a regular file nor a folder.
         """
@@ -136,33 +140,47 @@ class Workspace:
             entry = look_up(self.root, source)
             if entry is None:
                 raise NotFoundError(f"no {source!r} here; `list_directory` shows what there is")
-            if look_up(self.root, target) is not None:
-                raise ConflictError(f"{target!r} exists; delete it first, or use another name")
-            check_plain(target, "path")
-            inside = [entry] if entry.kind != "folder" else list(walk_confined(self.root, source))
+            self._expect(source, expected_sha256)
             if entry.kind != "folder":
                 check_regular(entry.status, source)
-            deepest = max((len(below.parts) for below in inside), default=len(entry.parts)) - len(entry.parts)
-            if len(split_path(target)) + deepest > MAX_DEPTH:
-                raise InvalidInputError(f"{target!r} would be too deep for what is in {source!r}")
+            inside = below(self.root, entry)
+            self._check_new_place(target, entry, inside)
             self.check_quota(0, len(self._missing(target)) - 1)
             rename_confined(self.root, source, target)
             sha256 = "" if entry.kind == "folder" else _sha256(self.read_bytes(target))
-        size = sum(below.status.st_size for below in inside if below.kind == "file")
-        return FileWritten(path=target, bytes=size, sha256=sha256)
+        return FileWritten(path=target, bytes=total_bytes([entry, *inside]), sha256=sha256)
 
-    def delete(self, path: str) -> Deleted:
-        """Delete a file, a folder with all that it holds, or a symlink (not what it points at).
+    def delete(self, path: str, expected_sha256: str | None = None) -> Deleted:
+        """Move a file, a folder with all that it holds, or a symlink (not what it points at) to the trash.
 
         Raises:
             NotFoundError: there is nothing of this name.
             InvalidInputError: it is the workspace itself.
+            ConflictError: the file is not what the caller expected.
         """
         with self.changing():
+            self._expect(path, expected_sha256)
             entry = look_up(self.root, path)
-            inside = list(walk_confined(self.root, path)) if entry and entry.kind == "folder" else [entry]
-            remove_confined(self.root, path)
-        return Deleted(path=path, files=sum(below is not None and below.kind != "folder" for below in inside))
+            inside = [entry, *below(self.root, entry)] if entry else []
+            undo = self._trash.take(self.root, path)
+        return Deleted(path=path, files=sum(one.kind != "folder" for one in inside), undo=undo)
+
+    def restore(self, trash_id: str, target: str) -> Loaded:
+        """Move what was deleted to a new path, back to its old one or to another.
+
+        Raises:
+            NotFoundError: it is not in the trash any more.
+            ConflictError: the target exists.
+            InvalidInputError: it would be too deep.
+            BudgetError: the workspace has no room.
+        """
+        with self.changing():
+            entry, inside = self._trash.look(trash_id)
+            self._check_new_place(target, entry, inside)
+            restored = [entry, *inside]
+            self.check_quota(total_bytes(restored), len(self._missing(target)) + len(inside))
+            self._trash.give_back(trash_id, self.root, target)
+        return Loaded(snapshot_id=trash_id, folder=target, files=sum(one.kind != "folder" for one in restored))
 
     def check_quota(self, more_bytes: int, more_entries: int) -> None:
         """Raises BudgetError where the workspace has no room for this much more. Call it while `changing`."""
@@ -210,6 +228,14 @@ class Workspace:
             now = f"has sha256 {current}" if current else "does not exist"
             raise ConflictError(f"{path!r} changed: it {now}, not {expected_sha256[:64]!r}; read it again")
 
+    def _check_new_place(self, target: str, entry: Entry, inside: Sequence[Entry]) -> None:
+        if look_up(self.root, target) is not None:
+            raise ConflictError(f"{target!r} exists; delete it first, or use another name")
+        check_plain(target, "path")
+        deepest = max((len(one.parts) for one in inside), default=len(entry.parts)) - len(entry.parts)
+        if len(split_path(target)) + deepest > MAX_DEPTH:
+            raise InvalidInputError(f"{target!r} would be too deep for what is in {entry.path!r}")
+
     def _put(self, path: str, data: bytes) -> None:
         known = look_up(self.root, path)
         check_plain(path, "path")
@@ -228,20 +254,6 @@ class Workspace:
         parts = split_path(path)
         paths = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
         return [name for name in paths if look_up(self.root, name) is None]
-
-
-def _find_once(path: str, text: str, old: str) -> int:
-    """Where `old` begins. Raises ConflictError unless it stands there exactly once."""
-    places: list[int] = []
-    while len(places) < SHOWN_PLACES and (place := text.find(old, places[-1] + 1 if places else 0)) >= 0:
-        places.append(place)
-    if len(places) == 1:
-        return places[0]
-    if places:
-        lines = ", ".join(str(text.count("\n", 0, place) + 1) for place in places)
-        raise ConflictError(f"`old` stands in {path!r} more than once (lines {lines}); include more around it")
-    hint = "; its lines end with \\r\\n" if "\r\n" in text and "\n" in old.replace("\r\n", "") else ""
-    raise ConflictError(f"`old` is not in {path!r}, character for character{hint}; read the file again")
 
 
 def _sha256(data: bytes) -> str:

@@ -8,21 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outlearn.errors import OutlearnError
+from outlearn.confined import check_regular
+from outlearn.errors import OutlearnError, PermissionDeniedError
 from outlearn_filesystem.diffs import edit_diff, split_lines
 from outlearn_filesystem.settings import FilesystemSettings
 from outlearn_filesystem.views import find_files, grep_files, list_directory, read_file
 from outlearn_filesystem.workspace import Workspace
 
 PARTS = st.sampled_from(
-    ["a", "b", "..", ".", "", "out", "file", "link", "hard", "pipe", "\0", "é", "n" * 300, "~", "\ud800"]
+    ["a", "b", "..", ".", "", "out", "file", "link", "hard", "pipe", "device", "\0", "é", "n" * 300, "~", "\ud800"]
 )
 PATHS = st.lists(PARTS, max_size=5).map("/".join) | st.text(max_size=20)
 SECRET = "the secret outside"
-ACTIONS = ("read", "write", "edit", "move", "move back", "delete", "list", "grep")
+ACTIONS = ("read", "write", "edit", "move", "move back", "delete", "delete and undo", "list", "grep")
 
 
 @contextmanager
@@ -40,6 +42,7 @@ def trapped_workspace() -> Iterator[tuple[Workspace, Path]]:
         (space.root / "link").symlink_to(outside / "file")
         (space.root / "hard").hardlink_to(outside / "file")
         os.mkfifo(space.root / "pipe")
+        (space.root / "device").symlink_to("/dev/zero")
         yield space, outside
 
 
@@ -52,6 +55,8 @@ def act(space: Workspace, action: str, path: str, other: str) -> str:
         return space.edit_file(path, "e", "E").diff
     if action.startswith("move"):
         return space.move(*((path, other) if action == "move" else (other, path))).path
+    if action == "delete and undo":
+        return space.restore(space.delete(path).undo, other).folder
     if action == "delete":
         return space.delete(path).path
     if action == "list":
@@ -69,7 +74,7 @@ def test_no_sequence_of_calls_reads_or_changes_what_is_outside(steps: list[tuple
         assert [p.name for p in outside.iterdir()] == ["file"]
         assert (outside / "file").read_text() == SECRET
         assert {p.name for p in outside.parent.iterdir()} == {"home", "outside"}
-        assert {p.name for p in space.root.parent.iterdir()} <= {"alice", ".locks", ".staging"}
+        assert {p.name for p in space.root.parent.iterdir()} <= {"alice", ".locks", ".staging", ".trash"}
 
 
 @settings(max_examples=5, deadline=None)
@@ -131,6 +136,21 @@ for i in cycle(range(2)):
 """
 
 
+LEAF_SWAPPER = """
+import os, sys
+from itertools import cycle
+from pathlib import Path
+
+root, outside = Path(sys.argv[1]), Path(sys.argv[2])
+for i in cycle(range(2)):
+    if i == 0:
+        os.symlink(outside / "file", root / "next")
+    else:
+        (root / "next").write_text("text")
+    os.rename(root / "next", root / "file")
+"""
+
+
 def test_two_processes_editing_one_file_lose_no_edit(tmp_path: Path) -> None:
     space = Workspace(FilesystemSettings(home=tmp_path), "alice")
     space.write_file("log.txt", "END")
@@ -157,7 +177,9 @@ def test_a_folder_that_turns_into_a_symlink_meanwhile_is_no_way_out(tmp_path: Pa
             try:
                 assert space.read_text("d/file") != SECRET
                 space.write_file("d/new", str(i))
-                space.delete("d/new")
+                space.move("d/new", "d/newer")
+                space.restore(space.delete("d/newer").undo, "d/newest")
+                space.delete("d/newest")
                 assert SECRET not in str(list_directory(space, "d"))
             except OutlearnError:
                 refused += 1
@@ -165,3 +187,33 @@ def test_a_folder_that_turns_into_a_symlink_meanwhile_is_no_way_out(tmp_path: Pa
     assert refused > 0
     assert [p.name for p in outside.iterdir()] == ["file"]
     assert (outside / "file").read_text() == SECRET
+
+
+def test_a_file_that_turns_into_a_symlink_meanwhile_is_neither_read_nor_written(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text(SECRET)
+    space = Workspace(FilesystemSettings(home=tmp_path), "alice")
+    refused = done = 0
+    command = [sys.executable, "-c", LEAF_SWAPPER, str(space.root), str(outside)]
+    swapper = subprocess.Popen(command)
+    try:
+        while (refused < 50 or done < 50) and swapper.poll() is None:
+            try:
+                assert space.read_text("file") != SECRET
+                space.write_file("file", "new")
+                done += 1
+            except OutlearnError:
+                refused += 1
+        assert swapper.poll() is None
+    finally:
+        swapper.kill()
+        swapper.wait()
+    assert [p.name for p in outside.iterdir()] == ["file"]
+    assert (outside / "file").read_text() == SECRET
+
+
+def test_devices_are_no_files() -> None:
+    for device in ("/dev/null", "/dev/zero"):
+        with pytest.raises(PermissionDeniedError, match="not a regular file"):
+            check_regular(Path(device).stat(), "device")

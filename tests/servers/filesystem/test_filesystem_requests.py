@@ -65,8 +65,10 @@ async def test_moves_deletions_and_snapshots_are_answered_again(client: ToolClie
         assert await client.call(tool, **request) == await client.call(tool, **request)
     snapshots = (await client.call("list_snapshots"))["snapshots"]
     assert len(snapshots) == 1
-    load = {"snapshot_id": snapshots[0]["snapshot_id"], "folder": "again", "request_id": "r9"}
-    assert await client.call("load_snapshot", **load) == await client.call("load_snapshot", **load)
+    undo = (await client.call("delete", path="b.txt", request_id="r2"))["undo"]
+    for snapshot_id, folder in ((snapshots[0]["snapshot_id"], "again"), (undo, "b.txt")):
+        load = {"snapshot_id": snapshot_id, "folder": folder, "request_id": f"load {folder}"}
+        assert await client.call("load_snapshot", **load) == await client.call("load_snapshot", **load)
 
 
 async def test_without_a_request_id_every_call_counts(client: ToolClient) -> None:

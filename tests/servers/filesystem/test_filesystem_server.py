@@ -69,6 +69,11 @@ async def test_long_files_are_read_in_pages(tmp_path: Path) -> None:
         assert (read, pages) == (text, 3)
         two = await alice.call("read_file", path="long.txt", first_line=4_999, max_lines=1)
         assert (two["text"], two["next_line"]) == ("line 4998 äöü ✅\n", 5_000)
+        last = await alice.call("read_file", path="long.txt", first_line=-1)
+        assert (last["text"], last["first_line"], last["next_line"]) == ("line 4999 äöü ✅\n", 5_000, None)
+        assert (await alice.call("read_file", path="long.txt", first_line=-9_999, max_lines=1))["first_line"] == 1
+        with pytest.raises(ToolError, match="there is no line 0"):
+            await alice.call("read_file", path="long.txt", first_line=0)
         with pytest.raises(ToolError, match="has 5,000 lines; there is no line 5,001"):
             await alice.call("read_file", path="long.txt", first_line=5_001)
 
@@ -115,7 +120,14 @@ async def test_a_changed_file_is_not_overwritten_by_who_did_not_see_the_change(t
             await alice.call("write_file", path="b.txt", text="x", expected_sha256=first)
         with pytest.raises(ToolError, match="it has sha256"):
             await alice.call("edit_file", path="a.txt", old="two", new="three", expected_sha256=first)
+        for tool, arguments in (("move", {"src": "a.txt", "dst": "c.txt"}), ("delete", {"path": "a.txt"})):
+            with pytest.raises(ToolError, match=f"'a.txt' changed: it has sha256 {sha256('two')}"):
+                await alice.call(tool, **arguments, expected_sha256=first)
         await alice.call("edit_file", path="a.txt", old="two", new="three", expected_sha256=sha256("two").upper())
+        await alice.call("move", src="a.txt", dst="c.txt", expected_sha256=sha256("three"))
+        await alice.call("delete", path="c.txt", expected_sha256=sha256("three"))
+        with pytest.raises(ToolError, match=r"'c\.txt' changed: it does not exist"):
+            await alice.call("delete", path="c.txt", expected_sha256=sha256("three"))
 
 
 async def test_moves_never_overwrite(tmp_path: Path) -> None:
@@ -187,6 +199,30 @@ async def test_binary_files_get_a_clear_answer(tmp_path: Path) -> None:
         assert (tmp_path / "workspaces" / "alice" / "copy" / "w.bin").read_bytes() == b"\xff\xfe\0"
 
 
+async def test_texts_of_10_mb_are_kept_whole_and_longer_ones_refused(tmp_path: Path) -> None:
+    limit = FilesystemSettings(home=tmp_path).max_file_bytes
+    text = "é\0\r\n\u2028✅" * (limit // 11)
+    async with team(tmp_path, "alice") as (alice,):
+        written = await alice.call("write_file", path="long.txt", text=text)
+        assert (written["bytes"], written["sha256"]) == (len(text.encode()), sha256(text))
+        edit = {"path": "long.txt", "old": "✅é", "new": "x"}
+        with pytest.raises(ToolError, match="more than once"):
+            await alice.call("edit_file", **edit)
+        with pytest.raises(ToolError, match="the limit is 10,485,760"):
+            await alice.call("write_file", path="long.txt", text="x" * (limit + 1))
+        assert (await alice.call("read_file", path="long.txt", first_line=-1))["lines"] == limit // 11 + 1
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "tab\there", "日本語 é.txt", "-rf", "~", "$(x)", "a\\b", "é" * 127])
+async def test_odd_names_are_names(tmp_path: Path, name: str) -> None:
+    async with team(tmp_path, "alice") as (alice,):
+        await alice.call("write_file", path=name, text="x")
+        assert [e["path"] for e in (await alice.call("list_directory"))["entries"]] == [name]
+        undo = (await alice.call("delete", path=name))["undo"]
+        await alice.call("load_snapshot", snapshot_id=undo, folder=name)
+        assert (await alice.call("read_file", path=name))["text"] == "x"
+
+
 async def test_quotas_on_bytes_and_files_hold(tmp_path: Path) -> None:
     limits = {"max_file_bytes": 100, "max_workspace_bytes": 250, "max_files": 5}
     async with team(tmp_path, "alice", **limits) as (alice,):
@@ -254,7 +290,9 @@ async def test_paths_that_lead_nowhere_good_are_refused_with_a_reason(tmp_path: 
 async def test_every_tool_is_annotated(tmp_path: Path) -> None:
     async with team(tmp_path, "alice") as (alice,):
         tools = {tool.name: tool for tool in (await alice.client.list_tools()).tools}
-        assert len(tools) == 11
+        assert len(tools) == 12
         assert all(tool.annotations and tool.output_schema for tool in tools.values())
         read_only = {name for name, tool in tools.items() if tool.annotations and tool.annotations.read_only_hint}
-        assert read_only == {"read_file", "list_directory", "find_files", "grep", "list_snapshots"}
+        assert read_only == {"read_file", "list_directory", "find_files", "grep", "list_snapshots", "diff_snapshots"}
+        hints = {name: tool.annotations for name, tool in tools.items() if tool.annotations}
+        assert (hints["edit_file"].idempotent_hint, hints["write_file"].idempotent_hint) == (False, True)
