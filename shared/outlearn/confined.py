@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from outlearn.errors import ConflictError, InvalidInputError, NotFoundError, Per
 
 MAX_NAME_BYTES = 255
 MAX_DEPTH = 64
+SETTLED_SECONDS, READ_ATTEMPTS = 0.01, 5
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -98,10 +100,22 @@ def read_confined(root: Path, path: str, *, max_bytes: int) -> bytes:
     Raises:
         NotFoundError, PermissionDeniedError: as in `open_folder`.
         InvalidInputError: it is not a regular file, has other hard links, or is larger than `max_bytes`.
+        ConflictError: it is being changed all the time.
     """
     parts = split_path(path)
     if not parts:
         raise InvalidInputError("the path names the root folder, not a file")
+    for _ in range(READ_ATTEMPTS):
+        if (data := _read_settled(root, path, parts, max_bytes)) is not None:
+            return data
+        time.sleep(SETTLED_SECONDS)
+    raise ConflictError(f"{path!r} is being changed all the time; read it again later")
+
+
+def _read_settled(root: Path, path: str, parts: tuple[str, ...], max_bytes: int) -> bytes | None:
+    """The file's bytes, or None where it was changed a moment ago: a hard link to a file outside may have been
+    removed since it was opened, which only the time of the change tells."""
+    since = time.time_ns() - int(SETTLED_SECONDS * 1e9)
     with open_folder(root, parts[:-1]) as folder:
         try:
             # O_NONBLOCK: opening a FIFO would wait for a writer
@@ -110,7 +124,9 @@ def read_confined(root: Path, path: str, *, max_bytes: int) -> bytes:
         except OSError as error:
             raise _explain(error, "/".join(parts), folder, parts[-1]) from None
     try:
-        check_regular(os.fstat(descriptor), path)
+        check_regular(status := os.fstat(descriptor), path)
+        if status.st_ctime_ns > since:
+            return None
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
     finally:

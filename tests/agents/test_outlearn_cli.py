@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError
+from outlearn.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
 from outlearn.identity import TokenFile
 from outlearn.receipts import Receipt
 from outlearn_agents import cli
@@ -168,7 +168,12 @@ def test_the_summarys_documentation_names_every_field() -> None:
 
 def test_a_commitment_is_opened_by_the_operator_and_checked_by_anybody(toy_home: Path, tmp_path: Path) -> None:
     file = tmp_path / "revealed.json"
-    shown = runner.invoke(cli.app, ["reveal", "toy", "--out", str(file), "--home", str(toy_home)])
+    reveal = ["reveal", "toy", "--out", str(file), "--home", str(toy_home)]
+    early = runner.invoke(cli.app, reveal)
+    assert isinstance(early.exception, ConflictError)
+    assert not file.exists()
+    shown = runner.invoke(cli.app, [*reveal, "--early"])
+    assert isinstance(runner.invoke(cli.app, [*reveal, "--early"]).exception, ConflictError)  # the file exists
     published = shown.output.strip()
     assert (shown.exit_code, len(published), file.stat().st_mode & 0o777) == (0, 64, 0o600)
     checked = runner.invoke(cli.app, ["verify-commitment", str(file), published])

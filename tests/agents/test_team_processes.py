@@ -19,6 +19,7 @@ from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec, agent_na
 from outlearn_agents.team.holding import holder
 from outlearn_agents.team.keeper import ServerKeeper
 from outlearn_agents.team.processes import SERVERS, Child, clean_environment, stop_children, tail
+from outlearn_agents.team.runner import make_team, run_team
 from outlearn_agents.team.status import read_status
 
 LIMIT_SECONDS = 60
@@ -133,10 +134,21 @@ def test_servers_do_not_see_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment["OUTLEARN_WORKERS"] == "3"
 
 
+async def test_a_team_without_a_task_leaves_nothing_and_after_a_final_none_starts(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no task 'nope'"):
+        await run_team(RunFolder(tmp_path / "new"), make_team("nope", ["why"]), 1, lambda _: None)
+    assert not (tmp_path / "new").exists()
+    seeds = tmp_path / "old" / "vault" / "math" / "final-seeds.json"
+    seeds.parent.mkdir(parents=True)
+    seeds.write_text("[]")
+    with pytest.raises(ConflictError, match="the final of task 'math' has begun"):
+        await run_team(RunFolder(tmp_path / "old"), make_team("math", ["why"]), 1, lambda _: None)
+
+
 def test_one_team_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
     with (
         RunFolder(tmp_path).lock(),
-        pytest.raises(ConflictError, match="a team is at work"),
+        pytest.raises(ConflictError, match="a team or a final is at work"),
         RunFolder(tmp_path).lock(),
     ):
         pass

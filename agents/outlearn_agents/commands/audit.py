@@ -66,13 +66,18 @@ def review(
 ) -> None:
     """Decide about a run or an agent: only what is released, or was never withheld, stands on the leaderboard."""
     from outlearn.audit import AuditLog
-    from outlearn.receipts import RUN_ID
+    from outlearn.receipts import RUN_ID, ReceiptBook
     from outlearn_evaluation.standing import OPERATOR
 
     is_run = RUN_ID.fullmatch(subject) is not None
     if not is_run and (subject.startswith("run-") or not _is_agent(subject)):
         raise InvalidInputError(f"{subject!r} is neither a run, such as run-0123456789, nor an agent's name")
-    AuditLog(_home(run) / "vault").append(
+    home = _home(run)
+    if is_run and not ReceiptBook(home / "vault").read(subject):
+        raise NotFoundError(f"no run {subject!r} in {str(home)!r} has receipts; the leaderboard has the runs' ids")
+    if not is_run and not _has_worked(home, subject):
+        raise NotFoundError(f"no agent {subject!r} ever worked in {str(home)!r}")
+    AuditLog(home / "vault").append(
         OPERATOR,
         decision,
         run_id=subject if is_run else "",
@@ -90,6 +95,20 @@ def _is_agent(name: str) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def _has_worked(home: Path, agent: str) -> bool:
+    """Whether this agent has a workspace here, or an evaluated run."""
+    from outlearn_evaluation.service import EvaluationService
+    from outlearn_evaluation.settings import EvaluationSettings
+
+    if (home / "workspaces" / agent).is_dir():
+        return True
+    service = EvaluationService(EvaluationSettings(home=home))
+    try:
+        return any(row.agent == agent for row in service.evaluated())
+    finally:
+        service.engine.dispose()
 
 
 def _home(run: Path) -> Path:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from outlearn.errors import ConflictError
 from outlearn.files import write_atomic
 from outlearn_agents.commands.options import DEFAULT_HOME, Home
 
@@ -13,14 +14,23 @@ def reveal(
     task: Annotated[str, typer.Argument(help="The task.", show_default=False)],
     out: Annotated[Path, typer.Option(help="File to write, for anybody to check.", show_default=False)],
     home: Home = DEFAULT_HOME,
+    early: Annotated[bool, typer.Option("--early", help="Although no final was held.")] = False,
 ) -> None:
     """Write the labels, split, noise, baselines and nonce that a task's commitment stands for. For the operator.
 
     Whoever has the file can score anything: reveal it when the work on the task is over.
     """
     from outlearn_evaluation.commitment import open_task
+    from outlearn_evaluation.released import ReleaseBook
 
     opened = open_task(home, task)
+    if not early and ReleaseBook(home / "vault", task).read() is None:
+        raise ConflictError(
+            f"no final of task {task!r} was held yet, and whoever sees its labels can win it: `outlearn finalize` "
+            "first, or pass --early"
+        )
+    if out.exists():
+        raise ConflictError(f"{str(out)!r} exists already; name another file")
     write_atomic(out, opened.model_dump_json().encode(), mode=0o600)
     typer.echo(opened.commitment)
 

@@ -50,13 +50,14 @@ def finalize(
 
 def _hold(run: Path, task: str, seeds: int | None, workers: int | None) -> "Release":
     from outlearn_agents.commands.progress import progress_bar
+    from outlearn_agents.team.folder import RunFolder
     from outlearn_evaluation.release import finalize as hold_final
     from outlearn_evaluation.settings import EvaluationSettings
     from outlearn_training.settings import TrainingSettings
 
     training = TrainingSettings(home=run).model_copy(update={"workers": workers} if workers else {})
     try:
-        with progress_bar(task) as report:
+        with RunFolder(run).lock(), progress_bar(task) as report:
             return hold_final(EvaluationSettings(home=run), task, _rerunning(training, task, report), seeds)
     except KeyboardInterrupt:
         typer.echo(f"stopped; `outlearn finalize {run}` goes on where it was", err=True)

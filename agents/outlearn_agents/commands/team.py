@@ -112,7 +112,9 @@ def start(
     if workers:
         spec = spec.with_server_options("training", ["--workers", str(workers)])
     given = {"dollars": dollars, "tokens": tokens, "hours": hours, "evaluations": evaluations}
-    budget = change_budget(folder, given | {"device_seconds": device_seconds}, pairs(agent_budget or []))
+    budget = change_budget(
+        folder, given | {"device_seconds": device_seconds}, pairs(agent_budget or [], "--agent-budget")
+    )
     work(folder, spec, 60 * minutes, as_json, RunnerSettings(restarts=restarts), budget)
 
 
@@ -187,7 +189,7 @@ def budget(
     from outlearn_agents.spending.budgets import change_budget, write_budget
     from outlearn_agents.team.folder import RunFolder
 
-    folder, own = RunFolder(run), pairs(agent_budget or [])
+    folder, own = RunFolder(run), pairs(agent_budget or [], "--agent-budget")
     folder.read_spec()
     if held := own.keys() & {"evaluations", "device_seconds"}:
         raise InvalidInputError(f"{min(held)!r} cannot change here; `outlearn team {run} --agent-budget` sets it")

@@ -166,7 +166,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only team runner in this folder.
+        """Be the only team runner, or the only final, in this folder.
 
         Raises:
             ConflictError: another one is at work.
@@ -176,7 +176,9 @@ class RunFolder:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot make the run folder {str(self.root)!r}: {error.strerror}") from error
-        with holding(self.root / "team.lock", f"a team is at work in {str(self.root)!r}; wait for it or stop it"):
+        with holding(
+            self.root / "team.lock", f"a team or a final is at work in {str(self.root)!r}; wait for it or stop it"
+        ):
             yield
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -62,7 +62,8 @@ class PlainLines:
         if key not in self._seen:
             self._seen.add(key)
             line = f"[{time.monotonic() - self._start:6.1f} s] {clean(text)}"
-            self._console.print(Text(line), soft_wrap=True)
+            with suppress(SystemExit):  # nobody reads us any more, and rich prints to nowhere from now on
+                self._console.print(Text(line), soft_wrap=True)
 
 
 def page(view: TeamView, seconds: float) -> RenderableType:

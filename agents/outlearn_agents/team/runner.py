@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 
-from outlearn.errors import NotFoundError
+from outlearn.errors import ConflictError, NotFoundError
 from outlearn.files import write_atomic
 from outlearn.identity import TokenFile
 from outlearn.registry import RESEARCHERS, Registry
@@ -112,12 +112,14 @@ async def run_team(
         The summary, which is written too, or None where somebody asked twice to stop.
 
     Raises:
-        ConflictError: a team is at work in the folder already.
+        ConflictError: a team is at work in the folder already, or its final has begun.
+        NotFoundError: there is no such task.
         ServerUnreachableError: a server does not start, or dies again and again; its log says why.
     """
     settings = settings or RunnerSettings()
     stops = Stops()
     summary: Summary | None = None
+    _check_task(folder.root, spec.task)
     with folder.lock():
         end_orphans(folder)
         _install(folder.root, spec.task)
@@ -154,6 +156,16 @@ def set_budget(folder: RunFolder, spec: TeamSpec, budget: Budget) -> TeamSpec:
     for server, options in budget.server_options().items():
         spec = spec.with_server_options(server, options)
     return spec
+
+
+def _check_task(home: Path, task: str) -> None:
+    """Raises where nobody can work on the task in this folder, before anything is made there."""
+    from outlearn_training.testbed import TESTBEDS
+
+    if task not in task_names(home) and task not in TESTBEDS:
+        raise NotFoundError(f"no task {task!r}; `outlearn calibrate {task} --home {home}` makes one")
+    if (home / "vault" / task / "final-seeds.json").exists():
+        raise ConflictError(f"the final of task {task!r} has begun in {str(home)!r}; let a team work in another folder")
 
 
 def _install(home: Path, task: str) -> None:

@@ -259,6 +259,12 @@ def test_a_decision_is_about_a_run_or_an_agent(subject: str, toy_home: Path) -> 
         outlearn("review", toy_home, "quarantine", subject)
 
 
+@pytest.mark.parametrize("subject", ["run-0123456789", "zorro"])
+def test_a_decision_is_about_somebody_who_was_here(subject: str, toy_home: Path) -> None:
+    with pytest.raises(NotFoundError, match=subject):
+        outlearn("review", toy_home, "quarantine", subject)
+
+
 def test_a_scan_holds_what_findings_claim_against_the_record(
     toy_home: Path, service: EvaluationService, file_honest: FileRun, log: AuditLog
 ) -> None:

@@ -142,9 +142,11 @@ from itertools import cycle
 from pathlib import Path
 
 root, outside = Path(sys.argv[1]), Path(sys.argv[2])
-for i in cycle(range(2)):
+for i in cycle(range(3)):
     if i == 0:
         os.symlink(outside / "file", root / "next")
+    elif i == 1:
+        os.link(outside / "file", root / "next")
     else:
         (root / "next").write_text("text")
     os.rename(root / "next", root / "file")
@@ -189,22 +191,21 @@ def test_a_folder_that_turns_into_a_symlink_meanwhile_is_no_way_out(tmp_path: Pa
     assert (outside / "file").read_text() == SECRET
 
 
-def test_a_file_that_turns_into_a_symlink_meanwhile_is_neither_read_nor_written(tmp_path: Path) -> None:
+def test_a_file_that_turns_into_a_link_meanwhile_is_neither_read_nor_written(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text(SECRET)
     space = Workspace(FilesystemSettings(home=tmp_path), "alice")
-    refused = done = 0
+    refused = 0
     command = [sys.executable, "-c", LEAF_SWAPPER, str(space.root), str(outside)]
     swapper = subprocess.Popen(command)
     try:
-        while (refused < 50 or done < 50) and swapper.poll() is None:
-            try:
-                assert space.read_text("file") != SECRET
-                space.write_file("file", "new")
-                done += 1
-            except OutlearnError:
-                refused += 1
+        while refused < 60 and swapper.poll() is None:
+            for act in (lambda: space.read_text("file"), lambda: space.write_file("file", "new")):
+                try:
+                    assert act() != SECRET
+                except OutlearnError:
+                    refused += 1
         assert swapper.poll() is None
     finally:
         swapper.kill()
