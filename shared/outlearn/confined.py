@@ -125,7 +125,7 @@ def _read_settled(root: Path, path: str, parts: tuple[str, ...], max_bytes: int)
             raise _explain(error, "/".join(parts), folder, parts[-1]) from None
     try:
         check_regular(status := os.fstat(descriptor), path)
-        if status.st_ctime_ns > since:
+        if since < status.st_ctime_ns <= time.time_ns():  # a time to come is another machine's clock
             return None
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
