@@ -45,7 +45,7 @@ Direction = Annotated[
 Option = Annotated[
     list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the researcher: model=claude-opus-5-5 ...")
 ]
-Minutes = Annotated[float, typer.Option(min=0.1, help="Time for this session.")]
+Minutes = Annotated[float, typer.Option(min=0.1, max=525_600, help="Time for this session.")]
 Dollars = Annotated[float | None, typer.Option(min=0.01, help="Most that the team may spend on models.")]
 Tokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of the team, but for input from a cache.")]
 Hours = Annotated[float | None, typer.Option(min=0.01, help="Most agent-hours of the team.")]

@@ -10,7 +10,7 @@ NANO = 1_000_000_000
 class Limits(BaseModel):
     """Most that may be spent; None: no limit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dollars: float | None = Field(None, gt=0)
     tokens: int | None = Field(None, gt=0, description="Output, and input that no cache held.")
