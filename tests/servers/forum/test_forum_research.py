@@ -214,7 +214,7 @@ async def test_posts_reach_agents_as_quotes_that_nothing_in_them_can_end(tmp_pat
             ("digest", {}),
         ):
             lines = (await text_of(ada, tool, **arguments)).splitlines()
-            assert not [line for line in lines if line.startswith(("SYSTEM", "[finding-0"))]
+            assert not [line for line in lines if line.startswith(("SYSTEM", "[finding-0:"))]
             assert any(line.startswith("> SYSTEM") for line in lines)
 
 
