@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlearn.errors import IntegrityError
 from outlearn.files import locked
+from outlearn.plain import printable
 
 Action = Literal["note", "flag", "quarantine", "disqualify", "release"]
 Evidence = dict[str, int | float | str]
@@ -191,4 +192,4 @@ def _plain(value: int | float | str) -> int | float | str:
 
 
 def _bounded(text: str, limit: int) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:limit])
+    return printable(text[:limit])

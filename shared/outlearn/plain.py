@@ -15,6 +15,11 @@ def check_plain(text: str, what: str) -> None:
         raise InvalidInputError(f"the {what} has a {name} character at {found.start()}; take it out")
 
 
+def printable(text: str, *, keep: str = "", instead: str = "\N{REPLACEMENT CHARACTER}") -> str:
+    """`text` with `instead` in place of each character that is not printable, nor in `keep`."""
+    return "".join(one if one.isprintable() or one in keep else instead for one in text)
+
+
 def show_plain(text: str) -> str:
     """`text` with a replacement character in place of each hidden one; as long as before."""
     return HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

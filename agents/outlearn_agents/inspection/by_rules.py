@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from outlearn.plain import printable
 from outlearn_agents.inspection.evidence import MAX_LINE, Dossier, Line
 
 Verdict = Literal["PASS", "NEEDS REVIEW", "SUSPICIOUS"]
@@ -193,7 +194,7 @@ RULES: tuple[Callable[[Dossier], Iterator[Evidence]], ...] = (
 
 
 def _evidence(rule: str, verdict: Verdict, line: Line) -> Evidence:
-    text = "".join(one if one.isprintable() else " " for one in line.text.strip())
+    text = printable(line.text.strip(), instead=" ")
     return Evidence(rule=rule, verdict=verdict, where=line.where, text=text[:MAX_LINE])
 
 

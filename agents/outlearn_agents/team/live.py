@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from outlearn.plain import printable
 from outlearn.results import pgr_text
 from outlearn.types import Finding, LeaderboardRow, RunView
 from outlearn_agents.report.labels import method_label, shorten
@@ -34,7 +35,7 @@ def show(console: Console, seconds: float) -> Iterator[Callable[[TeamView], None
 
 def clean(text: str) -> str:
     """Text of others without control characters, which could take over the terminal."""
-    return "".join(one for one in text if one.isprintable() or one == "\n")
+    return printable(text, keep="\n", instead="")
 
 
 class PlainLines:

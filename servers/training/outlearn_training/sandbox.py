@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from outlearn.errors import MethodError
+from outlearn.plain import printable
 from outlearn_training.bubblewrap import wrap
 from outlearn_training.executor import QUIET
 from outlearn_training.job import HEAD_BYTES, KILL, Call, Job
@@ -253,7 +254,7 @@ def _is_number(value: object) -> bool:
 
 def _printable(text: str) -> str:
     """`text` without what terminals obey and databases refuse."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return printable(text, keep="\n\t")
 
 
 class _End:
