@@ -1,6 +1,7 @@
 """Verified results: the evaluation server publishes them, signed; everybody else can only read them."""
 
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -50,14 +51,18 @@ class ResultBook:
         self._vault = home / "vault"
         self._checked: dict[str, tuple[Version, VerifiedResult]] = {}
 
+    @cached_property
+    def _signer(self) -> PublicSigner:
+        return PublicSigner.from_vault(self._vault, "result")
+
     def publish(self, result: VerifiedResult) -> VerifiedResult:
         """Sign and file a result. Only the evaluation server calls this."""
-        signer = PublicSigner.from_vault(self._vault, "result")
-        signed = signer.sign(result)
+        signed = self._signer.sign(result)
         key = self._folder / PUBLIC_KEY
-        if not key.exists() or key.read_text(errors="replace") != signer.public_key:
-            write_atomic(key, signer.public_key.encode())
-        write_atomic(self._folder / f"{result.run_id}.json", signed.model_dump_json().encode())
+        if not key.exists() or key.read_text(errors="replace") != self._signer.public_key:
+            write_atomic(key, self._signer.public_key.encode())
+        path = self._folder / f"{result.run_id}.json"
+        write_atomic(path, signed.model_dump_json().encode(), durable=False)  # it can be published again
         return signed
 
     def lookup(self, run_id: str) -> VerifiedResult | None:

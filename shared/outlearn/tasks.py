@@ -8,7 +8,7 @@ import io
 import re
 import shutil
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -153,10 +153,12 @@ class SecretTask(Frozen):
     test: tuple[LabelledItem, ...]
     public_half: tuple[int, ...] = Field(description="Indices of the test items that `evaluate` scores, sorted.")
 
-    @property
+    @cached_property
     def test_labels(self) -> NDArray[np.int64]:
-        """Truth of the test items. Shape (n,)."""
-        return np.array([item.label for item in self.test], dtype=np.int64)
+        """Truth of the test items. Shape (n,), not to be changed."""
+        labels = np.array([item.label for item in self.test], dtype=np.int64)
+        labels.flags.writeable = False
+        return labels
 
     def public_mask(self) -> NDArray[np.bool_]:
         """Which test items are in the public half. Shape (n,)."""

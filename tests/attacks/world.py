@@ -57,7 +57,7 @@ class World:
         agent = f"agent-{self.answered % AGENTS}"
         other = self._runs[against] if against else None
         try:
-            told, _ = self.ledger.charge(Question(run, agent, "m", other), self.judge, Caller(agent=agent))
+            told, *_ = self.ledger.charge(Question(run, agent, "m", other), self.judge, Caller(agent=agent))
         except BudgetError:
             return None
         self.answered += 1

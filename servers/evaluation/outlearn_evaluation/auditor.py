@@ -5,7 +5,7 @@ from threading import Lock
 
 import numpy as np
 import structlog
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, bindparam, select
 
 from outlearn.audit import Action, AuditLog, Evidence
 from outlearn.database import reading
@@ -20,6 +20,15 @@ from outlearn_training.sanity import frequent_answer
 
 FREQUENT = "frequent answer"
 FORGED = "forged receipt"
+_SINCE = (
+    select(
+        *(evaluations.c[name] for name in ("number", "run_id", "agent", "at_most", "same_as")),
+        *(submissions.c[name] for name in ("fingerprint", "seeds", "counts")),
+    )
+    .join(submissions, submissions.c.run_id == evaluations.c.run_id)
+    .where(evaluations.c.number > bindparam("last"))
+    .order_by(evaluations.c.number)
+)
 log = structlog.get_logger("outlearn.evaluation")
 
 
@@ -105,15 +114,8 @@ class Looks:
         return list(found.values())[: list(found).index(run.run_id) + 1]
 
     def _read(self) -> None:
-        columns = (evaluations.c[name] for name in ("number", "run_id", "agent", "at_most", "same_as"))
-        query = (
-            select(*columns, submissions.c.fingerprint, submissions.c.seeds, submissions.c.counts)
-            .join(submissions, submissions.c.run_id == evaluations.c.run_id)
-            .where(evaluations.c.number > self._last)
-            .order_by(evaluations.c.number)
-        )
         with reading(self._engine) as connection:
-            for row in connection.execute(query):
+            for row in connection.execute(_SINCE, {"last": self._last}):
                 counts = np.frombuffer(row.counts, dtype=np.uint8)
                 look = Look(row.run_id, row.agent, row.seeds, counts, bool(row.at_most), row.same_as)
                 self._known[row.fingerprint].setdefault(row.run_id, look)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import Column, Connection, DateTime, String, Table, select
+from sqlalchemy import Column, Connection, DateTime, String, Table, bindparam, select
 
 from outlearn.database import as_utc, utc_now
 from outlearn.errors import ConflictError
@@ -15,6 +15,7 @@ finals = Table(
     Column("task", String(48), primary_key=True),
     Column("closed_at", DateTime, nullable=False),
 )
+_CLOSED = select(finals).where(finals.c.task.in_(bindparam("tasks", expanding=True)))
 
 
 def close(connection: Connection, task: str) -> datetime:
@@ -29,7 +30,7 @@ def close(connection: Connection, task: str) -> datetime:
 
 def refuse_closed(connection: Connection, tasks: Iterable[str]) -> None:
     """Raises ConflictError where one of the tasks is closed."""
-    row = connection.execute(select(finals).where(finals.c.task.in_(tuple(tasks)))).first()
+    row = connection.execute(_CLOSED, {"tasks": tuple(tasks)}).first()
     if row is not None:
         raise ConflictError(
             f"the final of task {row.task!r} began at {row.closed_at:%Y-%m-%d %H:%M} UTC: its runs cannot be nominated "

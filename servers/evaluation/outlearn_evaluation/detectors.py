@@ -7,6 +7,7 @@ returns a suspicion or None. Only those that need nothing secret may quarantine 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -48,17 +49,17 @@ class Look:
     at_most: bool
     same_as: str | None
 
-    @property
+    @cached_property
     def majority(self) -> Bits:
         """(n,) what most seeds say."""
         return np.asarray(2 * self.counts.astype(np.int16) > self.seeds)
 
-    @property
+    @cached_property
     def minority(self) -> Counts:
         """(n,) how many seeds say something else than most."""
         return np.minimum(self.counts, self.seeds - self.counts)
 
-    @property
+    @cached_property
     def is_degenerate(self) -> bool:
         """Whether nearly all answers are the same."""
         share = float(self.counts.mean()) / self.seeds

@@ -66,6 +66,7 @@ _USED = select(
     func.count(),
     _NOMINATED.scalar_subquery(),
 ).where(evaluations.c.charged.is_(True))
+_FILED = evaluations.insert()
 _ANSWER = select(evaluations).where(
     evaluations.c.run_id == bindparam("run_id"), evaluations.c.against == bindparam("against")
 )
@@ -123,8 +124,8 @@ class Ledger:
         with reading(self.engine) as connection:
             return list(connection.execute(query).scalars())
 
-    def charge(self, question: Question, judge: Judge, caller: Caller) -> tuple[Answered, bool]:
-        """Answer a question and charge its agent for it. Returns what now stands, and whether it was charged.
+    def charge(self, question: Question, judge: Judge, caller: Caller) -> tuple[Answered, bool, BudgetView]:
+        """Answer a question and charge its agent for it. Returns what now stands, whether it was charged, what is left.
 
         Of two calls with the same question, one is charged and both get the same answer; a run that is nearly equal to
         an earlier one is charged and gets the earlier one's. Operators are not charged.
@@ -136,15 +137,16 @@ class Ledger:
         against = question.against.run_id if question.against else ""
         with writing(self.engine) as connection:
             known = connection.execute(_ANSWER, {"run_id": question.run.run_id, "against": against}).one_or_none()
+            budget = self._budget(connection, caller.agent)
             if known is not None:
-                return Answered.model_validate(known), False
+                return Answered.model_validate(known), False, budget
             refuse_closed(connection, [question.run.task])
             if not caller.is_operator:
-                _check_budget(self._budget(connection, caller.agent))
+                _check_budget(budget)
             answer, now = _answer(connection, question, judge), utc_now()
             values = {"charged": not caller.is_operator, "day": now.date().isoformat(), "evaluated_at": now}
-            connection.execute(evaluations.insert().values(answer.model_dump() | values))
-            return answer, not caller.is_operator
+            connection.execute(_FILED, answer.model_dump() | values)
+            return answer, not caller.is_operator, budget if caller.is_operator else _less_one(budget)
 
     def budget(self, agent: str) -> BudgetView:
         """What is left for an agent."""
@@ -230,6 +232,11 @@ def _answer(connection: Connection, question: Question, judge: Judge) -> Answere
         at_most=grade.at_most,
         same_as=run.run_id if run.run_id != question.run.run_id else None,
     )
+
+
+def _less_one(budget: BudgetView) -> BudgetView:
+    counted = ("agent_left", "agent_today_left", "team_left")
+    return budget.model_copy(update={name: getattr(budget, name) - 1 for name in counted})
 
 
 def _check_budget(budget: BudgetView) -> None:

@@ -17,7 +17,7 @@ from outlearn_evaluation.auditor import Auditor
 from outlearn_evaluation.commitment import Opened, open_task
 from outlearn_evaluation.ledger import Answered, Ledger, Question
 from outlearn_evaluation.published import Publisher
-from outlearn_evaluation.scoring import Judge, make_judge, on_grid, public_gap, read_votes
+from outlearn_evaluation.scoring import make_judge, on_grid, public_gap, read_votes
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.standing import OPERATOR
 from outlearn_evaluation.submissions import Submission
@@ -64,8 +64,7 @@ class EvaluationService:
             answer, budget = known
             _check_owner(caller, run_id, answer.agent)
         else:
-            answer, charged = self._charge(caller, run_id, against)
-            budget = self._ledger.budget(caller.agent)
+            answer, charged, budget = self._charge(caller, run_id, against)
         self._publish(answer)
         return Evaluation(
             run_id=answer.run_id,
@@ -125,12 +124,13 @@ class EvaluationService:
         """The commitment of each task. Raises IntegrityError where one is not what was published before."""
         return {name: self._open(name).commitment for name in task_names(self._settings.home)}
 
-    def _charge(self, caller: Caller, run_id: str, against: str | None) -> tuple[Answered, bool]:
+    def _charge(self, caller: Caller, run_id: str, against: str | None) -> tuple[Answered, bool, BudgetView]:
         receipts = self._owned(caller, run_id)
-        judge = self._judge(receipts[0].task)
-        answer, charged = self._ledger.charge(self._question(receipts, against), judge, caller)
-        self.auditor.inspect(receipts, open_task(self._settings.home, answer.task))
-        return answer, charged
+        opened = self._open(receipts[0].task)
+        judge = make_judge(opened.weights, opened.baselines, opened.secret, opened.seal)
+        charged = self._ledger.charge(self._question(receipts, against, opened), judge, caller)
+        self.auditor.inspect(receipts, opened)
+        return charged
 
     def _owned(self, caller: Caller, run_id: str) -> tuple[Receipt, ...]:
         receipts = self._read_receipts(run_id, caller.agent)
@@ -149,10 +149,10 @@ class EvaluationService:
             self.auditor.forged(run_id, asked_by, error, action)
             raise
 
-    def _question(self, receipts: tuple[Receipt, ...], against: str | None) -> Question:
+    def _question(self, receipts: tuple[Receipt, ...], against: str | None, opened: Opened) -> Question:
         first = receipts[0]
-        run = self._submission(receipts)
-        other = self._submission(self._comparable(first, against)) if against is not None else None
+        run = _submission(receipts, opened)
+        other = _submission(self._comparable(first, against), opened) if against is not None else None
         return Question(run=run, agent=first.agent, method=first.method, against=other)
 
     def _comparable(self, run: Receipt, against: str) -> tuple[Receipt, ...]:
@@ -163,21 +163,11 @@ class EvaluationService:
             raise InvalidInputError(f"{run.run_id!r} cannot be compared with {against!r}; take another run of its task")
         return receipts
 
-    def _submission(self, receipts: tuple[Receipt, ...]) -> Submission:
-        first = receipts[0]
-        opened = self._open(first.task)
-        votes = read_votes(receipts, opened.secret, opened.baselines)
-        return Submission(first.run_id, first.task, first.task_fingerprint, votes)
-
     def _open(self, task: str) -> Opened:
         """Everything sealed of a task, as it was committed to."""
         opened = open_task(self._settings.home, task)
         self._publisher.publish(opened)
         return opened
-
-    def _judge(self, task: str) -> Judge:
-        opened = self._open(task)
-        return make_judge(opened.weights, opened.baselines, opened.secret, opened.seal)
 
     def _is_published(self, run_id: str) -> bool:
         try:
@@ -191,6 +181,12 @@ class EvaluationService:
         if not self._is_published(answer.run_id):
             fields = answer.model_dump(include={"run_id", "agent", "method", "task", "seeds", "pgr", "pgr_se"})
             self._results.publish(VerifiedResult(**fields, at_most=bool(answer.at_most)))
+
+
+def _submission(receipts: tuple[Receipt, ...], opened: Opened) -> Submission:
+    first = receipts[0]
+    votes = read_votes(receipts, opened.secret, opened.baselines)
+    return Submission(first.run_id, first.task, first.task_fingerprint, votes)
 
 
 def _check_owner(caller: Caller, run_id: str, owner: str) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Column, Connection, Integer, LargeBinary, MetaData, String, Table, select
+from sqlalchemy import Column, Connection, Integer, LargeBinary, MetaData, String, Table, bindparam, select
 
 from outlearn_evaluation.scoring import NEAR, Votes, distances
 
@@ -20,6 +20,14 @@ submissions = Table(
     Column("counts", LargeBinary, nullable=False),
     Column("votes", LargeBinary, nullable=False),
     Column("scored_as", String(40), nullable=False),
+)
+_FILED = submissions.insert()
+_KNOWN = select(submissions).where(submissions.c.run_id == bindparam("run_id"))
+_SCORED_NEAR = (
+    select(submissions.c.run_id, submissions.c.counts)
+    .where(submissions.c.positive.between(bindparam("least"), bindparam("most")))
+    .where(submissions.c.fingerprint == bindparam("fingerprint"), submissions.c.scored_as == submissions.c.run_id)
+    .order_by(submissions.c.run_id)
 )
 
 
@@ -38,7 +46,7 @@ def file_submission(connection: Connection, run: Submission) -> Submission:
 
     It must be the transaction's to write: of two near runs at once the second has to see the first.
     """
-    known = connection.execute(select(submissions).where(submissions.c.run_id == run.run_id)).one_or_none()
+    known = connection.execute(_KNOWN, {"run_id": run.run_id}).one_or_none()
     if known is not None:
         return run if known.scored_as == run.run_id else _read(connection, known.scored_as)
     scored_as = _nearest(connection, run) or run.run_id
@@ -52,18 +60,15 @@ def file_submission(connection: Connection, run: Submission) -> Submission:
         "votes": np.packbits(run.votes.positive).tobytes(),
         "scored_as": scored_as,
     }
-    connection.execute(submissions.insert().values(values))
+    connection.execute(_FILED, values)
     return run if scored_as == run.run_id else _read(connection, scored_as)
 
 
 def _nearest(connection: Connection, run: Submission) -> str | None:
     """The nearest scored run within 2 %. The index leaves those whose sum of votes is near, as theirs must be."""
     total, reach = int(run.votes.positive.sum()), int(NEAR * run.votes.positive.size)
-    near = submissions.c.positive.between(total - reach, total + reach)
-    query = select(submissions.c.run_id, submissions.c.counts).where(
-        near, submissions.c.fingerprint == run.fingerprint, submissions.c.scored_as == submissions.c.run_id
-    )
-    rows = connection.execute(query.order_by(submissions.c.run_id)).all()
+    asked = {"least": total - reach, "most": total + reach, "fingerprint": run.fingerprint}
+    rows = connection.execute(_SCORED_NEAR, asked).all()
     if not rows:
         return None
     others: NDArray[np.uint8] = np.frombuffer(b"".join(row.counts for row in rows), dtype=np.uint8)
@@ -73,7 +78,7 @@ def _nearest(connection: Connection, run: Submission) -> str | None:
 
 
 def _read(connection: Connection, run_id: str) -> Submission:
-    row = connection.execute(select(submissions).where(submissions.c.run_id == run_id)).one()
+    row = connection.execute(_KNOWN, {"run_id": run_id}).one()
     items = len(row.counts)
     bits = np.unpackbits(np.frombuffer(row.votes, dtype=np.uint8), count=row.seeds * items)
     return Submission(row.run_id, row.task, row.fingerprint, Votes(bits.reshape(row.seeds, items).astype(bool)))
