@@ -60,7 +60,9 @@ def demo(
 ) -> None:
     """Watch three offline researchers raise PGR, with real training of tiny Qwen3 models: about two minutes.
 
-    At the end: a table of methods, the best finding, and report.html and summary.json in the run folder.
+    At the end: a table of methods, the best finding, and report.html and summary.json in the run folder. Such as:
+
+    outlearn demo --seconds 60 --agents 2
     """
     from outlearn_agents.directions import choose_directions
     from outlearn_agents.team.folder import RunFolder, next_folder
@@ -78,7 +80,10 @@ def demo(
 
 @app.command()
 def report(run: RunArgument, as_json: Json = False) -> None:
-    """Write summary.json and report.html of a run folder again, also after a team that was killed."""
+    """Write summary.json and report.html of a run folder again, also after a team that was killed.
+
+    Such as: outlearn report runs/mine --json
+    """
     import anyio
 
     from outlearn_agents.report.at_rest import collect_at_rest
@@ -114,7 +119,9 @@ def results_table(
 ) -> None:
     """Run every method on the tiny tasks over five fresh seeds and write the results table. Takes minutes.
 
-    What stands in the table about other tasks is kept.
+    What stands in the table about other tasks is kept. Such as:
+
+    outlearn testbed-table math --out results
     """
     from outlearn_agents.commands.progress import progress_bar
     from outlearn_training.table import TABLE, as_markdown, make_table, write_table
@@ -128,7 +135,10 @@ def results_table(
 
 @app.command()
 def plugins(as_json: Json = False) -> None:
-    """List servers, methods, researchers and data sources, built-in and other packages'. Nothing is imported."""
+    """List servers, methods, researchers and data sources, built-in and other packages'. Nothing is imported.
+
+    Such as: outlearn plugins --json
+    """
     import json
 
     from rich.table import Table

@@ -26,6 +26,10 @@ class ArtifactStore(Protocol):
         """Whether the store holds this digest."""
         ...
 
+    def remove(self, digest: str) -> None:
+        """Remove the data with this digest, if it is there. Nobody else may need it."""
+        ...
+
 
 class LocalArtifactStore:
     """An artifact store in a local folder: `root/ab/abcdef...`."""
@@ -50,6 +54,9 @@ class LocalArtifactStore:
 
     def has(self, digest: str) -> bool:
         return self._path(digest).exists()
+
+    def remove(self, digest: str) -> None:
+        self._path(digest).unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:
         if not DIGEST.fullmatch(digest):

@@ -43,6 +43,10 @@ class IntegrityError(OutlearnError):
     """A signature, a hash or a fingerprint does not match: the artifact was changed or belongs elsewhere."""
 
 
+class OutdatedError(IntegrityError):
+    """Another version of outlearn, older or newer, signed this: it is not accepted, and need not be forged."""
+
+
 class ToolRefusedError(OutlearnError):
     """A tool answered with an error that the researcher can act on; the message is the tool's."""
 

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, Ty
 
 from outlearn.errors import ConfigError, ConflictError, NotFoundError
 from outlearn.files import locked, write_atomic
+from outlearn.hints import command_line
 
 AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 Role = Literal["agent", "operator"]
@@ -144,9 +145,8 @@ class TokenFile:
                 self._grants, self._stamp = _GRANTS.validate_json(self.path.read_bytes()), stamp
             return self._grants
         except FileNotFoundError:
-            raise ConfigError(
-                f"no token file at {str(self.path)!r}; `outlearn token NAME --tokens FILE` makes one"
-            ) from None
+            make = command_line("outlearn", "token", "NAME", "--tokens", self.path)
+            raise ConfigError(f"no token file at {str(self.path)!r}; `{make}` makes one") from None
         except (OSError, ValidationError) as error:
             raise ConfigError(
                 f"{str(self.path)!r} is no token file; put it away, and `outlearn token NAME` makes one"

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from outlearn.errors import ConflictError, IntegrityError, NotFoundError
 from outlearn.files import locked, write_atomic
+from outlearn.hints import command_line, problems
 from outlearn.tasks import Frozen, Item, SecretTask, TaskCard, fingerprint, load_card, task_names, with_fingerprint
 
 Parts = tuple[TaskCard, tuple[Item, ...], SecretTask]
@@ -30,7 +31,7 @@ def read_prepared(home: Path, name: str) -> Prepared | None:
         return None
     except ValidationError as error:
         raise IntegrityError(
-            f"{str(path)!r} is damaged; remove it and run `outlearn prepare` again: {error}"
+            f"{str(path)!r} is damaged; remove it and run `outlearn prepare` again: {problems(error)}"
         ) from error
 
 
@@ -43,11 +44,14 @@ def load_prepared(home: Path, name: str) -> Parts:
     """
     prepared, path = read_prepared(home, name), home / "vault" / name / "secret.json"
     if prepared is None:
-        raise NotFoundError(f"no prepared task {name!r} in {str(home)!r}; run `outlearn prepare {name} --source ...`")
+        prepare = command_line("outlearn", "prepare", name)
+        raise NotFoundError(f"no prepared task {name!r} in {str(home)!r}; run `{prepare} --source ...`")
     try:
         secret = SecretTask.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError) as error:
-        raise IntegrityError(f"{str(path)!r} is missing or damaged: {error}") from error
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{str(path)!r} is missing; prepare the task in another home") from error
+    except ValidationError as error:
+        raise IntegrityError(f"{str(path)!r} is damaged: {problems(error)}") from error
     if fingerprint(prepared.card, prepared.pool, secret) != prepared.card.fingerprint:
         raise IntegrityError(f"the vault's files of task {name!r} do not belong together; prepare it in another home")
     return prepared.card, prepared.pool, secret

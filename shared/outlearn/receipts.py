@@ -5,22 +5,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
-from outlearn.errors import IntegrityError, NotFoundError
+from outlearn.errors import IntegrityError, NotFoundError, OutdatedError
 from outlearn.files import write_atomic
 from outlearn.identity import AgentName
-from outlearn.signing import Signer
+from outlearn.signing import Signed, Signer, parse_signed
 
 RUN_ID = re.compile(r"run-[a-z0-9]{6,32}")
 RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class Receipt(BaseModel):
+class Receipt(Signed):
     """The test predictions of the students that one run trained with one seed."""
-
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     run_id: RunId
     agent: AgentName
@@ -35,7 +33,6 @@ class Receipt(BaseModel):
     weights_sha256: tuple[str, ...]
     predictions: tuple[Probability, ...] = Field(description="P(label = 1) for each test item, in the vault's order.")
     signed_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    signature: str = ""
 
 
 class ReceiptBook:
@@ -54,9 +51,17 @@ class ReceiptBook:
         """The receipts of a run, checked, sorted by seed; none where it is a pilot, has not begun or does not exist.
 
         Raises:
+            OutdatedError: a receipt says that another version of outlearn signed it.
             IntegrityError: a receipt is forged, damaged, or belongs to another run.
         """
-        receipts = [self._load(path) for path in self._run(run_id).glob("*.json")]
+        receipts, outdated = list[Receipt](), None
+        for path in self._run(run_id).glob("*.json"):
+            try:
+                receipts.append(self._load(path))
+            except OutdatedError as error:  # a forged one must not hide behind it
+                outdated = error
+        if outdated:
+            raise outdated
         owners = {(one.run_id, one.agent, one.method_sha256, one.task_fingerprint) for one in receipts}
         if len(owners) > 1 or len({one.seed for one in receipts}) < len(receipts):
             raise IntegrityError(f"the receipts filed under {run_id!r} are not of one run with distinct seeds")
@@ -65,10 +70,8 @@ class ReceiptBook:
         return tuple(sorted(receipts, key=lambda receipt: receipt.seed))
 
     def _load(self, path: Path) -> Receipt:
-        try:
-            receipt = Receipt.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise IntegrityError(f"the receipt {path.name!r} of {path.parent.name!r} is damaged: {error}") from error
+        what = f"the receipt {path.name!r} of {path.parent.name!r}"
+        receipt = parse_signed(Receipt, path.read_bytes(), what, "run it again")
         self._signer.check(receipt)
         return receipt
 

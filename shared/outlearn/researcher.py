@@ -4,7 +4,6 @@ A researcher is registered in the entry-point group `outlearn.researchers` as a 
 (a mapping of strings) and returns an object with `async def research(self, session)`.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 from pydantic import BaseModel, ConfigDict, Field
 
+from outlearn.countdown import Countdown
 from outlearn.errors import ToolRefusedError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -67,7 +67,7 @@ class Stop:
     """When a researcher must stop: after `seconds`, or at once when somebody asks for it."""
 
     def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+        self.countdown = Countdown(seconds)
         self._asked = anyio.Event()
 
     def ask(self) -> None:
@@ -82,7 +82,7 @@ class Stop:
     @property
     def seconds_left(self) -> float:
         """Seconds until the end; 0 once stopped."""
-        return 0.0 if self.asked else max(0.0, self._end - time.monotonic())
+        return 0.0 if self.asked else max(0.0, self.countdown.left)
 
     async def wait_asked(self) -> None:
         """Wait until somebody asks for it."""

@@ -4,22 +4,20 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from outlearn.errors import IntegrityError
 from outlearn.files import write_atomic
 from outlearn.identity import AgentName
 from outlearn.receipts import RUN_ID, RunId
-from outlearn.signing import PublicSigner, check_public
+from outlearn.signing import PublicSigner, Signed, check_public, parse_signed
 
 PUBLIC_KEY = "public.key"
 Version = tuple[tuple[int, ...], str]
 
 
-class VerifiedResult(BaseModel):
+class VerifiedResult(Signed):
     """The evaluation server's number for a run, computed from its receipts."""
-
-    model_config = ConfigDict(frozen=True)
 
     run_id: RunId
     agent: AgentName
@@ -32,7 +30,6 @@ class VerifiedResult(BaseModel):
     at_most: bool = Field(False, description="`pgr` is no more than this, and may be anything below.")
     pgr_se: float = Field(ge=0, allow_inf_nan=False, description="Standard error of pgr.")
     evaluated_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    signature: str = ""
 
     def __str__(self) -> str:
         return f"PGR {pgr_text(self.pgr, self.at_most)} ± {self.pgr_se:.2f} ({self.seeds} seeds)"
@@ -69,6 +66,7 @@ class ResultBook:
         """The verified result of a run, or None where it was never evaluated.
 
         Raises:
+            OutdatedError: another version of outlearn wrote the file.
             IntegrityError: the file is damaged, or no evaluation server of this home wrote it.
         """
         if not RUN_ID.fullmatch(run_id):
@@ -84,11 +82,13 @@ class ResultBook:
             self._checked[run_id] = version, result
         return result
 
+    def has(self, run_id: str) -> bool:
+        """Whether a result of this run was published, whatever became of it."""
+        return bool(RUN_ID.fullmatch(run_id)) and (self._folder / f"{run_id}.json").exists()
+
     def _read(self, path: Path, run_id: str, public_key: str) -> VerifiedResult:
-        try:
-            result = VerifiedResult.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise IntegrityError(f"the published result of {run_id!r} is damaged: {error}") from error
+        what = f"the published result of {run_id!r}"
+        result = parse_signed(VerifiedResult, path.read_bytes(), what, "evaluate it again, which is free")
         check_public(result, public_key)
         if result.run_id != run_id:
             raise IntegrityError(f"the result filed under {run_id!r} is of {result.run_id!r}")

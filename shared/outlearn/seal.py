@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlearn.errors import IntegrityError
 from outlearn.files import create_once
+from outlearn.hints import problems
 
 NONCE_BYTES = 32
 DITHER = 0.93
@@ -41,4 +42,4 @@ def seal_task(vault: Path, fingerprint: str, items: int) -> Seal:
     try:
         return Seal.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise IntegrityError(f"{str(path)!r} is damaged; put the vault's own back: {error}") from error
+        raise IntegrityError(f"{str(path)!r} is damaged; put the vault's own back: {problems(error)}") from error

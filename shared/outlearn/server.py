@@ -19,7 +19,7 @@ from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
-from mcp.server.mcpserver.exceptions import ResourceError, ToolError
+from mcp.server.mcpserver.exceptions import ResourceError, ToolError, UnexpectedToolError
 from mcp.server.subscriptions import ResourceUpdated
 from mcp.types import ToolAnnotations
 from pydantic import AnyHttpUrl, ValidationError
@@ -29,9 +29,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from outlearn.errors import ConfigError, OutlearnError, PluginError
+from outlearn.hints import problems
 from outlearn.identity import Caller, TokenFile
 from outlearn.logs import configure_logging, redact
-from outlearn.serving import serve_http
+from outlearn.serving import serve_http, step_aside
 from outlearn.settings import ServerSettings
 
 READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
@@ -85,6 +86,28 @@ class ToolServer(MCPServer[Any]):
             )
         super().add_tool(_explaining(fn, ToolError), tool_name, *args, **kwargs)
 
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        """Call a tool; what is wrong with the name or the arguments is said in plain words.
+
+        Raises:
+            ToolError: there is no such tool or argument, a value does not fit, or the tool raised it.
+        """
+        tool = self._tool_manager.get_tool(name)
+        if tool is None:
+            known = ", ".join(sorted(one.name for one in self._tool_manager.list_tools()))
+            raise ToolError(f"no tool {name!r}; there are: {known}")
+        named = tool.parameters.get("properties", {})
+        if unknown := sorted(arguments.keys() - named.keys()):
+            raise ToolError(f"{name} takes no {unknown[0]!r}; it takes: {', '.join(named) or 'nothing'}")
+        try:
+            return await super().call_tool(name, arguments, context)
+        except UnexpectedToolError:
+            raise
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ToolError(f"{name}: {problems(error.__cause__)}") from None
+            raise
+
     def resource(self, uri: str, **kwargs: Any) -> Callable[[Function], Function]:
         """Register a resource. Raises PluginError where the URI is taken."""
         taken = {resource.uri for resource in self._resource_manager.list_resources()}
@@ -131,6 +154,8 @@ def run(
         _refuse(prog, str(error).removeprefix("error parsing CLI: "))
     configure_logging(settings)
     try:
+        if settings.token_file:
+            TokenFile(settings.token_file).read()  # before anything is made in the home folder
         serve(build(settings), settings)
     except (OutlearnError, OSError) as error:
         _refuse(prog, str(error))
@@ -173,6 +198,7 @@ def _explaining(fn: Function, error_type: type[Exception]) -> Function:
         @functools.wraps(fn)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
+            step_aside()
             try:
                 return await fn(*args, **kwargs)
             except (OutlearnError, OperationalError, OSError) as error:

@@ -6,14 +6,18 @@ import os
 import resource
 import socket
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import structlog
 import uvicorn
+from anyio.to_thread import current_default_thread_limiter
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -25,6 +29,7 @@ from outlearn.settings import ServerSettings, is_loopback, is_wildcard
 BACKLOG = 2048
 ARRIVAL_SECONDS = 20.0
 CALLS_AT_ONCE = 128
+TURNS = 8
 DESCRIPTORS = 65_536
 log = structlog.get_logger("outlearn")
 
@@ -48,11 +53,16 @@ def serve_http(server: MCPServer[Any], settings: ServerSettings) -> None:
 
 
 class Limits:
-    """Behind the check of the token: how much one caller may have going on at once."""
+    """Behind the check of the token: how much one caller may have going on at once.
+
+    A caller has `TURNS` calls at work; further ones wait for their turn, before anything is done for them. So a caller
+    who floods the server has little of its time, and never all of its worker threads.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._open: Counter[str] = Counter()
+        self._turns: dict[str, asyncio.Semaphore] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 429 to what is too much."""
@@ -63,9 +73,58 @@ class Limits:
             return
         self._open[caller] += 1
         try:
-            await self._app(scope, receive, send)
+            if _listens(scope):
+                await self._app(scope, receive, send)
+                return
+            async with _taking_turns(self._turns_of(caller)):
+                with suppress(ClientDisconnect):  # while it waited, before its body was read
+                    await self._app(scope, receive, send)
         finally:
             self._open[caller] -= 1
+
+    def _turns_of(self, caller: str) -> asyncio.Semaphore:
+        if caller not in self._turns:
+            self._turns[caller] = asyncio.Semaphore(TURNS)
+            current_default_thread_limiter().total_tokens += TURNS  # however many callers flood, a thread is left
+        return self._turns[caller]
+
+
+class _Turn:
+    """One of the turns of a caller, to be given back once."""
+
+    def __init__(self, turns: asyncio.Semaphore) -> None:
+        self._turns: asyncio.Semaphore | None = turns
+
+    def give_back(self) -> None:
+        if self._turns:
+            self._turns.release()
+            self._turns = None
+
+
+_turn: ContextVar[_Turn | None] = ContextVar("turn", default=None)
+
+
+def step_aside() -> None:
+    """Give the turn of the present call to the caller's next one. For calls that wait, in no thread, for long."""
+    if turn := _turn.get():
+        turn.give_back()
+
+
+@asynccontextmanager
+async def _taking_turns(turns: asyncio.Semaphore) -> AsyncIterator[None]:
+    await turns.acquire()
+    turn = _Turn(turns)
+    before = _turn.set(turn)
+    try:
+        yield
+    finally:
+        _turn.reset(before)
+        turn.give_back()
+
+
+def _listens(scope: Scope) -> bool:
+    """Whether this is a stream of notifications, which is open for long and does nothing."""
+    return scope["method"] == "GET" or (b"mcp-method", b"subscriptions/listen") in scope["headers"]
 
 
 class HastyProtocol(H11Protocol):

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from outlearn.errors import ConflictError, IntegrityError, NotFoundError
 from outlearn.files import write_atomic
+from outlearn.hints import problems
 from outlearn.seal import seal_task
 from outlearn.signing import canonical_json
 from outlearn.sources import DataFacts
@@ -326,4 +327,4 @@ def _parse(validate: Callable[[bytes], Parsed], path: Path) -> Parsed:
     except FileNotFoundError:
         raise NotFoundError(f"{str(path)!r} is missing; run `outlearn calibrate`") from None
     except ValidationError as error:
-        raise IntegrityError(f"{str(path)!r} is damaged: {error}") from error
+        raise IntegrityError(f"{str(path)!r} is damaged: {problems(error)}") from error

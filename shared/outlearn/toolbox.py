@@ -11,7 +11,8 @@ import httpx2
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server import MCPServer
-from mcp.types import CallToolResult, Tool
+from mcp.types import HEADER_MISMATCH, CallToolRequest, CallToolRequestParams, CallToolResult, Tool
+from pydantic import ValidationError
 
 from outlearn.errors import NotFoundError, ServerUnreachableError, leaves
 from outlearn.researcher import ToolAnswer, ToolInfo
@@ -31,6 +32,7 @@ class Toolbox:
         self._servers = dict(servers)
         self._http = http
         self._tools: tuple[ToolInfo, ...] | None = None
+        self._met: dict[str, dict[str, Any]] = {}
 
     async def list(self) -> tuple[ToolInfo, ...]:
         """All tools, by server and name."""
@@ -51,7 +53,7 @@ class Toolbox:
             NotFoundError: there is no such server.
             ServerUnreachableError: it did not answer.
         """
-        return _answer(await self._patiently(server, lambda client: client.call_tool(tool, dict(arguments))))
+        return _answer(await self._patiently(server, lambda client: _call(client, tool, dict(arguments))))
 
     async def _patiently(self, server: str, ask: Callable[[Client], Awaitable[Result]]) -> Result:
         for pause in (*DIAL_SECONDS, None):
@@ -74,9 +76,13 @@ class Toolbox:
             return
         url = target if isinstance(target, str) else target()
         try:
-            async with Client(streamable_http_client(url, http_client=self._http)) as client:
+            transport = streamable_http_client(url, http_client=self._http)
+            async with Client(transport, **self._met.get(server, {})) as client:
                 yield client
-        except (ExceptionGroup, httpx2.HTTPError, MCPError) as error:
+                if greeting := client.session.discover_result:
+                    self._met[server] = {"mode": client.protocol_version, "prior_discover": greeting}
+        except (ExceptionGroup, httpx2.HTTPError, MCPError, ValidationError) as error:
+            self._met.pop(server, None)
             raise _unreachable(server, url, error) from error
 
 
@@ -110,6 +116,17 @@ def url_in(ready_file: Path) -> Callable[[], str]:
     return read
 
 
+async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> CallToolResult:
+    """Call a tool in one exchange: `Client.call_tool` asks for all schemas after each dial, to check the answer."""
+    request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=arguments))
+    try:
+        return await client.session.send_request(request, CallToolResult)
+    except MCPError as error:
+        if error.code != HEADER_MISMATCH:  # a tool whose arguments are to stand in headers, as only its schema says
+            raise
+        return await client.call_tool(tool, arguments)
+
+
 def _describe(server: str, tool: Tool) -> ToolInfo:
     hints = tool.annotations
     return ToolInfo(
@@ -130,9 +147,12 @@ def _answer(result: CallToolResult) -> ToolAnswer:
 def _unreachable(server: str, url: str, error: Exception) -> Exception:
     """What to raise for a failed exchange. A bug in our own code inside the group is passed on as it is."""
     causes = list(leaves(error))
-    strange = [one for one in causes if not isinstance(one, httpx2.HTTPError | MCPError | ServerUnreachableError)]
+    known = httpx2.HTTPError | MCPError | ValidationError | ServerUnreachableError
+    strange = [one for one in causes if not isinstance(one, known)]
     if strange:
         return strange[0] if isinstance(strange[0], Exception) else error
+    if isinstance(causes[0], ValidationError):
+        return ServerUnreachableError(f"the {server} server at {url!r} answers what is no tool's result")
     if isinstance(causes[0], MCPError):
         return ServerUnreachableError(f"the {server} server at {url!r} turned us away: {causes[0]}; check the token")
     return ServerUnreachableError(f"the {server} server at {url!r} does not answer: {causes[0]}; is it running?")

@@ -1,9 +1,10 @@
 """A soak: a team of Claude researchers against the local Messages API server, with kill -9 of agents and servers.
 
-`python tests/agents/soak.py` runs three agents with real tiny training, kills twenty random processes of the team and,
-halfway, the team runner itself, then sets a budget that is nearly spent and lets the team run into it. What the
-processes left behind is then compared: every tool call of the transcripts with its effects in the servers' databases,
-and the Messages API server's bill with the budget. Writes `build/soak.json`.
+`python tests/agents/soak.py` runs three agents with real tiny training and kills twenty processes of the team: each
+agent and server in turn, in a random order, and where it comes to that within some seconds in the middle of a tool call
+that it makes or answers. Halfway it kills the team runner itself. Then it sets a budget that is nearly spent and lets
+the team run into it. What the processes left behind is then compared: every tool call of the transcripts with its
+effects in the servers' databases, and the Messages API server's bill with the budget. Writes `build/soak.json`.
 """
 
 import argparse
@@ -33,12 +34,15 @@ from outlearn_agents.team.processes import SERVERS
 MODEL = "claude-opus-5-5"
 OUTLEARN = [sys.executable, "-c", "from outlearn_agents.cli import main; main()"]
 LIMIT_SECONDS = 600.0
+CALL_SECONDS = 20.0
+CALL_POLL_SECONDS = 0.002
 NANO = 1e9
 QUERIES = {
     "training__submit_run": ("training", "select agent, request_id from runs"),
     "forum__post_finding": ("forum", "select author, request_id from posts where thread_id = post_id"),
     "filesystem__save_snapshot": ("filesystem", "select agent, snapshot_id from snapshots"),
 }
+EVALUATED = "select run_id, against from evaluations where charged"
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Result:
     """What came out."""
 
     kills: int = 0
+    kills_in_a_call: int = 0
     runner_kills: int = 0
     duplicates: int = 0
     lost: int = 0
@@ -137,9 +142,10 @@ class _Team:
 
 
 def _kill_about(team: _Team, plan: Plan, result: Result) -> None:
-    """Kill random processes of the team, and halfway the runner."""
+    """Kill processes of the team, each in its turn, and halfway the runner."""
     rng = random.Random(plan.seed)
     killed = Counter[str]()
+    turn: list[str] = []
     _until(lambda: team.folder.spec_file.exists() and _alive(team) == sorted(team.names()), "the whole team")
     while result.kills < plan.kills:
         time.sleep(rng.uniform(*plan.pause))
@@ -147,13 +153,16 @@ def _kill_about(team: _Team, plan: Plan, result: Result) -> None:
             team.resume()
             result.runner_kills += 1
             _until(lambda: _alive(team) == sorted(team.names()), "the whole team after the runner was killed")
-        if not (alive := _alive(team)):
-            continue
-        name = rng.choice(alive)
-        if pid := holder(team.folder.held(name)):
+        turn = turn or rng.sample(team.names(), len(team.names()))
+        name = turn.pop()
+        is_in_a_call = _await_call(team, name)
+        if name in _alive(team) and (pid := holder(team.folder.held(name))):
             os.kill(pid, signal.SIGKILL)
             result.kills += 1
+            result.kills_in_a_call += is_in_a_call
             killed[name] += 1
+        else:
+            turn.insert(0, name)
         assert team.process.poll() is None, "the runner died; see team.log"
     result.killed = dict(killed)
 
@@ -161,6 +170,36 @@ def _kill_about(team: _Team, plan: Plan, result: Result) -> None:
 def _alive(team: _Team) -> list[str]:
     """Who lives, without what a killed runner left behind."""
     return sorted(name for name in team.names() if holder(team.folder.held(name)) not in (None, team.orphans.get(name)))
+
+
+def _await_call(team: _Team, name: str) -> bool:
+    """Wait until an agent has calls under way, or a server is called; returns whether that came in time."""
+    deadline = time.monotonic() + CALL_SECONDS
+    agents = (
+        [name.removeprefix("agent-")] if name not in SERVERS else [one.name for one in team.folder.read_spec().agents]
+    )
+    while time.monotonic() < deadline:
+        for agent in agents:
+            called = _open_calls(team.folder.agent(agent) / "transcript.jsonl")
+            if called and (name not in SERVERS or name in called):
+                return True
+        time.sleep(CALL_POLL_SECONDS)
+    return False
+
+
+def _open_calls(path: Path) -> set[str]:
+    """The servers of the calls that a transcript ends with, which have no answer yet."""
+    if not path.exists():
+        return set()
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 200_000))
+        line = file.read().rstrip(b"\n").rpartition(b"\n")[2]
+    try:
+        entry = json.loads(line)
+    except ValueError:  # it is being written
+        return set()
+    blocks = entry["content"] if entry["type"] == "message" else ()
+    return {block["name"].partition("__")[0] for block in blocks if block["type"] == "tool_use"}
 
 
 def _has_worked(folder: RunFolder, bill: Path, plan: Plan) -> bool:
@@ -199,13 +238,23 @@ def _count_effects(folder: RunFolder, result: Result) -> None:
             named = {(agent, json.loads(answer)["snapshot_id"]) for (agent, _), answer in made.items() if _good(answer)}
             made = dict.fromkeys(named, "{}")
         _compare(tool, effects, made, result)
-    charges = Counter(_rows(folder, "evaluation", "select run_id, against from evaluations where charged"))
+    charges = Counter(_rows(folder, "evaluation", EVALUATED))
     result.duplicates += sum(count - 1 for count in charges.values())
+    _compare_scores(calls, {run_id for run_id, _ in charges}, result)
     unanswered = [id_ for found in calls.values() for id_, (_, answer) in found.items() if answer is None]
     result.lost += len(unanswered)
     result.problems += [f"{id_} has no answer" for id_ in unanswered]
     counts = {tool: len(_rows(folder, service, query)) for tool, (service, query) in QUERIES.items()}
     result.runs, result.posts, result.snapshots = counts.values()
+
+
+def _compare_scores(calls: dict[str, Any], charged: set[str], result: Result) -> None:
+    """Every score that an agent was told was charged for."""
+    for found in calls.values():
+        for name, answer in found.values():
+            if name == "evaluation__evaluate" and _good(answer) and json.loads(answer)["run_id"] not in charged:
+                result.lost += 1
+                result.problems.append(f"{name} was answered, and not charged: {answer}")
 
 
 def _compare(tool: str, effects: Counter[Any], made: dict[Any, str | None], result: Result) -> None:
@@ -305,7 +354,8 @@ def main() -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(vars(result), indent=1) + "\n")
     print(given.out.read_text())
-    if result.duplicates or result.lost or result.budget_overrun_calls > 1 or result.problems:
+    spared = given.kills >= len(SERVERS) + Plan.agents and len(result.killed) < len(SERVERS) + Plan.agents
+    if result.duplicates or result.lost or result.budget_overrun_calls > 1 or result.problems or spared:
         raise SystemExit(1)
 
 

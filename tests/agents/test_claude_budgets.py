@@ -129,10 +129,18 @@ async def test_dollars_need_a_price(open_session: Any, serve: Serve) -> None:
     api = serve(model=busy)
     async with open_session("ada") as session:
         with pytest.raises(ConfigError, match=r"no price of model 'mine' is known; .*--option price="):
-            await api.researcher(model="mine", max_dollars="5").research(session)
+            await api.researcher(model="mine", max_dollars="5", price="none").research(session)
         assert api.requests == []
         await api.researcher(model="mine", max_dollars="5", price="4,20", max_turns="1").research(session)
     assert len(api.requests) == 2
+
+
+def test_a_model_of_unknown_price_is_refused_unless_tokens_alone_are_to_be_counted(serve: Serve) -> None:
+    api = serve()
+    with pytest.raises(ConfigError, match=r"'mine'.*`--option price=INPUT,OUTPUT.*price=FILE`.*`--option price=none`"):
+        api.researcher(model="mine")
+    for known in ({"price": "none"}, {"price": "4,20"}, {"model": "claude-haiku-4-5-20251001"}):
+        api.researcher(**{"model": "mine", **known})
 
 
 async def test_without_a_price_tokens_are_counted_all_the_same(open_session: Any, serve: Serve) -> None:
@@ -140,7 +148,7 @@ async def test_without_a_price_tokens_are_counted_all_the_same(open_session: Any
     api = serve(model=busy)
     async with open_session("ada") as session:
         watched = dataclasses.replace(session, on_status=said.append)
-        await api.researcher(model="mine", max_turns="1").research(watched)
+        await api.researcher(model="mine", price="none", max_turns="1").research(watched)
         with closing(Ledger(session.folder / "spending.sqlite")) as ledger:
             assert ledger.statement("ada").tokens > 0
     assert "no price of 'mine' is known" in said[0]

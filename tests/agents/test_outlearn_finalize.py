@@ -15,9 +15,11 @@ pytest.importorskip("statsmodels")
 
 from outlearn.errors import NotFoundError
 from outlearn_agents import cli
+from outlearn_agents.commands import finalize as command
 from outlearn_agents.commands.finals import print_release
 from outlearn_evaluation import release as module
 from outlearn_evaluation.released import Comparison, Finalist, Interval, Release, ReleaseBook
+from outlearn_training.settings import TrainingSettings
 
 
 def interval(value: float, se: float = 0.02) -> Interval:
@@ -113,6 +115,27 @@ def test_ctrl_c_says_how_to_go_on(toy_home: Path, monkeypatch: pytest.MonkeyPatc
     result = CliRunner().invoke(cli.app, ["finalize", str(toy_home)])
     assert result.exit_code == 130
     assert f"`outlearn finalize {toy_home}` goes on where it was" in result.stderr
+
+
+def test_it_does_runs_again_as_the_team_did_them(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    team = {
+        "workers": 3,
+        "threads": 2,
+        "seed_seconds": 7,
+        "memory_gb": 2,
+        "bubblewrap": False,
+        "unsafe_no_sandbox": True,
+    }
+    TrainingSettings(home=toy_home, max_waiting=1, **team).keep()  # type: ignore[arg-type]
+    monkeypatch.setenv("OUTLEARN_MEMORY_GB", "5")
+    monkeypatch.setattr(command, "_rerunning", lambda settings, *_: settings)
+    monkeypatch.setattr(module, "finalize", lambda _evaluation, _task, settings, _seeds: seen.append(settings) or shown)
+    seen, shown = list[TrainingSettings](), a_release(finalist("run-aaaaaa", 0.8))
+    for options in ([], ["--workers", "1"]):
+        cli.app(["finalize", str(toy_home), *options, "--json"], standalone_mode=False)
+    assert [one.workers for one in seen] == [3, 1]
+    wanted = {**team, "memory_gb": 5, "max_waiting": 20, "home": toy_home}
+    assert seen[0].model_dump(include=wanted.keys()) == wanted
 
 
 def test_without_nominations_or_tasks_there_is_no_final(toy_home: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import tempfile
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -18,8 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from outlearn.errors import BudgetError, ConfigError
 from outlearn.researcher import Stop
-from outlearn_agents.spending.ledger import NANO, Budget, Cost, Ledger, Limits, lower, work_shift
+from outlearn_agents.spending.ledger import NANO, Budget, Cost, Ledger, Limits, lower
 from outlearn_agents.spending.prices import Price, find_price, shipped_prices
+from outlearn_agents.spending.shift import Shift
 
 CENT = NANO // 100
 
@@ -100,13 +102,35 @@ async def test_an_agent_whose_hours_are_over_is_asked_to_stop(ledger: Ledger) ->
     ledger.set_budget(Budget(agent=Limits(hours=1e-9)))
     stop = Stop(60)
     async with anyio.create_task_group() as group:
-        group.start_soon(work_shift, ledger, "ada", stop)
+        group.start_soon(Shift(ledger, "ada").keep, stop)
         with anyio.fail_after(20):
             await stop.wait_asked()
         group.cancel_scope.cancel()
     assert ledger.agents() == ["ada"]
     with pytest.raises(BudgetError, match="hours are over"):
         ledger.reserve("ada", cents(1))
+
+
+async def test_hours_of_an_agent_are_those_without_its_pauses_also_where_its_process_dies(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("outlearn_agents.spending.ledger.time", SimpleNamespace(time=lambda: now))
+    shift = Shift(ledger, "ada")
+    now = 3600.0
+    shift.rest(True)
+    now = 9 * 3600.0
+    assert ledger.statement("ada").hours == 1
+    shift.rest(False)
+    now = 10 * 3600.0
+    with anyio.move_on_after(0):
+        await shift.keep(Stop(60))
+    assert ledger.statement("ada").hours == 2
+    shift.rest(True)
+    now = 20 * 3600.0
+    Shift(ledger, "ada").rest(True)  # the process was killed in the pause, and so is this one
+    now = 30 * 3600.0
+    assert (ledger.statement("ada").hours, ledger.statement().hours) == (2, 2)
 
 
 def test_servers_are_told_of_their_part_of_the_budget() -> None:
@@ -260,8 +284,13 @@ def test_prices_say_when_and_where_they_were_read() -> None:
     assert table.as_of.year >= 2026
     assert table.source.startswith("https://")
     assert find_price("claude-opus-5-5") == Price(input=4, output=20, cache_read=0.2, cache_write=5)
+    fable = find_price("claude-fable-5-2")
+    assert fable is not None
+    assert fable.as_of is not None
+    assert fable.source.startswith("https://")
     assert find_price("claude-haiku-4-5-20251001") == find_price("claude-haiku-4-5")
     assert find_price("claude-nothing") is None
+    assert find_price("claude-opus-5-5", "none") is None
 
 
 def test_a_call_costs_what_its_tokens_cost_compactions_included() -> None:

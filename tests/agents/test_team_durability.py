@@ -3,13 +3,13 @@
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
 
+from outlearn.countdown import Countdown
 from outlearn.errors import ConflictError, NotFoundError, ServerUnreachableError
 from outlearn.identity import TokenFile
 from outlearn.researcher import Stop
@@ -18,8 +18,8 @@ from outlearn_agents.report.summary import Summary
 from outlearn_agents.team import crew as crew_module
 from outlearn_agents.team.control import Control, change_control, read_control
 from outlearn_agents.team.crew import Crew
-from outlearn_agents.team.folder import AgentSpec, RunFolder, RunnerSettings, TeamSpec
-from outlearn_agents.team.gate import GatedTools
+from outlearn_agents.team.folder import AgentSpec, RunFolder, RunnerSettings, SessionFile, TeamSpec
+from outlearn_agents.team.gate import Gate, GatedTools
 from outlearn_agents.team.holding import holder, holding
 from outlearn_agents.team.keeper import ServerKeeper
 from outlearn_agents.team.kept import Kept
@@ -155,10 +155,10 @@ async def test_a_dead_agent_is_started_again_unless_that_is_no_use(
     monkeypatch.setattr("outlearn_agents.team.kept.FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(crew_module, "Child", lambda *_: sleeper(tmp_path, code))
     folder = RunFolder(tmp_path)
-    crew = Crew(folder, RunnerSettings(restarts=2), time.monotonic() + LIMIT_SECONDS)
+    crew = Crew(folder, RunnerSettings(restarts=2), Countdown(LIMIT_SECONDS))
     crew.add("ada", "token")
     with anyio.fail_after(LIMIT_SECONDS):
-        while not crew.is_over:
+        while crew.names:
             crew.look()
             await anyio.sleep(0.01)
     assert crew.restarts() == {"ada": restarts}
@@ -171,15 +171,15 @@ async def test_an_agent_that_was_asked_to_leave_is_not_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crew_module, "Child", lambda *_: sleeper(tmp_path))
-    crew = Crew(RunFolder(tmp_path), RunnerSettings(), time.monotonic() + LIMIT_SECONDS)
+    crew = Crew(RunFolder(tmp_path), RunnerSettings(), Countdown(LIMIT_SECONDS))
     crew.add("ada", "token")
     crew.add("boole", "token", after=1000)
     crew.look()
     crew.ask_to_stop("boole")
-    assert not crew.is_over
+    assert crew.names == {"ada"}
     crew.ask_to_stop()
     with anyio.fail_after(LIMIT_SECONDS):
-        while not crew.is_over:
+        while crew.names:
             crew.look()
             await anyio.sleep(0.01)
 
@@ -188,9 +188,9 @@ async def test_a_paused_agent_waits_at_its_next_call_and_finishes_when_told(tmp_
     folder = RunFolder(tmp_path)
     change_control(folder, lambda now: now.model_copy(update={"paused": frozenset({"ada"})}))
     assert folder.control.stat().st_mode & 0o777 == 0o600
-    stop = Stop(LIMIT_SECONDS)
+    stop, rests = Stop(LIMIT_SECONDS), list[bool]()
     async with open_toolbox({}) as tools:
-        gated = GatedTools(tools, folder, "ada", stop)
+        gated = GatedTools(tools, Gate(folder, "ada", stop, rests.append))
 
         async def call() -> None:
             with pytest.raises(NotFoundError, match="no server 'forum'"):
@@ -198,10 +198,12 @@ async def test_a_paused_agent_waits_at_its_next_call_and_finishes_when_told(tmp_
 
         async with anyio.create_task_group() as group:
             group.start_soon(call)
+            group.start_soon(call)
             await until(lambda: read_status(folder, "ada").state == "paused", "the pause")
             assert read_status(folder, "ada").doing == "paused before forum.list_threads"
             change_control(folder, lambda _: Control())
         assert (status := read_status(folder, "ada")).state == "running", status
+        assert rests == [True, False]
         change_control(folder, lambda now: now.model_copy(update={"paused": frozenset({"ada"})}))
         stop.ask()
         await call()
@@ -225,6 +227,11 @@ async def test_a_team_outlives_kills_and_is_led_from_another_terminal(toy_home: 
     def pid(name: str) -> int:
         return holder(folder.held(name)) or 0
 
+    def note() -> SessionFile:
+        found = folder.read_session()
+        assert found
+        return found
+
     async def work() -> None:
         found.append(await run_team(folder, spec, 600, lambda _: None, RunnerSettings(stagger_seconds=0)))
 
@@ -236,12 +243,21 @@ async def test_a_team_outlives_kills_and_is_led_from_another_terminal(toy_home: 
         for one in killed.values():
             os.kill(one, signal.SIGKILL)
         await until(lambda: all(pid(name) not in (0, one) for name, one in killed.items()), "all are back")
-        await until(lambda: (note := folder.read_session()) and note.restarts.get("ada") == 1, "a note of it")
+        await until(lambda: note().restarts.get("ada") == 1, "a note of it")
         assert folder.is_at_work
         change_control(folder, lambda now: now.model_copy(update={"paused": frozenset({"boole"})}))
         await until(lambda: read_status(folder, "boole").state == "paused", "a pause")
+        assert note().paused_at is None, "ada is at work"
+        change_control(folder, lambda now: now.model_copy(update={"paused": frozenset({"ada", "boole"})}))
+        await until(lambda: note().paused_at and read_status(folder, "ada").state == "paused", "a pause of all")
+        left = note().seconds_left
+        os.kill(first := pid("agent-ada"), signal.SIGKILL)
+        await until(lambda: pid("agent-ada") not in (0, first), "ada is back")
+        await until(lambda: read_status(folder, "ada").doing == "paused before it began", "its pause")
+        assert note().seconds_left == pytest.approx(left, abs=1e-3)
         change_control(folder, lambda now: now.model_copy(update={"paused": frozenset()}))
         await until(lambda: read_status(folder, "boole").state == "running", "its end")
+        await until(lambda: note().paused_at is None, "the end of the session's pause")
         ask_for_member(folder)
         await until(lambda: pid("agent-curie"), "the new agent")
         change_control(folder, lambda now: now.model_copy(update={"stop": True}))

@@ -81,6 +81,23 @@ def test_the_forecast_stops_at_the_budget(folder: RunFolder, monkeypatch: pytest
     assert look_over(folder).forecast_dollars == 10
 
 
+def test_a_pause_of_the_team_changes_neither_the_time_left_nor_the_forecast(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunFolder, "is_at_work", True)
+    then = datetime.now(UTC) - timedelta(days=3)
+    note = SessionFile(started_at=then, ends_at=then + timedelta(hours=2), paused_at=then)
+    folder.session.write_text(note.model_dump_json())
+    for name in ("ada", "boole"):
+        write_status(folder, name, "paused before forum.vote", "paused")
+    spend(folder, "ada", 2.0)
+    with closing(Ledger(folder.spending)) as ledger, ledger._engine.begin() as connection:
+        connection.exec_driver_sql("insert into shifts (agent, started_at, seen_at) values ('ada', 0, 7200)")
+    overview = look_over(folder)
+    assert overview.seconds_left == 7200
+    assert overview.forecast_dollars == pytest.approx(6.0)
+
+
 def test_status_is_for_people_and_scripts(folder: RunFolder) -> None:
     shown = runner.invoke(cli.app, ["team", "status", str(folder.root), "--json"])
     assert json.loads(shown.output)["task"] == "toy"

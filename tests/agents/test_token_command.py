@@ -32,6 +32,19 @@ def test_a_token_is_rotated_and_revoked_by_its_agents_name(tmp_path: Path) -> No
         token(tmp_path, "ada", "--rotate")
 
 
+def test_a_further_token_says_that_the_first_one_goes_on_and_how_to_end_it(tmp_path: Path) -> None:
+    home = tmp_path / "my home"
+    runner = CliRunner()
+    first = runner.invoke(cli.app, ["token", "ada", "--home", str(home)])
+    assert first.stderr == ""
+    second = runner.invoke(cli.app, ["token", "ada", "--home", str(home)])
+    assert second.stdout.startswith("outlearn_")
+    assert "ada had 1 token already" in second.stderr
+    assert f"`outlearn token ada --tokens '{home}/tokens.json' --rotate`" in second.stderr
+    assert json.loads(runner.invoke(cli.app, ["token", "ada", "--home", str(home), "--json"]).stdout)["tokens"] == 3
+    assert runner.invoke(cli.app, ["token", "ada", "--home", str(home), "--rotate"]).stderr == ""
+
+
 def test_the_list_shows_names_roles_and_times_and_never_a_token(tmp_path: Path) -> None:
     made = [token(tmp_path, "ada", "--days", "2"), token(tmp_path, "chief", "--operator")]
     ada, chief = json.loads(token(tmp_path, "--list", "--json"))

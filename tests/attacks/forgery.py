@@ -55,6 +55,20 @@ def edited_predictions(folder: Path) -> bool:
 
 
 @attacks
+def better_predictions_that_an_older_version_signed(folder: Path) -> bool:
+    """What says that it is old is not looked at any further, nor is what says that it is from the future."""
+
+    def plant(run: Path, own: dict[int, Receipt], _: dict[int, Receipt]) -> None:
+        for seed, version in ((0, 0), (1, -1), (2, 2)):
+            put(
+                run / f"{seed}.json",
+                own[seed].model_copy(update={"predictions": (1.0,) * 200, "schema_version": version}),
+            )
+
+    return planted(folder, plant)
+
+
+@attacks
 def another_runs_receipts(folder: Path) -> bool:
     def plant(run: Path, _: dict[int, Receipt], other: dict[int, Receipt]) -> None:
         for seed, receipt in other.items():

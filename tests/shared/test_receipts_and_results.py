@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from outlearn.errors import IntegrityError, NotFoundError, OutlearnError
+from outlearn.errors import IntegrityError, NotFoundError, OutdatedError, OutlearnError
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult
 from outlearn.signing import KEY_BYTES, PublicSigner, Signer, canonical_json, check_public
@@ -219,6 +219,55 @@ def test_a_draft_that_a_crash_left_is_no_receipt(book: ReceiptBook, vault: Path)
     assert len(book.read(RUN)) == 2
 
 
+def as_before_versions(path: Path) -> None:
+    """As a file was before there were versions: without one, and signed without one."""
+    fields = {name: value for name, value in json.loads(path.read_text()).items() if name != "schema_version"}
+    path.write_text(json.dumps(fields | {"signature": "5" * 64}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"schema_version": 0}, "older version of outlearn .it has version 0.; run it again"),
+        ({"schema_version": -1, "seed": None}, "older version"),
+        ({"schema_version": 2, "predictions": {"a": 1}}, "newer version of outlearn .it has version 2.; update it"),
+        ({"schema_version": 10**30}, "newer version"),
+    ],
+)
+def test_a_receipt_of_another_version_is_not_accepted_and_need_not_be_forged(
+    book: ReceiptBook, vault: Path, changes: dict[str, Any], reason: str
+) -> None:
+    edit(vault / "receipts" / RUN / "0.json", **changes)
+    with pytest.raises(OutdatedError, match=rf"receipt '0.json' of '{RUN}' was made by an? {reason}"):
+        book.read(RUN)
+
+
+def test_so_is_one_from_before_there_were_versions_until_the_run_is_done_again(book: ReceiptBook, vault: Path) -> None:
+    as_before_versions(vault / "receipts" / RUN / "0.json")
+    with pytest.raises(OutdatedError, match="run it again"):
+        book.read(RUN)
+    book.issue(receipt(seed=0))
+    assert [one.schema_version for one in book.read(RUN)] == [Receipt.VERSION] * 2
+
+
+@pytest.mark.parametrize("old", [0, 1])
+def test_a_forged_receipt_does_not_hide_behind_one_that_says_that_it_is_old(
+    book: ReceiptBook, vault: Path, old: int
+) -> None:
+    edit(vault / "receipts" / RUN / f"{old}.json", schema_version=0)
+    edit(vault / "receipts" / RUN / f"{1 - old}.json", agent="bob")
+    with pytest.raises(IntegrityError, match="wrong signature"):
+        book.read(RUN)
+
+
+def test_the_version_is_signed(book: ReceiptBook, vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Receipt, "VERSION", 7)
+    for seed in (0, 1):
+        edit(vault / "receipts" / RUN / f"{seed}.json", schema_version=7)
+    with pytest.raises(IntegrityError, match="wrong signature"):
+        book.read(RUN)
+
+
 BAD_IDS = [
     "",
     ".",
@@ -292,6 +341,15 @@ def test_results_are_checked_without_the_vault_and_change_when_they_are_publishe
     shutil.move(vault.with_name("far away"), vault)
     ResultBook(vault.parent).publish(result(pgr=0.6))
     assert getattr(book.lookup(RUN), "pgr", None) == 0.6
+
+
+def test_a_result_of_another_version_is_none_until_it_is_published_again(vault: Path) -> None:
+    book = ResultBook(vault.parent)
+    book.publish(result())
+    as_before_versions(vault.parent / "results" / f"{RUN}.json")
+    with pytest.raises(OutdatedError, match="evaluate it again, which is free"):
+        book.lookup(RUN)
+    assert book.publish(result()) == book.lookup(RUN)
 
 
 @pytest.mark.parametrize("key", [None, "", "zz" * 32, "0" * 64, "00" * 31])

@@ -1,11 +1,14 @@
 """HTTP as the kit serves it, against clients that mean no good: web pages, floods, and those that never finish."""
 
+import asyncio
 import contextlib
 import gzip
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,8 +17,13 @@ import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from outlearn.identity import TokenFile
+from outlearn.serving import TURNS, Limits, step_aside
 from outlearn.testing import http_server
 
 HERE = Path(__file__).parent
@@ -166,6 +174,86 @@ def test_one_agent_cannot_have_all_calls_to_itself(url: str, ada: dict[str, str]
     end = time.monotonic() + PATIENCE_SECONDS
     while httpx2.post(url, headers=ada, json=CALL).status_code != 200:
         assert time.monotonic() < end
+
+
+WORKER_THREADS = 40
+
+
+def test_one_agents_calls_leave_a_thread_and_a_turn_to_another(tokens: TokenFile, tmp_path: Path) -> None:
+    fifo, flood = tmp_path / "fifo", WORKER_THREADS + 10
+    os.mkfifo(fifo)
+    ada, bob = headers(tokens.issue("ada")), headers(tokens.issue("bob"))
+    held = CALL | {"params": {"name": "hold", "arguments": {"fifo": str(fifo)}}}
+    with (
+        contextlib.chdir(HERE),
+        http_server("slow_echo_server", "--tokens", str(tokens.path)) as slow,
+        ThreadPoolExecutor(flood) as pool,
+    ):
+        answers = [pool.submit(httpx2.post, slow, headers=ada, json=held, timeout=60) for _ in range(flood)]
+        descriptors = [os.open(fifo, os.O_WRONLY)]  # it opens once a call is at work
+        assert who(httpx2.post(slow, headers=bob, json=CALL, timeout=PATIENCE_SECONDS)) == "bob"
+        while not all(answer.done() for answer in answers):
+            with contextlib.suppress(OSError):  # nobody is at work just now
+                descriptors.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+            while descriptors:
+                os.close(descriptors.pop())
+        assert {answer.result().status_code for answer in answers} == {200}
+
+
+class App:
+    """What stands behind the limits: it notes whom it serves, and goes on when it is told to."""
+
+    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
+        self.served: list[str] = []
+        self.go_on, self._before = asyncio.Event(), before
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.served.append(scope["user"].username)
+        self._before()
+        await self.go_on.wait()
+
+
+def request(agent: str, method: str = "POST", listens: bool = False) -> Scope:
+    user = AuthenticatedUser(AccessToken(token="", client_id=agent, scopes=[]))
+    headers = [(b"mcp-method", b"subscriptions/listen")] if listens else []
+    return {"type": "http", "method": method, "headers": headers, "user": user}
+
+
+async def serve(app: App, *requests: Scope) -> list[str]:
+    """Whom the app serves before anybody is done. Afterwards all are served."""
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError
+
+    limits = Limits(app)
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(limits(one, nothing, nothing)) for one in requests]
+        for _ in calls:
+            await asyncio.sleep(0)
+        first = list(app.served)
+        app.go_on.set()
+    assert len(app.served) == len(requests)
+    return first
+
+
+async def test_a_caller_has_so_many_calls_at_work_and_the_others_wait_for_their_turn() -> None:
+    flood = [request("ada") for _ in range(3 * TURNS)]
+    assert await serve(App(), *flood, request("bob")) == ["ada"] * TURNS + ["bob"]
+
+
+async def test_calls_that_only_wait_or_listen_take_no_turn() -> None:
+    waiting, many = App(before=step_aside), 3 * TURNS
+    assert len(await serve(waiting, *(request("ada") for _ in range(many)))) == many
+    streams = [request("ada", "GET"), request("ada", listens=True)] * many
+    assert len(await serve(App(), *streams)) == 2 * many
+    assert len(await serve(App(), *(request("ada") for _ in range(many)))) == TURNS
+
+
+async def test_a_client_that_left_while_its_call_waited_is_no_error_of_the_servers() -> None:
+    def gone() -> None:
+        raise ClientDisconnect
+
+    assert len(await serve(App(before=gone), request("ada"))) == 1
 
 
 # sessions

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlearn.errors import ConfigError
+from outlearn.hints import problems
 
 MIN_THINKING = 1024
 
@@ -24,7 +25,9 @@ class ClaudeOptions(BaseModel):
     )
     max_turns: int | None = Field(None, ge=1, description="Model calls in all, earlier sessions included.")
     price: str = Field(
-        "", description="Dollars per million tokens, IN,OUT[,CACHE_READ,CACHE_WRITE], or a table's file."
+        "",
+        description="Dollars per million tokens, IN,OUT[,CACHE_READ,CACHE_WRITE], or a table's file; none: tokens and "
+        "hours alone are limited.",
     )
     answer_tokens: int = Field(16_000, ge=256, le=128_000, description="Longest answer of one model call.")
     finish_tokens: int = Field(6_000, ge=256, le=128_000, description="Longest answer of the last one.")
@@ -56,9 +59,8 @@ class ClaudeOptions(BaseModel):
         try:
             parsed = cls.model_validate(dict(options))
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, one['loc'][:1]))}: {one['msg']}" for one in error.errors())
             known = ", ".join(cls.model_fields)
-            raise ConfigError(f"options of the claude researcher: {problems}. There are: {known}") from error
+            raise ConfigError(f"options of the claude researcher: {problems(error)}. There are: {known}") from error
         if isinstance(parsed.thinking, int) and not MIN_THINKING <= parsed.thinking < parsed.answer_tokens:
             raise ConfigError(
                 f"thinking={parsed.thinking} must be at least {MIN_THINKING} and less than answer_tokens="

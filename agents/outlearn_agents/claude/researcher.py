@@ -18,6 +18,7 @@ from outlearn_agents.claude.tools import ToolDesk, result_block
 from outlearn_agents.claude.transcript import Block, Transcript
 from outlearn_agents.directions import read_prompt
 from outlearn_agents.spending.ledger import Ledger
+from outlearn_agents.spending.prices import HOW_TO_PRICE, NONE, find_price
 
 MAX_IDLE = 3
 LAST_CALL_SECONDS = 25.0
@@ -37,13 +38,14 @@ class ClaudeResearcher:
         client: for gateways; default: an SDK client with the environment's endpoint and key. Closed after the session.
 
     Raises:
-        ConfigError: an option is wrong, or there is no key.
+        ConfigError: an option is wrong, the model's price is not known, or there is no key.
     """
 
     def __init__(
         self, options: Mapping[str, str] | None = None, client: anthropic.AsyncAnthropic | None = None
     ) -> None:
         self._options = ClaudeOptions.parse(options or {})
+        _check_price(self._options)
         self._client = client or make_client()
 
     async def research(self, session: Session) -> None:
@@ -65,6 +67,15 @@ class ClaudeResearcher:
             meter.leave()
         finally:
             ledger.close()
+
+
+def _check_price(options: ClaudeOptions) -> None:
+    """Nobody spends an unknown sum by mistake."""
+    if options.price != NONE and find_price(options.model, options.price) is None:
+        raise ConfigError(
+            f"no price of model {options.model!r} is known; {HOW_TO_PRICE}; or, to count tokens and hours only, "
+            f"`--option price={NONE}`"
+        )
 
 
 def make_client() -> anthropic.AsyncAnthropic:

@@ -69,11 +69,14 @@ class ToolDesk:
         return await (self._reach_until_stopped if info.read_only else self._reach)(info, arguments)
 
     async def _reach(self, info: ToolInfo, arguments: dict[str, Any]) -> ToolAnswer:
-        deadline = anyio.current_time() + min(PATIENCE_SECONDS, self._stop.seconds_left + LAST_PATIENCE_SECONDS)
+        deadline: float | None = None
         for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
             try:
                 return await self._tools.call(info.server, info.name, arguments)
             except ServerUnreachableError as error:
+                if deadline is None:  # from the first failure on: before it, the agent may have been paused for long
+                    patience = min(PATIENCE_SECONDS, self._stop.seconds_left + LAST_PATIENCE_SECONDS)
+                    deadline = anyio.current_time() + patience
                 if not info.is_repeatable or anyio.current_time() + pause > deadline:
                     doubt = "" if info.read_only else UNSURE
                     return ToolAnswer(text=f"{error}{doubt}", is_error=True)

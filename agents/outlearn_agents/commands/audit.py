@@ -17,6 +17,30 @@ if TYPE_CHECKING:
     from outlearn_evaluation.service import EvaluationService
 
 NOMINEES = "nominees"
+KINDS = (
+    "canary",
+    "detector failed",
+    "dynamic code",
+    "floor rate",
+    "forged receipt",
+    "forum claim",
+    "majority answer",
+    "near-duplicate",
+    "operator",
+    "outdated receipt",
+    "path refused",
+    "private half opened",
+    "public-private gap",
+    "random masks",
+    "refused",
+    "seeds alike",
+    "seeds apart",
+    "teacher dependence",
+    "torn line",
+    "vault",
+    "watermark",
+)
+"""What is filed in an audit log: by detectors, the sandbox, the filesystem server and the operator."""
 Decision = Literal["release", "quarantine", "disqualify"]
 
 
@@ -38,10 +62,17 @@ def audit(
     """Show the audit log of a run folder: what detectors flagged, withheld and disqualified. For the operator.
 
     The log is in the vault, is only ever added to, and no agent sees it. `outlearn review` decides about a run.
+    Such as:
+
+    outlearn audit runs/mine --kind "random masks" --json
     """
     from outlearn.audit import AuditLog
 
     log = AuditLog(_home(run) / "vault")
+    if kind is not None and kind not in (known := {*KINDS, *(one.kind for one in log.records())}):
+        raise InvalidInputError(f"no kind of record {kind!r}; there are: {', '.join(sorted(known))}")
+    if agent is not None and not (_is_agent(agent) and _has_worked(run, agent)):
+        raise NotFoundError(f"no agent {agent!r} ever worked in {str(run)!r}")
     if verify:
         count, head = log.verify()
         typer.echo(json.dumps({"records": count, "head": head}) if as_json else f"{count} records, the last is {head}")
@@ -63,8 +94,12 @@ def review(
     decision: Annotated[Decision, typer.Argument(help="release, quarantine or disqualify.", show_default=False)],
     subject: Annotated[str, typer.Argument(help="A run (run-0123) or an agent.", show_default=False)],
     because: Annotated[str, typer.Option(help="Why, for the log.")] = "",
+    as_json: Json = False,
 ) -> None:
-    """Decide about a run or an agent: only what is released, or was never withheld, stands on the leaderboard."""
+    """Decide about a run or an agent: only what is released, or was never withheld, stands on the leaderboard.
+
+    Such as: outlearn review runs/mine release run-0123456789 --because "both seeds hold"
+    """
     from outlearn.audit import AuditLog
     from outlearn.receipts import RUN_ID, ReceiptBook
     from outlearn_evaluation.standing import OPERATOR
@@ -84,7 +119,8 @@ def review(
         agent="" if is_run else subject,
         evidence={"because": because} if because else {},
     )
-    typer.echo(f"{decision}: {'run' if is_run else 'agent'} {subject}")
+    what = "run" if is_run else "agent"
+    typer.echo(json.dumps({"decision": decision, what: subject}) if as_json else f"{decision}: {what} {subject}")
 
 
 def _is_agent(name: str) -> bool:
@@ -182,7 +218,7 @@ def _check_teacher(home: Path, service: "EvaluationService", subjects: Sequence[
     with progress_bar("inverted labels") as report:
 
         def again(task: str, some: Sequence[str], into: Path, seeds: Sequence[int]) -> Mapping[str, "RunView"]:
-            settings = TrainingSettings(home=home)
+            settings = TrainingSettings.as_kept(home)
             return rerun(settings, task, some, into, seeds=seeds, invert=True, on_progress=report)
 
         for receipt, found in check_teacher(home, list(dict.fromkeys(run_ids)), again):

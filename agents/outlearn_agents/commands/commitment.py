@@ -1,5 +1,6 @@
 """`outlearn reveal` and `outlearn verify-commitment`: what the published hash of a task stands for."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from outlearn.errors import ConflictError
 from outlearn.files import write_atomic
-from outlearn_agents.commands.options import DEFAULT_HOME, Home
+from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json
 
 
 def reveal(
@@ -15,10 +16,13 @@ def reveal(
     out: Annotated[Path, typer.Option(help="File to write, for anybody to check.", show_default=False)],
     home: Home = DEFAULT_HOME,
     early: Annotated[bool, typer.Option("--early", help="Although no final was held.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write the labels, split, noise, baselines and nonce that a task's commitment stands for. For the operator.
 
-    Whoever has the file can score anything: reveal it when the work on the task is over.
+    Whoever has the file can score anything: reveal it when the work on the task is over. Such as:
+
+    outlearn reveal math --home runs/mine --out revealed.json
     """
     from outlearn_evaluation.commitment import open_task
     from outlearn_evaluation.released import ReleaseBook
@@ -32,7 +36,8 @@ def reveal(
     if out.exists():
         raise ConflictError(f"{str(out)!r} exists already; name another file")
     write_atomic(out, opened.model_dump_json().encode(), mode=0o600)
-    typer.echo(opened.commitment)
+    known = {"task": task, "commitment": opened.commitment, "file": str(out)}
+    typer.echo(json.dumps(known) if as_json else opened.commitment)
 
 
 def verify_commitment(
@@ -40,10 +45,16 @@ def verify_commitment(
     published: Annotated[
         str, typer.Argument(help="The hash that the resource outlearn://commitment had.", show_default=False)
     ],
+    as_json: Json = False,
 ) -> None:
-    """Check that labels, split, noise and baselines are those that were committed to at the start. Needs no home."""
+    """Check that labels, split, noise and baselines are those that were committed to at the start. Needs no home.
+
+    Such as: outlearn verify-commitment revealed.json "$(cat commitment.txt)"
+    """
     from outlearn_evaluation.commitment import read_opened, verify
 
     opened = read_opened(file)
     verify(opened, published)
-    typer.echo(f"{opened.task}: {len(opened.secret.test)} labels, split, noise and baselines are as committed")
+    labels = len(opened.secret.test)
+    words = f"{opened.task}: {labels} labels, split, noise and baselines are as committed"
+    typer.echo(json.dumps({"task": opened.task, "labels": labels, "as_committed": True}) if as_json else words)

@@ -1,10 +1,12 @@
 """`outlearn compare`: two or more teams side by side, with a plot."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from outlearn.errors import InvalidInputError
 from outlearn_agents.commands.options import Json
 from outlearn_agents.commands.working import console
 
@@ -25,7 +27,9 @@ def compare(
 ) -> None:
     """Compare teams: best verified PGR over evaluations and over time, and the diversity of their ideas.
 
-    Intervals cover what was measured, not how another team would have fared; several folders an arm show that.
+    Intervals cover what was measured, not how another team would have fared; several folders an arm show that. Such as:
+
+    outlearn compare runs/diverse runs/same
     """
     import anyio
 
@@ -35,6 +39,8 @@ def compare(
     from outlearn_agents.report.families import submitted_runs
     from outlearn_agents.team.folder import RunFolder
 
+    if twice := [str(run) for run, count in Counter(run.resolve() for run in runs).items() if count > 1]:
+        raise InvalidInputError(f"{twice[0]!r} is given twice; name each run folder once")
     distinct = len({run.resolve().name for run in runs}) == len(runs)
     teams = {}
     for run in runs:

@@ -13,12 +13,15 @@ def export(
     run_id: Annotated[str, typer.Argument(help="A full run, such as run-1a2b3c4d5e.", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="A new folder for the students.", show_default=False)],
     home: Home = DEFAULT_HOME,
-    seed: Annotated[int | None, typer.Option(help="One of the run's seeds; default: its first.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only one of the run's seeds; default: all of them.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write a run's students where AutoModelForCausalLM.from_pretrained finds them, or PeftModel's for adapters.
 
-    Each folder has the weights, the tokenizer and the task's card, whose template and label words the student knows.
+    Each FOLDER/seed-K/student-J has the weights, the tokenizer and the task's card, whose template and label words the
+    student knows. A run has a student for each seed, or several where its method is an ensemble. Such as:
+
+    outlearn export run-1a2b3c4d5e students --home runs/mine
     """
     from outlearn_training.export import export_students
 

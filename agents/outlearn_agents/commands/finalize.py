@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outlearn.errors import InvalidInputError
+from outlearn.hints import command_line
 from outlearn_agents.commands.options import Json, RunArgument
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def finalize(
         int | None, typer.Option(min=5, help="How many fresh seeds; default 5. More make intervals narrower.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Training workers; default one a GPU, else one a core.")
+        int | None, typer.Option(min=1, help="Training workers; default as many as the runs had.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -32,7 +33,10 @@ def finalize(
 
     This ends the work on a task: from then on nobody can nominate or evaluate a run of it. The private half is opened
     once, and the release is kept in the vault: a second `outlearn finalize` shows the same. Interrupted, it goes on
-    where it was. Other settings of the training come from OUTLEARN_SEED_SECONDS and the like, as the server's do.
+    where it was. Sandbox, time limits and the like are those that the runs had; OUTLEARN_SEED_SECONDS and its like
+    change them. Such as:
+
+    outlearn finalize runs/mine --seeds 8
     """
     from outlearn.tasks import load_card
     from outlearn_agents.commands.finals import print_release
@@ -55,12 +59,12 @@ def _hold(run: Path, task: str, seeds: int | None, workers: int | None) -> "Rele
     from outlearn_evaluation.settings import EvaluationSettings
     from outlearn_training.settings import TrainingSettings
 
-    training = TrainingSettings(home=run).model_copy(update={"workers": workers} if workers else {})
+    training = TrainingSettings.as_kept(run, **({"workers": workers} if workers else {}))
     try:
         with RunFolder(run).lock(), progress_bar(task) as report:
             return hold_final(EvaluationSettings(home=run), task, _rerunning(training, task, report), seeds)
     except KeyboardInterrupt:
-        typer.echo(f"stopped; `outlearn finalize {run}` goes on where it was", err=True)
+        typer.echo(f"stopped; `{command_line('outlearn', 'finalize', run)}` goes on where it was", err=True)
         raise typer.Exit(130) from None
 
 

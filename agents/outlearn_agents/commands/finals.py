@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from outlearn.hints import command_line
 from outlearn.results import pgr_text
 from outlearn_agents.report.labels import method_label, shorten
 from outlearn_agents.team.live import clean
@@ -28,7 +29,7 @@ def print_release(console: Console, release: Release, file: Path) -> None:
     console.print(Text(f"{release.task}: {levels} on {of}, {len(release.seeds)} fresh seeds"))
     console.print(Text(_note(release), style="dim"))
     console.print(Text(f"release: {file}"), soft_wrap=True)
-    reveal = f"outlearn reveal {release.task} --home {file.parents[2]} --out revealed.json"
+    reveal = command_line("outlearn", "reveal", release.task, "--home", file.parents[2], "--out", "revealed.json")
     console.print(Text(f"what the task's commitment stands for: {reveal}", style="dim"), soft_wrap=True)
 
 
@@ -36,7 +37,7 @@ def _finalists(release: Release) -> Table:
     title = f"The final of {release.task}, opened {release.opened_at:%Y-%m-%d %H:%M} UTC"
     table = _table(title, ("", "PGR", "95 %", "items, seeds", "told", "public half"), "nominated run")
     for number, one in enumerate(release.finalists, 1):
-        label = f"{method_label(one.method, one.params)} by {one.agent}, {one.run_id}"
+        label = f"{one.run_id} by {one.agent}: {method_label(one.method, one.params)}"
         table.add_row(str(number), *_numbers(one), Text(clean(shorten(label, 100))))
     return table
 

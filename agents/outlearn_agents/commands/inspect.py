@@ -30,7 +30,9 @@ def inspect(
 ) -> None:
     """Judge each agent: PASS, NEEDS REVIEW or SUSPICIOUS, from transcripts, methods, findings and the audit log.
 
-    Rules point at lines, and Claude may; a person decides. `inspection.json` in the run folder has all of it.
+    Rules point at lines, and Claude may; a person decides. `inspection.json` in the run folder has all of it. Such as:
+
+    outlearn inspect runs/mine --claude --dollars 2
     """
     import anyio
 
@@ -61,6 +63,7 @@ async def _inspect_all(
     if not claude:
         return found
     from outlearn_agents.claude.researcher import make_client
+    from outlearn_agents.commands.progress import progress_bar
     from outlearn_agents.inspection.by_claude import ClaudeInspector
     from outlearn_agents.spending.ledger import Budget, Ledger, Limits
 
@@ -69,7 +72,12 @@ async def _inspect_all(
         ledger.set_budget(Budget(team=Limits(dollars=so_far + dollars)))
         async with make_client() as client:
             inspector = ClaudeInspector(client, ledger, model, price)
-            return [await inspector.inspect(dossier, one) for dossier, one in zip(dossiers, found, strict=True)]
+            judged = []
+            with progress_bar("inspection") as report:
+                for done, (dossier, one) in enumerate(zip(dossiers, found, strict=True)):
+                    report(f"Claude reads what {one.agent} did", done / len(found))
+                    judged.append(await inspector.inspect(dossier, one))
+            return judged
 
 
 def render_inspection(run: Path, found: "list[AgentInspection]") -> str:

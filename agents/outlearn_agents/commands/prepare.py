@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outlearn.errors import InvalidInputError
+from outlearn.hints import command_line
 from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json, Set, pairs
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def prepare(
     """Make a task: a tiny one with its shipped calibration, or with --source one of real data, to calibrate next.
 
     A second run changes nothing, and one after Ctrl-C runs no program twice. A prepared task lies in the vault; agents
-    see it once it is calibrated, with this profile or another (`outlearn calibrate --help`).
+    see it once it is calibrated, with this profile or another (`outlearn calibrate --help`). Such as:
+
+    outlearn prepare mine --source local --file items.jsonl --map prompt=question,response=answer,label=ok
     """
     models = {"teacher": teacher, "student": student, "max_tokens": max_tokens}
     request: dict[str, Any] = {
@@ -105,7 +108,8 @@ def _prepare_data(home: Path, request: dict[str, Any], profile: str, changes: di
     try:
         wanted = DataRequest(**request, profile=load_profile(profile, changes))
     except ValidationError as error:
-        raise InvalidInputError("; ".join(f"{_option(one['loc'])}: {one['msg']}" for one in error.errors())) from error
+        found = (f"{_option(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors())
+        raise InvalidInputError("; ".join(found)) from error
     with progress_bar(wanted.name) as report_progress:
         card, report = prepare_data(home, wanted, report_progress)
     if as_json:
@@ -126,8 +130,8 @@ def _print(home: Path, card: "TaskCard", report: "Report") -> None:
     typer.echo(
         f"{report.rows} rows; left out: {report.duplicates} duplicates, {report.near_duplicates} near duplicates, "
         f"{report.contradictions} with both labels; in two splits: none\n"
-        f"{card.name} ({card.fingerprint[:12]}) is in the vault of {home}; next: outlearn calibrate {card.name} "
-        f"--home {home}"
+        f"{card.name} ({card.fingerprint[:12]}) is in the vault of {home}; next: "
+        + command_line("outlearn", "calibrate", card.name, "--home", home)
     )
 
 

@@ -1,16 +1,18 @@
 """`outlearn team`: start a team, and from another terminal look at it, pause, resume, stop it or add an agent."""
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
+from outlearn.hints import command_line
 from outlearn_agents.commands.options import Json, RunArgument, pairs
 from outlearn_agents.commands.working import console, work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from outlearn_agents.team.control import Control
     from outlearn_agents.team.folder import RunFolder, TeamSpec
@@ -33,7 +35,9 @@ team = typer.Typer(
     cls=StartByDefault,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Let a team of researchers work: `outlearn team RUN`. Elsewhere: status, pause, resume, stop, budget, add.",
+    help="Let a team of researchers work: `outlearn team RUN`. Elsewhere: status, pause, resume, stop, budget, add.\n\n"
+    "Such as: outlearn team runs/mine --researcher claude --minutes 600 --dollars 50; `outlearn team start --help` has "
+    "all options.",
 )
 
 Agents = Annotated[
@@ -89,7 +93,9 @@ def start(
 ) -> None:
     """Let a team work in a run folder; in a folder where it worked before, it goes on. `start` may be left out.
 
-    Ctrl-C once: agents finish what they are saying, and the report is written. Twice: everything ends now.
+    Ctrl-C once: agents finish what they are saying, and the report is written. Twice: everything ends now. Such as:
+
+    outlearn team runs/mine --researcher claude --agents 9 --minutes 600 --dollars 50
     """
     from outlearn_agents.directions import choose_directions
     from outlearn_agents.spending.budgets import change_budget
@@ -126,7 +132,10 @@ def resume(
     restarts: Restarts = 10,
     as_json: Json = False,
 ) -> None:
-    """Let paused agents go on; where no team runner is at work, also after a kill, start it again with its team."""
+    """Let paused agents go on; where no team runner is at work, also after a kill, start it again with its team.
+
+    Such as: outlearn team resume runs/mine --minutes 600
+    """
     from outlearn_agents.team.folder import RunFolder, RunnerSettings
 
     folder = RunFolder(run)
@@ -134,14 +143,17 @@ def resume(
     if folder.is_at_work:
         names = _members(spec, agent)
         _ask(folder, lambda now: now.model_copy(update={"paused": now.paused - names}))
-        typer.echo(f"{', '.join(sorted(names))}: going on")
+        _tell(names, "going on", "", as_json)
         return
     work(folder, spec, 60 * minutes, as_json, RunnerSettings(restarts=restarts))
 
 
 @team.command()
 def status(run: RunArgument, as_json: Json = False) -> None:
-    """What each agent does, what was spent and will be, what waits for a device, and which evaluations are left."""
+    """What each agent does, what was spent and will be, what waits for a device, and which evaluations are left.
+
+    Such as: outlearn team status runs/mine --json
+    """
     from outlearn_agents.team.folder import RunFolder
     from outlearn_agents.team.overview import look_over
     from outlearn_agents.team.overview_table import print_overview
@@ -154,22 +166,31 @@ def status(run: RunArgument, as_json: Json = False) -> None:
 
 
 @team.command()
-def pause(run: RunArgument, agent: Agents = None) -> None:
-    """Have agents wait at their next tool call. Runs that are queued go on, and so does the session's time."""
+def pause(run: RunArgument, agent: Agents = None, as_json: Json = False) -> None:
+    """Have agents wait at their next tool call. A pause does not count towards an agent's hours.
+
+    While all are paused, the session's time stands still too. Runs that are queued go on. Such as:
+
+    outlearn team pause runs/mine --agent ada
+    """
     folder, names = _at_work(run, agent)
     _ask(folder, lambda now: now.model_copy(update={"paused": now.paused | names}))
-    typer.echo(f"{', '.join(sorted(names))}: pausing; `outlearn team resume {run}` lets them go on")
+    resume = command_line("outlearn", "team", "resume", run)
+    _tell(names, "pausing", f"`{resume}` lets them go on", as_json)
 
 
 @team.command()
-def stop(run: RunArgument, agent: Agents = None) -> None:
-    """Have agents write down what they know and leave; without --agent, the report is written and the session ends."""
+def stop(run: RunArgument, agent: Agents = None, as_json: Json = False) -> None:
+    """Have agents write down what they know and leave; without --agent, the report is written and the session ends.
+
+    Such as: outlearn team stop runs/mine
+    """
     folder, names = _at_work(run, agent)
     if agent:
         _ask(folder, lambda now: now.model_copy(update={"stopped": now.stopped | names, "paused": now.paused - names}))
     else:
         _ask(folder, lambda now: now.model_copy(update={"stop": True}))
-    typer.echo(f"{', '.join(sorted(names))}: finishing; `outlearn team {run}` goes on another time")
+    _tell(names, "finishing", f"`{command_line('outlearn', 'team', run)}` goes on another time", as_json)
 
 
 @team.command()
@@ -181,10 +202,13 @@ def budget(
     agent_budget: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of each agent: dollars=5, tokens=, hours=")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Change what may be spent, also while the team is at work: agents go by it from their next model call on.
 
-    Evaluations and device seconds are the servers': give them to `outlearn team RUN` when a session begins.
+    Evaluations and device seconds are the servers': give them to `outlearn team RUN` when a session begins. Such as:
+
+    outlearn team budget runs/mine --dollars 80 --agent-budget dollars=10
     """
     from outlearn_agents.spending.budgets import change_budget, write_budget
     from outlearn_agents.team.folder import RunFolder
@@ -192,12 +216,13 @@ def budget(
     folder, own = RunFolder(run), pairs(agent_budget or [], "--agent-budget")
     folder.read_spec()
     if held := own.keys() & {"evaluations", "device_seconds"}:
-        raise InvalidInputError(f"{min(held)!r} cannot change here; `outlearn team {run} --agent-budget` sets it")
+        starts = command_line("outlearn", "team", run, "--agent-budget", f"{min(held)}=NUMBER")
+        raise InvalidInputError(f"{min(held)!r} cannot change here; `{starts}` sets it when a session begins")
     changed = change_budget(folder, {"dollars": dollars, "tokens": tokens, "hours": hours}, own)
     if changed is None:
         raise InvalidInputError("give a limit, such as --dollars 50")
     write_budget(folder, changed)
-    typer.echo(f"team: {changed.team}; each agent: {changed.agent}")
+    typer.echo(changed.model_dump_json() if as_json else f"team: {changed.team}; each agent: {changed.agent}")
 
 
 @team.command()
@@ -207,15 +232,27 @@ def add(
     researcher: Annotated[str | None, typer.Option(help="Default: as the first agent's.")] = None,
     option: Option = None,
     seed: Annotated[int | None, typer.Option(help="Default: the next one.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Add an agent to a team; it starts at once where the team is at work, else with the next session."""
+    """Add an agent to a team; it starts at once where the team is at work, else with the next session.
+
+    Such as: outlearn team add runs/mine --direction distillation
+    """
     from outlearn_agents.team.folder import RunFolder
     from outlearn_agents.team.runner import ask_for_member
 
     folder = RunFolder(run)
     made = ask_for_member(folder, direction, researcher, pairs(option) if option else None, seed)
     when = "starting" if folder.is_at_work else "starts with the next session"
-    typer.echo(f"{made.name}: {when}")
+    _tell([made.name], when, "", as_json)
+
+
+def _tell(names: "Iterable[str]", what: str, hint: str, as_json: bool) -> None:
+    """Print what agents do now, and what to do next."""
+    if as_json:
+        typer.echo(json.dumps({"agents": sorted(names), "state": what}))
+    else:
+        typer.echo(f"{', '.join(sorted(names))}: {what}" + (f"; {hint}" if hint else ""))
 
 
 def _at_work(run: "Any", agents: list[str] | None) -> "tuple[RunFolder, frozenset[str]]":
@@ -224,7 +261,8 @@ def _at_work(run: "Any", agents: list[str] | None) -> "tuple[RunFolder, frozense
     folder = RunFolder(run)
     names = _members(folder.read_spec(), agents)
     if not folder.is_at_work:
-        raise ConflictError(f"no team is at work in {str(run)!r}; `outlearn team resume {run}` starts it again")
+        resume = command_line("outlearn", "team", "resume", run)
+        raise ConflictError(f"no team is at work in {str(run)!r}; `{resume}` starts it again")
     return folder, names
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outlearn.errors import InvalidInputError
+from outlearn.hints import command_line
 from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ def token(
     listed: Annotated[bool, typer.Option("--list", help="Who has tokens, since when and until when.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make, rotate, revoke or list bearer tokens for the tool servers. A token is shown once, when it is made."""
+    """Make, rotate, revoke or list bearer tokens for the tool servers. A token is shown once, when it is made.
+
+    Such as: outlearn token ada --home runs/mine --days 7
+    """
     from outlearn.identity import TokenFile
 
     if rotate + revoke + listed > 1 or bool(agent) == listed or ((operator or days) and (rotate or revoke or listed)):
@@ -47,7 +51,22 @@ def token(
         lifetime = timedelta(days=days) if days else None
         role: Role = "operator" if operator else "agent"
         made = file.rotate(agent, timedelta(seconds=grace)) if rotate else file.issue(agent, role, lifetime)
-        typer.echo(json.dumps({"agent": agent, "token": made, "file": str(path)}) if as_json else made)
+        count = sum(grant.agent == agent for grant in file.grants())
+        made_known = {"agent": agent, "token": made, "file": str(path), "tokens": count}
+        typer.echo(json.dumps(made_known) if as_json else made)
+        if count > 1 and not rotate:
+            _tell_of_others(agent, count - 1, path)
+
+
+def _tell_of_others(agent: str, others: int, path: Path) -> None:
+    rotate, revoke = (
+        command_line("outlearn", "token", agent, "--tokens", path, one) for one in ("--rotate", "--revoke")
+    )
+    typer.echo(
+        f"{agent} had {others} token{'' if others == 1 else 's'} already, which go on working: "
+        f"`{rotate}` puts one in place of all, `{revoke}` ends all",
+        err=True,
+    )
 
 
 def _print(grants: "list[Grant]", as_json: bool) -> None:

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from outlearn.hints import command_line
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -29,7 +31,8 @@ def work(
     with show(console(to_stderr=as_json), seconds) as observe:
         summary = anyio.run(run_team, folder, spec, seconds, observe, settings, budget)
     if summary is None:
-        typer.echo(f"stopped; `outlearn team {folder.root}` goes on, `outlearn report {folder.root}` sums up", err=True)
+        again, report = (command_line("outlearn", command, folder.root) for command in ("team", "report"))
+        typer.echo(f"stopped; `{again}` goes on, `{report}` sums up", err=True)
         raise typer.Exit(130)
     show_summary(summary, folder, as_json)
 

@@ -60,9 +60,9 @@ def progress_chart(summary: Summary, width: int, height: int = 320) -> str:
     )
     for run in runs:
         at = x(seconds[run.run_id])
-        parts.append(_whisker(at, at, y(run.pgr - run.pgr_se), y(run.pgr + run.pgr_se), classes[run.agent]))
+        parts.append(whisker(at, at, y(run.pgr - run.pgr_se), y(run.pgr + run.pgr_se), classes[run.agent]))
         parts.append(_dot(run, at, y(run.pgr), classes[run.agent]))
-    return _svg(width, height, "PGR over time", parts)
+    return svg(width, height, "PGR over time", parts)
 
 
 def methods_chart(summary: Summary, width: int) -> str:
@@ -73,16 +73,16 @@ def methods_chart(summary: Summary, width: int) -> str:
     height = row * len(runs) + 44
     x = Scale(*pgr_range(runs), left + 8, width - 16)
     classes = colours(summary)
-    parts = [_vertical_grid(x, height)]
+    parts = [vertical_grid(x, height)]
     for index, run in enumerate(runs):
         middle = 14 + row * index + (26 if narrow else 8)
         label = shorten(method_label(run.method, run.params), 44 if narrow else 34)
         anchor = f'x="{left}" y="{middle - 10}"' if narrow else f'x="{left - 8}" y="{middle + 4}" text-anchor="end"'
         parts.append(f'<text class="label" {anchor}>{escape(label)}</text>')
         reach = 1.96 * run.pgr_se
-        parts.append(_whisker(x(run.pgr - reach), x(run.pgr + reach), middle, middle, classes[run.agent]))
+        parts.append(whisker(x(run.pgr - reach), x(run.pgr + reach), middle, middle, classes[run.agent]))
         parts.append(_dot(run, x(run.pgr), middle, classes[run.agent]))
-    return _svg(width, height, "Methods with 95 % intervals", parts)
+    return svg(width, height, "Methods with 95 % intervals", parts)
 
 
 def comparison_chart(comparison: Comparison, width: int, by_time: bool, height: int = 300) -> str:
@@ -101,7 +101,7 @@ def comparison_chart(comparison: Comparison, width: int, by_time: bool, height: 
     for number, curve in enumerate(curves):
         path = _steps([(0.0, 0.0), *curve], longest, x, y)
         parts.append(f'<path class="step team c{number % COLOURS}" d="{path}"/>')
-    return _svg(width, height, f"Best PGR so far over {unit or 'evaluations'}", parts)
+    return svg(width, height, f"Best PGR so far over {unit or 'evaluations'}", parts)
 
 
 def pgr_range(runs: list[RunSummary] | tuple[RunSummary, ...]) -> tuple[float, float]:
@@ -153,7 +153,8 @@ def _x_axis(x: Scale, divisor: float, caption: str, height: int) -> str:
     return "".join(labels) + title
 
 
-def _vertical_grid(x: Scale, height: int) -> str:
+def vertical_grid(x: Scale, height: int) -> str:
+    """Lines and numbers of a PGR axis from left to right."""
     return "".join(
         f'<line class="{_kind(value)}" x1="{x(value)}" x2="{x(value)}" y1="6" y2="{height - 24}"/>'
         f'<text class="tick" x="{x(value)}" y="{height - 8}" text-anchor="middle">{value:g}</text>'
@@ -166,7 +167,8 @@ def _kind(value: float) -> str:
     return "level" if value in (0.0, 1.0) else "grid"
 
 
-def _whisker(x1: float, x2: float, y1: float, y2: float, style: str) -> str:
+def whisker(x1: float, x2: float, y1: float, y2: float, style: str) -> str:
+    """The line of an interval or error."""
     return f'<line class="whisker {style}" x1="{x1}" x2="{x2}" y1="{y1}" y2="{y2}"/>'
 
 
@@ -177,6 +179,7 @@ def _dot(run: RunSummary, x: float, y: float, style: str) -> str:
     return f'<circle class="dot {style}" cx="{x}" cy="{y}" r="5"><title>{escape(label)}</title></circle>'
 
 
-def _svg(width: int, height: int, title: str, parts: list[str]) -> str:
+def svg(width: int, height: int, title: str, parts: list[str]) -> str:
+    """An SVG element; `title` names it for those who cannot see it."""
     head = f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{title}">'
     return head + "".join(parts) + "</svg>"

@@ -6,7 +6,10 @@ import jinja2
 from markupsafe import Markup
 
 from outlearn_agents.report.charts import colours, methods_chart, progress_chart
+from outlearn_agents.report.final_chart import final_chart
 from outlearn_agents.report.labels import method_label
+from outlearn_agents.report.lineage import lineage_graph
+from outlearn_agents.report.lineage_chart import lineage_chart
 from outlearn_agents.report.summary import Summary
 
 WIDE = 760
@@ -17,6 +20,8 @@ def render_report(summary: Summary) -> str:
     """The report as HTML. Titles and texts of findings are shown as text, whatever they contain."""
     page = environment()
     page.filters["clock"] = lambda moment: _clock(moment, summary.started_at)
+    graph, release = lineage_graph(summary), summary.final.release if summary.final else None
+    finalists = release.finalists if release else ()
     return page.get_template("report.html.j2").render(
         summary=summary,
         best_finding=summary.best_finding(),
@@ -25,6 +30,12 @@ def render_report(summary: Summary) -> str:
         duration=duration(summary.wall_seconds),
         progress=[Markup(progress_chart(summary, width)) for width in (WIDE, NARROW)],  # noqa: S704
         methods=[Markup(methods_chart(summary, width)) for width in (WIDE, NARROW)],  # noqa: S704
+        graph=graph,
+        lineage=[Markup(lineage_chart(graph, summary, width)) for width in (WIDE, NARROW)],  # noqa: S704
+        final=summary.final,
+        finals=[Markup(final_chart(release, summary, width)) for width in (WIDE, NARROW)] if release else [],  # noqa: S704
+        undefined_pgr=all(one.pgr is None for one in finalists if not one.failed),
+        place={one.run_id: number for number, one in enumerate(finalists, 1)},
     )
 
 

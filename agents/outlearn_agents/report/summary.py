@@ -5,14 +5,27 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from outlearn.audit import AuditLog
 from outlearn.researcher import Tools, ask
 from outlearn.results import pgr_text
 from outlearn.tasks import load_baselines
-from outlearn.types import Finding, FindingKind, Leaderboard, LeaderboardRow, RunView
+from outlearn.types import (
+    Finding,
+    FindingKind,
+    Leaderboard,
+    LeaderboardRow,
+    Lineage,
+    LineageEdge,
+    LineageNode,
+    RunView,
+)
 from outlearn_agents.team.folder import RunFolder, TeamSpec
-from outlearn_agents.team.watch import all_findings, all_runs
+from outlearn_agents.team.watch import MAX_PAGES, all_findings, all_runs
+from outlearn_evaluation.released import Release, ReleaseBook
 
 MAX_ROWS = 500  # more than the evaluations that a team has by default
+REVEALED = "commitment revealed"
+"""What the audit log calls that labels, split and noise were written out for anybody."""
 
 
 class SummaryModel(BaseModel):
@@ -70,6 +83,20 @@ class AgentSummary(SummaryModel):
     runs: int = Field(description="Runs that it submitted, of any kind and outcome.")
 
 
+class LineageSummary(SummaryModel):
+    """Which findings name which findings, runs and snapshots as built on, and which runs findings report."""
+
+    nodes: tuple[LineageNode, ...] = ()
+    edges: tuple[LineageEdge, ...] = ()
+
+
+class FinalSummary(SummaryModel):
+    """The final of the task, on fresh seeds and the private half of the test items."""
+
+    release: Release
+    revealed: bool = Field(description="Labels, split and noise were written out by `outlearn reveal`.")
+
+
 class Summary(SummaryModel):
     """What a team achieved in a run folder, over all its sessions."""
 
@@ -82,6 +109,8 @@ class Summary(SummaryModel):
     best: RunSummary | None = Field(description="The run with the highest PGR, or null where none was evaluated.")
     lines: tuple[LineSummary, ...] = Field((), description="What shortcuts and controls reach, best first.")
     findings: tuple[FindingSummary, ...] = Field(description="Oldest first.")
+    lineage: LineageSummary = LineageSummary()
+    final: FinalSummary | None = Field(None, description="Null until `outlearn finalize` was run.")
     started_at: datetime
     wall_seconds: float = Field(description="Wall time that the team was at work, starting the servers included.")
 
@@ -123,6 +152,8 @@ async def collect(tools: Tools, folder: RunFolder, spec: TeamSpec, wall_seconds:
         best=runs[0] if runs else None,
         lines=tuple(LineSummary(**one.model_dump()) for one in board.lines),
         findings=tuple(_finding(finding, numbers) for finding in await all_findings(tools)),
+        lineage=await _lineage(tools),
+        final=_final(folder, spec.task),
         started_at=spec.created_at,
         wall_seconds=round(wall_seconds, 1),
     )
@@ -140,3 +171,26 @@ def _finding(finding: Finding, numbers: dict[str, RunSummary]) -> FindingSummary
     run = run if run and run.agent == finding.author else None
     fields = finding.model_dump(include=set(FindingSummary.model_fields) - {"pgr", "at_most", "pgr_se"})
     return FindingSummary(**fields, **(run.model_dump(include={"pgr", "at_most", "pgr_se"}) if run else {}))
+
+
+async def _lineage(tools: Tools) -> LineageSummary:
+    nodes: dict[str, LineageNode] = {}
+    edges: dict[LineageEdge, None] = {}
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = await ask(tools, Lineage, "forum", "lineage", cursor=cursor)
+        nodes |= {node.id: node for node in page.nodes}
+        edges |= dict.fromkeys(page.edges)
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return LineageSummary(nodes=tuple(nodes.values()), edges=tuple(edges))
+
+
+def _final(folder: RunFolder, task: str) -> FinalSummary | None:
+    vault = folder.root / "vault"
+    release = ReleaseBook(vault, task).read()
+    if release is None:
+        return None
+    revealed = any(one.kind == REVEALED and one.task == task for one in AuditLog(vault).records())
+    return FinalSummary(release=release, revealed=revealed)

@@ -6,6 +6,7 @@ from contextlib import closing
 from pydantic import ValidationError
 
 from outlearn.errors import InvalidInputError
+from outlearn.hints import problems
 from outlearn_agents.spending.ledger import Budget, Ledger, Limits
 from outlearn_agents.team.folder import RunFolder
 
@@ -26,8 +27,7 @@ def change_budget(folder: RunFolder, team: Mapping[str, object], agent: Mapping[
     try:
         return Budget.model_validate({scope: {**known[scope], **limits} for scope, limits in given.items()})
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
-        raise InvalidInputError(f"budget: {problems}; there are {', '.join(Limits.model_fields)}") from error
+        raise InvalidInputError(f"budget: {problems(error)}; there are {', '.join(Limits.model_fields)}") from error
 
 
 def write_budget(folder: RunFolder, budget: Budget) -> None:

@@ -10,19 +10,16 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import anyio
 from sqlalchemy import Connection, Table, func, select, true
 
 from outlearn.database import open_database, reading, writing
 from outlearn.errors import BudgetError
-from outlearn.researcher import Stop
 from outlearn_agents.spending.limits import NANO, Budget, Cost, Limits, Statement, lower
 from outlearn_agents.spending.tables import calls, holds, limits, metadata, shifts
 
-__all__ = ["NANO", "Budget", "Cost", "Ledger", "Limits", "Statement", "lower", "work_shift"]
+__all__ = ["NANO", "Budget", "Cost", "Ledger", "Limits", "Statement", "lower"]
 
 HOUR = 3600.0
-SEEN_SECONDS = 5.0
 Scope = Literal["agent", "team"]
 
 
@@ -126,16 +123,6 @@ class Ledger:
             budget = _budget(connection)
             given = lower(budget.agent, own or Limits()) if agent is not None else budget.team
             return _statement(connection, agent, given)
-
-
-async def work_shift(ledger: Ledger, agent: str, stop: Stop) -> None:
-    """Count the hours of an agent at work until cancelled, and ask it to stop when they are over."""
-    shift = ledger.begin_shift(agent)
-    while True:
-        ledger.seen(shift)
-        if any(one.shares().get("hours", 0.0) >= 1 for one in (ledger.statement(agent), ledger.statement())):
-            stop.ask()
-        await anyio.sleep(SEEN_SECONDS)
 
 
 def _budget(connection: Connection) -> Budget:

@@ -20,7 +20,7 @@ class Limits(BaseModel):
 
     def __str__(self) -> str:
         given = self.model_dump(exclude_none=True)
-        return ", ".join(f"{value:g} {name}" for name, value in given.items()) or "no limits"
+        return ", ".join(f"{value:.12g} {name}" for name, value in given.items()) or "no limits"
 
 
 class Budget(BaseModel):

@@ -1,6 +1,5 @@
 """What models cost: a table with its date and source in `prices.json`, or a price of the user's own."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -12,7 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlearn.errors import ConfigError
+from outlearn.hints import problems
 
+NONE = "none"
+"""Given as a price: dollars are not counted."""
 DATED = re.compile(r"-\d{8}$")
 HOW_TO_PRICE = (
     "give its price in dollars per million tokens, `--option price=INPUT,OUTPUT[,CACHE_READ,CACHE_WRITE]`, or a table "
@@ -55,6 +57,8 @@ class Price(Rates):
     """What a model costs."""
 
     long: LongRates | None = None
+    as_of: date | None = Field(None, description="Where it was read later than the table.")
+    source: str = Field("", description="Where it was read elsewhere.")
 
     def cost(self, usage: Mapping[str, Any]) -> int:
         """Nano-dollars for an API `usage`, its compactions included, which its totals leave out."""
@@ -69,7 +73,7 @@ class Price(Rates):
     def _rates(self, prompt_tokens: int) -> Rates:
         if self.long and prompt_tokens > self.long.above:
             return self.long
-        return Rates(**self.model_dump(exclude={"long"}))
+        return Rates(**self.model_dump(include=set(Rates.model_fields)))
 
 
 class PriceTable(BaseModel):
@@ -90,9 +94,13 @@ class PriceTable(BaseModel):
 def find_price(model: str, given: str = "") -> Price | None:
     """The price of a model: the `given` one, numbers or a table's file, else that of the table that ships.
 
+    None where that table lacks the model, or `given` is "none".
+
     Raises:
         ConfigError: `given` is no price, or a table that lacks the model.
     """
+    if given == NONE:
+        return None
     if not given:
         return shipped_prices().find(model)
     if re.fullmatch(r"[\d.,]+", given):
@@ -131,9 +139,9 @@ def _own(given: str) -> Price:
 
 def _parse(text: str, name: str) -> PriceTable:
     try:
-        return PriceTable.model_validate(json.loads(text))
-    except (ValueError, ValidationError) as error:
-        raise ConfigError(f"the price table {name!r} is damaged: {error}") from error
+        return PriceTable.model_validate_json(text)
+    except ValidationError as error:
+        raise ConfigError(f"{name!r} is no price table: {problems(error)}; {HOW_TO_PRICE}") from error
 
 
 def _prompt(usage: Mapping[str, Any]) -> int:

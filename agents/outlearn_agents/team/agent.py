@@ -19,15 +19,17 @@ from outlearn.registry import RESEARCHERS, Registry
 from outlearn.researcher import Researcher, Session, Stop, Tools
 from outlearn.settings import ServerSettings
 from outlearn.toolbox import open_toolbox, url_in
-from outlearn_agents.spending.ledger import Ledger, work_shift
+from outlearn_agents.spending.ledger import Ledger
+from outlearn_agents.spending.shift import Shift
 from outlearn_agents.team.crew import CANNOT_WORK
 from outlearn_agents.team.folder import AgentSpec, RunFolder
-from outlearn_agents.team.gate import GatedTools
+from outlearn_agents.team.gate import Gate, GatedTools
 from outlearn_agents.team.holding import holding
 from outlearn_agents.team.processes import SERVERS
 from outlearn_agents.team.status import write_status
 
 WRAP_UP_SECONDS = 30.0
+KEEP_SECONDS = 0.5
 
 
 class AgentSettings(BaseSettings):
@@ -55,9 +57,12 @@ async def work(settings: AgentSettings) -> None:
         ):
             group.start_soon(_watch_signals, stop, group)
             group.start_soon(_watch_parent, stop)
-            group.start_soon(_overstay, settings.seconds, group)
-            group.start_soon(work_shift, ledger, spec.name, stop)
-            await researcher.research(_session(folder, spec, tools, stop))
+            group.start_soon(_keep_time, folder, stop, group)
+            shift = Shift(ledger, spec.name)
+            group.start_soon(shift.keep, stop)
+            gate = Gate(folder, spec.name, stop, shift.rest)
+            await gate.wait("it began")
+            await researcher.research(_session(folder, spec, GatedTools(tools, gate), stop))
             group.cancel_scope.cancel()
 
 
@@ -66,7 +71,7 @@ def _session(folder: RunFolder, spec: AgentSpec, tools: Tools, stop: Stop) -> Se
         agent=spec.name,
         direction=spec.direction,
         task=folder.read_spec().task,
-        tools=GatedTools(tools, folder, spec.name, stop),
+        tools=tools,
         stop=stop,
         log=structlog.get_logger("outlearn.agent").bind(agent=spec.name),
         folder=folder.agent(spec.name),
@@ -102,8 +107,17 @@ async def _watch_parent(stop: Stop) -> None:
         stop.ask()
 
 
-async def _overstay(seconds: float, group: TaskGroup) -> None:
-    await anyio.sleep(seconds + WRAP_UP_SECONDS)
+async def _keep_time(folder: RunFolder, stop: Stop, group: TaskGroup) -> None:
+    """Stand still while the whole team is paused, and end the work of who overstays."""
+    countdown = stop.countdown
+    while countdown.left > -WRAP_UP_SECONDS:
+        session = folder.read_session()
+        is_paused = session is not None and session.paused_at is not None
+        if is_paused and not countdown.is_paused:
+            countdown.pause()
+        elif not is_paused:
+            countdown.go_on()
+        await anyio.sleep(KEEP_SECONDS)
     group.cancel_scope.cancel()
 
 

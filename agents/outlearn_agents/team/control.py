@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from outlearn.errors import IntegrityError
 from outlearn.files import locked, write_atomic
+from outlearn.hints import problems
 from outlearn.identity import AgentName
 from outlearn_agents.team.folder import AgentSpec, RunFolder
 
@@ -31,7 +32,7 @@ def read_control(folder: RunFolder) -> Control:
     except FileNotFoundError:
         return Control()
     except ValidationError as error:
-        raise IntegrityError(f"{str(folder.control)!r} is damaged; remove it: {error}") from error
+        raise IntegrityError(f"{str(folder.control)!r} is damaged; remove it: {problems(error)}") from error
 
 
 def change_control(folder: RunFolder, change: Callable[[Control], Control]) -> Control:

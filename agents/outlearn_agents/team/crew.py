@@ -2,10 +2,10 @@
 
 import os
 import sys
-import time
 from collections.abc import Mapping
 from functools import partial
 
+from outlearn.countdown import Countdown
 from outlearn_agents.team.folder import RunFolder, RunnerSettings
 from outlearn_agents.team.kept import Kept
 from outlearn_agents.team.processes import Child, stop_children
@@ -13,23 +13,25 @@ from outlearn_agents.team.status import read_status, write_status
 
 CANNOT_WORK = 2
 """Exit code of an agent that no restart would help."""
+MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
+"""Has glibc give back what a request of megabytes took, over days of requests."""
 KILL_SECONDS = 0.5
 MIN_SECONDS = 1.0
 
 
 class Crew:
-    """The agents' processes. Agents work until the deadline, whenever they were started."""
+    """The agents' processes. Agents work until the countdown's end, whenever they were started."""
 
-    def __init__(self, folder: RunFolder, settings: RunnerSettings, deadline: float) -> None:
+    def __init__(self, folder: RunFolder, settings: RunnerSettings, countdown: Countdown) -> None:
         self._folder = folder
         self._settings = settings
-        self._deadline = deadline
+        self.countdown = countdown
         self._kept: dict[str, Kept] = {}
 
     @property
-    def is_over(self) -> bool:
-        """Whether no agent is at work or will be."""
-        return all(kept.is_over for kept in self._kept.values())
+    def names(self) -> frozenset[str]:
+        """The agents that are at work or will be."""
+        return frozenset(name for name, kept in self._kept.items() if not kept.is_over)
 
     def restarts(self) -> dict[str, int]:
         """How often each agent was started again."""
@@ -46,7 +48,7 @@ class Crew:
             code = kept.take_end()
             if code is not None:
                 self._see_to(name, kept, code)
-            if self._seconds_left() > 0:
+            if self.countdown.left > 0:
                 kept.start_if_due()
             elif kept.child is None:
                 kept.is_over = True
@@ -67,7 +69,7 @@ class Crew:
     def _see_to(self, name: str, kept: Kept, code: int) -> None:
         """An agent ended: with its work, for good, or to be started again."""
         status = read_status(self._folder, name)
-        if code in (0, CANNOT_WORK) or kept.is_leaving or self._seconds_left() <= MIN_SECONDS:
+        if code in (0, CANNOT_WORK) or kept.is_leaving or self.countdown.left <= MIN_SECONDS:
             kept.is_over = True
             if code != 0 and status.state != "failed":
                 write_status(self._folder, name, f"{_died(code)}; see {self._folder.log(f'agent-{name}')}", "failed")
@@ -82,12 +84,9 @@ class Crew:
 
     def _start(self, name: str, token: str) -> Child:
         argv = [sys.executable, "-m", "outlearn_agents.team.agent", "--run", str(self._folder.root)]
-        argv += ["--agent", name, "--seconds", f"{max(MIN_SECONDS, self._seconds_left()):.3f}"]
-        env: Mapping[str, str] = {**os.environ, "OUTLEARN_TOKEN": token}
+        argv += ["--agent", name, "--seconds", f"{max(MIN_SECONDS, self.countdown.left):.3f}"]
+        env: Mapping[str, str] = {**MEMORY, **os.environ, "OUTLEARN_TOKEN": token}
         return Child(f"agent-{name}", argv, self._folder.log(f"agent-{name}"), env)
-
-    def _seconds_left(self) -> float:
-        return self._deadline - time.monotonic()
 
 
 def _died(code: int) -> str:

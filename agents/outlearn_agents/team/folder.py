@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlearn.errors import ConfigError, IntegrityError, NotFoundError
 from outlearn.files import write_atomic
+from outlearn.hints import problems
 from outlearn.identity import AgentName
 from outlearn_agents.team.holding import holder, holding
 
@@ -75,8 +76,14 @@ class SessionFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     started_at: datetime
-    ends_at: datetime
+    ends_at: datetime = Field(description="As it looked at `paused_at`, where the team is paused.")
+    paused_at: datetime | None = Field(None, description="A moment of the team's pause; None where it is at work.")
     restarts: dict[str, int] = Field(default_factory=dict, description="By agent or server.")
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the session's end, which stand still while the whole team is paused."""
+        return max(0.0, (self.ends_at - (self.paused_at or datetime.now(UTC))).total_seconds())
 
 
 class RunFolder:
@@ -146,7 +153,7 @@ class RunFolder:
                 f"{str(self.root)!r} is not a run folder: it has no team.json; `outlearn team` makes one"
             ) from None
         except ValidationError as error:
-            raise IntegrityError(f"{str(self.spec_file)!r} is damaged: {error}") from error
+            raise IntegrityError(f"{str(self.spec_file)!r} is damaged: {problems(error)}") from error
 
     def write_spec(self, spec: TeamSpec) -> None:
         """Keep the team."""

@@ -39,12 +39,14 @@ def clean(text: str) -> str:
 
 
 class PlainLines:
-    """Prints what changed, one line each."""
+    """Prints what changed since the first view, one line each: what that one shows, an earlier session told."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._start = time.monotonic()
         self._seen: set[str] = set()
+        self._states: dict[str, str] = {}
+        self._is_first = True
 
     def __call__(self, view: TeamView) -> None:
         for run in reversed(view.runs):
@@ -55,16 +57,22 @@ class PlainLines:
             self._once(f"{row.run_id} evaluated", text)
         for finding in view.findings:
             self._once(finding.finding_id, f"{finding.author}: posted {finding.kind} {finding.title!r}")
+        self._is_first = False
         for agent in view.agents:
-            if agent.state != "running":
-                self._once(f"{agent.name} {agent.state}", f"{agent.name}: {agent.state}: {agent.doing}")
+            if agent.state != self._states.get(agent.name, "running"):
+                self._print(f"{agent.name}: {agent.state}: {agent.doing}")
+            self._states[agent.name] = agent.state
 
     def _once(self, key: str, text: str) -> None:
         if key not in self._seen:
             self._seen.add(key)
-            line = f"[{time.monotonic() - self._start:6.1f} s] {clean(text)}"
-            with suppress(SystemExit):  # nobody reads us any more, and rich prints to nowhere from now on
-                self._console.print(Text(line), soft_wrap=True)
+            if not self._is_first:
+                self._print(text)
+
+    def _print(self, text: str) -> None:
+        line = f"[{time.monotonic() - self._start:6.1f} s] {clean(text)}"
+        with suppress(SystemExit):  # nobody reads us any more, and rich prints to nowhere from now on
+            self._console.print(Text(line), soft_wrap=True)
 
 
 def page(view: TeamView, seconds: float) -> RenderableType:

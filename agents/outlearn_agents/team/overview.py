@@ -90,7 +90,8 @@ class Overview(OverviewModel):
     run: str
     task: str
     is_at_work: bool
-    seconds_left: float = Field(description="Of the session at work.")
+    is_paused: bool = Field(description="All agents: the session's time stands still.")
+    seconds_left: float = Field(description="Of the session at work; they stand still while all are paused.")
     seconds_worked: float
     agents: tuple[AgentOverview, ...]
     queue: tuple[QueuedRun, ...]
@@ -106,7 +107,7 @@ def look_over(folder: RunFolder) -> Overview:
     session = folder.read_session()
     is_at_work = folder.is_at_work
     restarts = session.restarts if session and is_at_work else {}
-    left = (session.ends_at - datetime.now(UTC)).total_seconds() if session and is_at_work else 0.0
+    left = session.seconds_left if session and is_at_work else 0.0
     names = {agent.name for agent in spec.agents}
     evaluations = EvaluationLedger(_settings(EvaluationSettings, folder, spec, "evaluation"))
     with closing(Ledger(folder.spending)) as ledger:
@@ -116,18 +117,19 @@ def look_over(folder: RunFolder) -> Overview:
         team = ledger.statement()
         team_left = evaluations.budget(OPERATOR).team_left
     evaluations.engine.dispose()
-    at_work = sum(agent.state == "running" for agent in agents)
+    at_work = sum(agent.state in ("running", "paused") for agent in agents)
     pace = team.dollars_per_hour
     return Overview(
         run=str(folder.root),
         task=spec.task,
         is_at_work=is_at_work,
-        seconds_left=round(max(0.0, left), 1),
+        is_paused=is_at_work and session is not None and session.paused_at is not None,
+        seconds_left=round(left, 1),
         seconds_worked=round(spec.seconds_worked, 1),
         agents=agents,
         queue=_queue(folder, spec),
         spent=Spent.of(team),
-        forecast_dollars=None if pace is None else _forecast(team, pace * at_work * max(0.0, left) / HOUR),
+        forecast_dollars=None if pace is None else _forecast(team, pace * at_work * left / HOUR),
         evaluations_left=team_left,
         server_restarts={name: count for name, count in restarts.items() if name not in names},
     )

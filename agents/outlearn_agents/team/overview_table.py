@@ -12,7 +12,8 @@ from outlearn_agents.team.overview import AgentOverview, Overview, QueuedRun, Sp
 
 def print_overview(console: Console, overview: Overview) -> None:
     """Print an overview for people."""
-    state = f"at work, {duration(overview.seconds_left)} left" if overview.is_at_work else "not at work"
+    working = "paused" if overview.is_paused else "at work"
+    state = f"{working}, {duration(overview.seconds_left)} left" if overview.is_at_work else "not at work"
     console.print(Text(f"{overview.run} · {overview.task} · {state}", style="bold"), soft_wrap=True)
     console.print(Text(_money(overview)), soft_wrap=True)
     limits = overview.spent.limits
@@ -36,14 +37,15 @@ def _money(overview: Overview) -> str:
 
 
 def _agents(agents: tuple[AgentOverview, ...]) -> Table:
-    table = Table(title="Agents", title_justify="left", title_style="bold", box=None)
-    for column in ("agent", "state", "$", "$/h", "evals left", "restarts"):
+    table = Table(title="Agents", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    for column in ("agent", "state", "$", "$/h", "evals left"):
         table.add_column(column, justify="left" if column in ("agent", "state") else "right", no_wrap=True)
-    table.add_column("doing", ratio=1)
+    table.add_column("doing", ratio=1, overflow="fold")
     for agent in agents:
         evaluations = f"{agent.evaluations_left} ({agent.evaluations_today_left} today)"
-        numbers = (f"{agent.spent.dollars:.2f}", _rate(agent.spent), evaluations, str(agent.restarts))
+        numbers = (f"{agent.spent.dollars:.2f}", _rate(agent.spent), evaluations)
         doing = f"{clean(shorten(agent.doing, 120))} ({duration(agent.seconds_ago)} ago)"
+        doing += f"; restarts: {agent.restarts}" if agent.restarts else ""
         table.add_row(agent.name, agent.state, *numbers, Text(doing))
     return table
 
@@ -53,9 +55,11 @@ def _rate(spent: Spent) -> str:
 
 
 def _queue(queue: tuple[QueuedRun, ...]) -> Table:
-    table = Table(title="Runs", title_justify="left", title_style="bold", box=None)
-    for column in ("run", "agent", "kind", "state", "method"):
-        table.add_column(column, no_wrap=True)
+    table = Table(title="Runs", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    for column in ("run", "agent", "kind"):
+        table.add_column(column, no_wrap=True)  # what is copied is never cut
+    for column in ("state", "method"):
+        table.add_column(column, overflow="fold")
     for run in queue:
         label = Text(clean(shorten(run.method, 50)))
         table.add_row(run.run_id, run.agent, run.kind, _when(run), label)

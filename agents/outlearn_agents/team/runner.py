@@ -2,15 +2,16 @@
 
 import asyncio
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
 
+from outlearn.countdown import Countdown
 from outlearn.errors import ConflictError, NotFoundError
 from outlearn.files import write_atomic
+from outlearn.hints import command_line
 from outlearn.identity import TokenFile
 from outlearn.registry import RESEARCHERS, Registry
 from outlearn.tasks import task_names
@@ -137,7 +138,7 @@ async def run_team(
             ):
                 for place, agent in enumerate(spec.agents):
                     crew.add(agent.name, tokens[agent.name], place * settings.stagger_seconds)
-                session = TeamSession(folder, spec, servers, crew, Watcher(spec, folder, tools), stops, seconds)
+                session = TeamSession(folder, spec, servers, crew, Watcher(spec, folder, tools), stops)
                 await session.work(observe)
                 summary = await collect(tools, folder, session.spec, session.spec.seconds_worked)
                 write_summary(folder, summary)
@@ -163,7 +164,7 @@ def _check_task(home: Path, task: str) -> None:
     from outlearn_training.testbed import TESTBEDS
 
     if task not in task_names(home) and task not in TESTBEDS:
-        raise NotFoundError(f"no task {task!r}; `outlearn calibrate {task} --home {home}` makes one")
+        raise NotFoundError(f"no task {task!r}; `{_calibration(home, task)}` makes one")
     if (home / "vault" / task / "final-seeds.json").exists():
         raise ConflictError(f"the final of task {task!r} has begun in {str(home)!r}; let a team work in another folder")
 
@@ -176,7 +177,11 @@ def _install(home: Path, task: str) -> None:
         try:
             prepare(home, task)
         except NotFoundError as error:
-            raise NotFoundError(f"{error}; `outlearn calibrate {task} --home {home}` makes a task") from error
+            raise NotFoundError(f"{error}; `{_calibration(home, task)}` makes a task") from error
+
+
+def _calibration(home: Path, task: str) -> str:
+    return command_line("outlearn", "calibrate", task, "--home", home)
 
 
 def _issue_tokens(folder: RunFolder, spec: TeamSpec) -> dict[str, str]:
@@ -199,7 +204,7 @@ async def _servers(folder: RunFolder, spec: TeamSpec, settings: RunnerSettings) 
 
 @asynccontextmanager
 async def _crew(folder: RunFolder, settings: RunnerSettings, seconds: float) -> AsyncIterator[Crew]:
-    crew = Crew(folder, settings, time.monotonic() + seconds)
+    crew = Crew(folder, settings, Countdown(seconds))
     try:
         yield crew
     finally:

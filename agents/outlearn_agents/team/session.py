@@ -1,6 +1,5 @@
 """A session of a team: servers and agents are kept alive, what the operator asks for is done, until all have left."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -51,7 +50,6 @@ class TeamSession:
         crew: Crew,
         watcher: Watcher,
         stops: Stops,
-        seconds: float,
     ) -> None:
         self.spec = spec
         self._folder = folder
@@ -59,8 +57,7 @@ class TeamSession:
         self._crew = crew
         self._watcher = watcher
         self._stops = stops
-        self._begin = time.monotonic()
-        self._deadline = self._begin + seconds
+        self._countdown = crew.countdown
         self._worked = spec.seconds_worked
         self._started_at = datetime.now(UTC)
         self._noted: tuple[object, ...] = ()
@@ -74,10 +71,11 @@ class TeamSession:
             ServerUnreachableError: a server died again and again.
             IntegrityError: `control.json` is damaged.
         """
+        self._note()
         async with anyio.create_task_group() as group:
             group.start_soon(self._keep)
             group.start_soon(self._nudge)
-            while not self._crew.is_over and self._failure is None:
+            while self._crew.names and self._failure is None:
                 observe(await self._watcher.look(self.seconds_left))
                 await anyio.sleep(LOOK_SECONDS)
             group.cancel_scope.cancel()
@@ -88,7 +86,7 @@ class TeamSession:
     @property
     def seconds_left(self) -> float:
         """Seconds until agents have to finish."""
-        return max(0.0, self._deadline - time.monotonic())
+        return max(0.0, self._countdown.left)
 
     async def _keep(self) -> None:
         try:
@@ -96,7 +94,7 @@ class TeamSession:
                 self._servers.look()
                 self._crew.look()
                 self._obey(read_control(self._folder))
-                if time.monotonic() > self._deadline + GRACE_SECONDS:
+                if self._countdown.left < -GRACE_SECONDS:
                     await self._crew.end()
                 self._note()
                 await anyio.sleep(KEEP_SECONDS)
@@ -113,13 +111,21 @@ class TeamSession:
         """Do what was asked for since the last look."""
         if (control.stop or self._stops.asked) and not self._stops.told:
             self._stops.told = True
-            self._deadline = min(self._deadline, time.monotonic())
+            self._countdown.end()
             self._crew.ask_to_stop()
         for name in control.stopped - self._control.stopped:
             self._crew.ask_to_stop(name)
         if control.added:
             self._welcome(control)
+        self._stand_still(control)
         self._control = control
+
+    def _stand_still(self, control: Control) -> None:
+        """Stop the clock while everybody who is there is paused."""
+        if self._countdown.left <= 0 or not self._crew.names <= control.paused:
+            self._countdown.go_on()
+        elif not self._countdown.is_paused:
+            self._countdown.pause()
 
     def _welcome(self, control: Control) -> None:
         """Take in new agents: each is in team.json before it leaves the list of those who wait."""
@@ -139,16 +145,21 @@ class TeamSession:
     def _note(self) -> None:
         """Keep session.json and the time worked up to date."""
         restarts = self._crew.restarts() | self._servers.restarts()
-        news = (restarts, self._deadline, (time.monotonic() - self._begin) // NOTE_SECONDS)
+        countdown, now = self._countdown, datetime.now(UTC)
+        news = (restarts, countdown.is_paused, self._stops.told, countdown.passed // NOTE_SECONDS)
         if news == self._noted:
             return
         self._noted = news
-        ends_at = datetime.now(UTC) + timedelta(seconds=self.seconds_left)
-        note = SessionFile(started_at=self._started_at, ends_at=ends_at, restarts=restarts)
+        note = SessionFile(
+            started_at=self._started_at,
+            ends_at=now + timedelta(seconds=self.seconds_left),
+            paused_at=now if countdown.is_paused else None,
+            restarts=restarts,
+        )
         write_atomic(self._folder.session, note.model_dump_json(indent=1).encode())
         self._write_spec()
 
     def _write_spec(self) -> None:
-        worked = self._worked + time.monotonic() - self._begin
+        worked = self._worked + self._countdown.passed
         self.spec = self.spec.model_copy(update={"seconds_worked": worked})
         self._folder.write_spec(self.spec)

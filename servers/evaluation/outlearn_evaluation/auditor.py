@@ -1,25 +1,27 @@
 """Collects what detectors look at, and files what they find in the audit log."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from threading import Lock
 
 import numpy as np
 import structlog
-from sqlalchemy import Engine, bindparam, select
+from sqlalchemy import Connection, Engine, bindparam, select
 
 from outlearn.audit import Action, AuditLog, Evidence
 from outlearn.database import reading
+from outlearn.errors import OutdatedError, PermissionDeniedError
 from outlearn.receipts import Receipt
 from outlearn_evaluation.commitment import Opened
-from outlearn_evaluation.detectors import Bits, Change, Look, Suspicion
+from outlearn_evaluation.detectors import Bits, Change, Look, Suspicion, random_masks
 from outlearn_evaluation.inspection import Case, changes_of, examine
-from outlearn_evaluation.ledger import evaluations
-from outlearn_evaluation.standing import Withheld, withheld
+from outlearn_evaluation.ledger import Question, evaluations
+from outlearn_evaluation.standing import FORGED, MASKS, Withheld, because, withheld
 from outlearn_evaluation.submissions import submissions
 from outlearn_training.sanity import frequent_answer
 
 FREQUENT = "frequent answer"
-FORGED = "forged receipt"
+OUTDATED = "outdated receipt"
 _SINCE = (
     select(
         *(evaluations.c[name] for name in ("number", "run_id", "agent", "at_most", "same_as")),
@@ -36,7 +38,7 @@ class Auditor:
     """Watches the evaluations of one home folder."""
 
     def __init__(self, audit_log: AuditLog, engine: Engine) -> None:
-        self._log, self._looks = audit_log, Looks(engine)
+        self._log, self._engine, self._looks = audit_log, engine, Looks()
         self._withheld = (0, Withheld())  # as of so many records
         self._changes: dict[str, dict[str, Change | None]] = {}
         self._frequent: dict[str, Bits | None] = {}
@@ -49,6 +51,23 @@ class Auditor:
         if self._withheld[0] != len(records):
             self._withheld = len(records), withheld(records)
         return self._withheld[1]
+
+    def admit(self, connection: Connection, question: Question) -> None:
+        """Let nobody ask who was seen probing. In the transaction that charges: of many calls at once, each one is
+        looked at with all that were answered before it, and is turned away by what was filed against those.
+
+        Raises PermissionDeniedError: the agent's run, this one or an earlier one, waits for the operator's review.
+        """
+        run, agent = question.run, question.agent
+        why = self.withheld().refusal(agent)
+        found = Suspicion("refused", "note", {"why": why}) if why else self._masks(connection, question)
+        if found is None:
+            return
+        self._try_to_file(found, run.run_id, agent, run.task)
+        raise PermissionDeniedError(
+            f"{why or because(run.run_id, MASKS)}. None of your new questions is answered until the operator has "
+            "reviewed it (`outlearn review`). Nothing was charged, and every answer that you were given can be had again"
+        )
 
     def inspect(self, receipts: tuple[Receipt, ...], opened: Opened) -> None:
         """File what the detectors find about an evaluated run, once. It never raises: the agent's answer stands."""
@@ -64,11 +83,11 @@ class Auditor:
             log.error("a run was not inspected", run_id=first.run_id, error=f"{type(error).__name__}: {error}")
 
     def forged(self, run_id: str, asked_by: str, error: Exception, action: Action) -> None:
-        """File that a run's receipts are not what the predictor signed."""
-        try:
-            self.file(Suspicion(FORGED, action, {"asked_by": asked_by, "error": str(error)}), run_id, "", "")
-        except OSError as failure:
-            log.error("the audit log cannot be written", run_id=run_id, error=str(failure))
+        """File that a run's receipts are not what the predictor signed. One that says that it is old is not scored, and
+        shields nobody: a forged one beside it is a record of another kind."""
+        kind, action = (OUTDATED, "flag") if isinstance(error, OutdatedError) else (FORGED, action)
+        found = Suspicion(kind, action, {"asked_by": asked_by, "error": str(error)})
+        self._try_to_file(found, run_id, asked_by, "")
 
     def file(self, found: Suspicion, run_id: str, agent: str, task: str) -> None:
         """Add to the log what is not there yet. Raises OSError where the log cannot be written."""
@@ -76,14 +95,33 @@ class Auditor:
         if _key(found.kind, run_id, found.evidence) not in known:
             self._log.append(found.kind, found.action, agent=agent, run_id=run_id, task=task, evidence=found.evidence)
 
+    def _try_to_file(self, found: Suspicion, run_id: str, agent: str, task: str) -> None:
+        try:
+            self.file(found, run_id, agent, task)
+        except OSError as failure:
+            log.error("the audit log cannot be written", run_id=run_id, kind=found.kind, error=str(failure))
+
+    def _masks(self, connection: Connection, question: Question) -> Suspicion | None:
+        """What is seen of masks once this run is among the evaluated ones. It tells nothing secret, as votes do not."""
+        run = question.run
+        asked = Look(run.run_id, question.agent, len(run.votes.positive), run.votes.counts, False, None)
+        with self._lock:
+            looks = self._looks.among(connection, run.fingerprint, asked)
+            return random_masks(self._changes_of(question.agent, run.fingerprint, looks))
+
+    def _changes_of(self, agent: str, fingerprint: str, looks: Sequence[Look]) -> list[Change]:
+        known = self._changes.setdefault(fingerprint, {})
+        return changes_of(agent, looks, known, self.withheld().released)
+
     def _case(self, receipts: tuple[Receipt, ...], opened: Opened) -> Case:
-        looks = self._looks.until(receipts[0])
+        with reading(self._engine) as connection:
+            looks = self._looks.until(connection, receipts[0])
         run, fingerprint = looks[-1], receipts[0].task_fingerprint
         secret = opened.secret
         return Case(
             run=run,
             earlier=looks[:-1],
-            changes=changes_of(run.agent, looks, self._changes.setdefault(fingerprint, {})),
+            changes=self._changes_of(run.agent, fingerprint, looks),
             positive=np.array([one.predictions for one in receipts]) > 0.5,
             labels=secret.test_labels,
             public=secret.public_mask(),
@@ -103,23 +141,27 @@ class Auditor:
 class Looks:
     """Everybody's evaluated runs, by version of a task, oldest first. The ledger only grows: what is new is read."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine, self._last = engine, 0
+    def __init__(self) -> None:
+        self._last = 0
         self._known: defaultdict[str, dict[str, Look]] = defaultdict(dict)
 
-    def until(self, run: Receipt) -> list[Look]:
+    def until(self, connection: Connection, run: Receipt) -> list[Look]:
         """Those of the run's version of its task, up to this run."""
-        self._read()
+        self._read(connection)
         found = self._known[run.task_fingerprint]
         return list(found.values())[: list(found).index(run.run_id) + 1]
 
-    def _read(self) -> None:
-        with reading(self._engine) as connection:
-            for row in connection.execute(_SINCE, {"last": self._last}):
-                counts = np.frombuffer(row.counts, dtype=np.uint8)
-                look = Look(row.run_id, row.agent, row.seeds, counts, bool(row.at_most), row.same_as)
-                self._known[row.fingerprint].setdefault(row.run_id, look)
-                self._last = row.number
+    def among(self, connection: Connection, fingerprint: str, run: Look) -> list[Look]:
+        """Those of a version, and a run that may not be one of them yet."""
+        self._read(connection)
+        return list((self._known[fingerprint] | {run.run_id: run}).values())
+
+    def _read(self, connection: Connection) -> None:
+        for row in connection.execute(_SINCE, {"last": self._last}):
+            counts = np.frombuffer(row.counts, dtype=np.uint8)
+            look = Look(row.run_id, row.agent, row.seeds, counts, bool(row.at_most), row.same_as)
+            self._known[row.fingerprint].setdefault(row.run_id, look)
+            self._last = row.number
 
 
 def _key(kind: str, run_id: str, evidence: Evidence) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from outlearn.errors import IntegrityError, NotFoundError
+from outlearn.hints import problems
 from outlearn.seal import Seal, seal_task
 from outlearn.signing import canonical_json
 from outlearn.tasks import Baselines, Floats, Frozen, SecretTask, load_baselines, load_card, load_secret
@@ -65,7 +66,7 @@ def read_opened(path: Path) -> Opened:
     except FileNotFoundError:
         raise NotFoundError(f"{str(path)!r} is missing; ask the operator for what `outlearn reveal` wrote") from None
     except ValidationError as error:
-        raise IntegrityError(f"{str(path)!r} is not what `outlearn reveal` writes: {error}") from error
+        raise IntegrityError(f"{str(path)!r} is not what `outlearn reveal` writes: {problems(error)}") from error
 
 
 def verify(opened: Opened, published: str) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from outlearn.audit import Action, Evidence
 from outlearn.tasks import Floats
+from outlearn_evaluation.standing import MASKS
 
 Counts = NDArray[np.uint8]
 Bits = NDArray[np.bool_]
@@ -24,7 +25,7 @@ ALIKE = 0.002
 APART, APART_Z = 0.9, 3.0
 FEW_DUPLICATES, DUPLICATE_SHARE = 8, 0.5
 FEW_ANSWERS, FLOOR_SHARE, UNRELATED = 8, 0.8, 0.1
-FEW_CHANGES, CHANGED, DOUBT = 3, 150.0, 0.3
+FEW_BLIND, BLIND_WEIGHT, DOUBT = 2, 30.0, 0.3
 SECRET_Z = 4.5
 MAJORITY_EXCESS = 0.75
 
@@ -127,17 +128,20 @@ class Change:
 def change(run: Look, earlier: Sequence[Look]) -> Change | None:
     """What `run` changed; None where it changed nothing, or it, or all before it, are degenerate.
 
-    An item's doubt is the share of earlier votes against the nearest run's answer, and the shares of both runs' own
-    seeds against theirs.
+    An item's doubt is the share of earlier votes against what most of them say, and the share of the nearest run's
+    seeds against its answer; the run's own seeds are left out, as whoever makes masks would have them disagree just
+    there. Items on which the nearest run itself left what most say are, too: to go back is no change of mind, and
+    would be found where doubt is, for two runs with other masks over the same answers.
     """
     others = [look for look in earlier if not look.is_degenerate and look.seeds == run.seeds]
     if run.is_degenerate or not others:
         return None
     counts = np.array([look.counts for look in others], dtype=np.int16)
     base = others[int(np.abs(counts - run.counts).sum(axis=1).argmin())]
-    against = np.abs(counts - run.seeds * base.majority.astype(np.int16)).mean(axis=0)
-    doubt = (against + run.minority + base.minority) / run.seeds
-    changed, spread = run.majority != base.majority, float(doubt.std())
+    yes = counts.mean(axis=0) / run.seeds
+    steady = base.majority == (yes > 0.5)
+    doubt = (np.minimum(yes, 1 - yes) + base.minority / run.seeds)[steady]
+    changed, spread = (run.majority != base.majority)[steady], float(doubt.std()) if steady.any() else 0.0
     if not changed.any() or changed.all() or spread == 0:
         return None
     effect = float(doubt[changed].mean() - doubt[~changed].mean()) / spread
@@ -145,18 +149,17 @@ def change(run: Look, earlier: Sequence[Look]) -> Change | None:
 
 
 def random_masks(changes: Sequence[Change]) -> Suspicion | None:
-    """An agent's changes that fall on items without regard to how doubtful these are.
+    """Changes of an agent's that fall on items without regard to how doubtful these are.
 
-    A retrained student changes its mind where it, its seeds or others were in doubt. Masks, random or in blocks, have
-    an effect of 0; it is pooled over the agent's changes, each by its weight.
+    A retrained student changes its mind where it or others were in doubt. Masks, random or in blocks, have an effect of
+    0. Blind changes count by themselves, so that others in between do not hide them, and one may be a failed training.
     """
-    weight = sum(one.weight for one in changes)
-    if len(changes) < FEW_CHANGES or weight < CHANGED:
+    blind = [one for one in changes if one.effect < DOUBT]
+    weight = sum(one.weight for one in blind)
+    if len(blind) < FEW_BLIND or weight < BLIND_WEIGHT:
         return None
-    effect = sum(one.weight * one.effect for one in changes) / weight
-    if effect >= DOUBT:
-        return None
-    return Suspicion("random masks", "quarantine", {"effect": effect, "changes": len(changes), "weight": weight})
+    effect = sum(one.weight * one.effect for one in blind) / weight
+    return Suspicion(MASKS, "quarantine", {"effect": effect, "blind": len(blind), "weight": weight})
 
 
 def watermark(mean_votes: Floats, noise: Floats) -> Suspicion | None:

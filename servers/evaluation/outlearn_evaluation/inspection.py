@@ -1,6 +1,6 @@
 """What the detectors look at, and the order in which they do: one case a run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,10 +89,12 @@ def examine(case: Case) -> Iterator[Suspicion]:
                 yield found
 
 
-def changes_of(agent: str, looks: Sequence[Look], known: dict[str, Change | None]) -> list[Change]:
-    """What each of an agent's runs changed; `known` keeps what was worked out before, by run."""
+def changes_of(
+    agent: str, looks: Sequence[Look], known: dict[str, Change | None], released: Set[str] = frozenset()
+) -> list[Change]:
+    """What each of an agent's runs changed, but for `released` ones; `known` keeps what was worked out, by run."""
     for number, look in enumerate(looks):
         if look.agent == agent and look.run_id not in known:
             known[look.run_id] = change(look, looks[:number])
-    found = [known[look.run_id] for look in looks if look.agent == agent]
+    found = [known[look.run_id] for look in looks if look.agent == agent and look.run_id not in released]
     return [one for one in found if one is not None]

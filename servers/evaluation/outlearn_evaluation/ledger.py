@@ -1,5 +1,6 @@
 """The ledger of evaluations: what was answered and charged, and who nominated what. One transaction a charge."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,14 +13,17 @@ from sqlalchemy import (
     DateTime,
     Engine,
     Float,
+    Index,
     Integer,
     Row,
     String,
     Table,
     UniqueConstraint,
     bindparam,
+    exists,
     func,
     select,
+    text,
 )
 
 from outlearn.database import as_utc, open_database, reading, utc_now, writing
@@ -39,7 +43,7 @@ evaluations = Table(
     Column("run_id", String(40), nullable=False, index=True),
     Column("against", String(40), nullable=False, default=""),
     Column("agent", String(32), nullable=False, index=True),
-    Column("task", String(48), nullable=False, index=True),
+    Column("task", String(48), nullable=False),
     Column("method", String(300), nullable=False),
     Column("seeds", Integer, nullable=False),
     Column("pgr", Float, nullable=False),
@@ -51,6 +55,7 @@ evaluations = Table(
     Column("day", String(10), nullable=False),
     Column("evaluated_at", DateTime, nullable=False),
     UniqueConstraint("run_id", "against"),
+    Index("evaluations_by_rank", "task", text("pgr DESC"), "number"),
 )
 nominations = Table(
     "nominations",
@@ -69,6 +74,23 @@ _USED = select(
 _FILED = evaluations.insert()
 _ANSWER = select(evaluations).where(
     evaluations.c.run_id == bindparam("run_id"), evaluations.c.against == bindparam("against")
+)
+_EARLIER = evaluations.alias("earlier")
+_BOARD = (
+    select(evaluations, nominations.c.run_id.is_not(None).label("nominated"))
+    .join(
+        nominations,
+        (nominations.c.run_id == evaluations.c.run_id) & (nominations.c.agent == evaluations.c.agent),
+        isouter=True,
+    )
+    .where(
+        evaluations.c.task == bindparam("task"),
+        evaluations.c.run_id.not_in(bindparam("runs", expanding=True)),
+        evaluations.c.agent.not_in(bindparam("agents", expanding=True)),
+        ~exists().where(_EARLIER.c.run_id == evaluations.c.run_id, _EARLIER.c.number < evaluations.c.number),
+    )
+    .order_by(evaluations.c.pgr.desc(), evaluations.c.number)
+    .limit(bindparam("limit"))
 )
 
 
@@ -100,6 +122,10 @@ class Question:
     against: Submission | None = None
 
 
+Admit = Callable[[Connection, Question], None]
+"""Looks at a question before it is answered and raises where it is not to be, within the transaction that charges."""
+
+
 class Ledger:
     """Answers, charges and nominations in a database."""
 
@@ -124,11 +150,14 @@ class Ledger:
         with reading(self.engine) as connection:
             return list(connection.execute(query).scalars())
 
-    def charge(self, question: Question, judge: Judge, caller: Caller) -> tuple[Answered, bool, BudgetView]:
+    def charge(
+        self, question: Question, judge: Judge, caller: Caller, admit: Admit
+    ) -> tuple[Answered, bool, BudgetView]:
         """Answer a question and charge its agent for it. Returns what now stands, whether it was charged, what is left.
 
         Of two calls with the same question, one is charged and both get the same answer; a run that is nearly equal to
-        an earlier one is charged and gets the earlier one's. Operators are not charged.
+        an earlier one is charged and gets the earlier one's. Operators are not charged, nor looked at by `admit`, which
+        may raise.
 
         Raises:
             BudgetError: a budget is used up; nothing was recorded.
@@ -143,6 +172,7 @@ class Ledger:
             refuse_closed(connection, [question.run.task])
             if not caller.is_operator:
                 _check_budget(budget)
+                admit(connection, question)
             answer, now = _answer(connection, question, judge), utc_now()
             values = {"charged": not caller.is_operator, "day": now.date().isoformat(), "evaluated_at": now}
             connection.execute(_FILED, answer.model_dump() | values)
@@ -155,17 +185,9 @@ class Ledger:
 
     def board(self, task: str, limit: int, withheld: Withheld = NOTHING) -> list[LeaderboardRow]:
         """The evaluated runs of a task, best first, without those that are withheld."""
-        first = select(func.min(evaluations.c.number)).where(evaluations.c.task == task).group_by(evaluations.c.run_id)
-        query = (
-            select(evaluations, nominations.c.run_id.is_not(None).label("nominated"))
-            .join(nominations, nominations.c.run_id == evaluations.c.run_id, isouter=True)
-            .where(evaluations.c.number.in_(first))
-            .where(evaluations.c.run_id.not_in(withheld.runs), evaluations.c.agent.not_in(withheld.agents))
-            .order_by(evaluations.c.pgr.desc(), evaluations.c.number)
-            .limit(limit)
-        )
+        asked = {"task": task, "limit": limit, "runs": [*withheld.runs], "agents": [*withheld.agents]}
         with reading(self.engine) as connection:
-            return [_board_row(rank, row) for rank, row in enumerate(connection.execute(query).all(), 1)]
+            return [_board_row(rank, row) for rank, row in enumerate(connection.execute(_BOARD, asked).all(), 1)]
 
     def nominate(self, agent: str, run_ids: tuple[str, ...]) -> None:
         """Make these (each named once) the agent's nominations, in place of earlier ones but for those of a final.

@@ -4,11 +4,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from outlearn.errors import IntegrityError
 from outlearn.files import create_once
-from outlearn.signing import PublicSigner, check_public
+from outlearn.signing import PublicSigner, Signed, check_public, parse_signed
 from outlearn.tasks import Frozen
 from outlearn_evaluation.statistics import Estimate
 
@@ -60,10 +59,9 @@ class Comparison(Frozen):
     significant: bool = Field(description="p_holm is below 0.05.")
 
 
-class Release(Frozen):
+class Release(Signed):
     """The outcome of a task: nominated runs, done again on fresh seeds and scored on the private half, once."""
 
-    schema_version: int = 1
     task: str
     task_fingerprint: str
     commitment: str = Field(description="To labels, split, noise and baselines, as it was first published.")
@@ -77,7 +75,6 @@ class Release(Frozen):
     comparisons: tuple[Comparison, ...]
     closed_at: datetime
     opened_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
-    signature: str = ""
 
 
 class ReleaseBook:
@@ -90,11 +87,10 @@ class ReleaseBook:
     def read(self) -> Release | None:
         """The release, or None where there is none yet. Raises IntegrityError where the file was changed."""
         try:
-            release = Release.model_validate_json(self.path.read_bytes())
+            data = self.path.read_bytes()
         except FileNotFoundError:
             return None
-        except ValidationError as error:
-            raise IntegrityError(f"the release {str(self.path)!r} is damaged: {error}") from error
+        release = parse_signed(Release, data, f"the release {str(self.path)!r}", "read it with that version")
         check_public(release, self._signer.public_key)
         return release
 

@@ -44,6 +44,9 @@ RULES = """# Rules of evaluation
 - Probing for labels, skipping the teacher's labels where the question is learning from them, and running the code
   under review are not research, and are looked for. A run can be withheld from the leaderboard and from nomination
   until the operator has reviewed it.
+- Whoever was seen at it (changes at random of earlier answers, a forged receipt, a program under review that was run,
+  a reach for the vault) gets no new answers until the operator has reviewed that. Refusals are not charged, and old
+  answers are repeated as ever.
 """
 
 RunArg = Annotated[str, Field(description="Such as run-0123456789.", max_length=64)]

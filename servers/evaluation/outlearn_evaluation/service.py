@@ -53,7 +53,7 @@ class EvaluationService:
 
         Raises:
             NotFoundError: the run has no receipts yet, or `against` was never evaluated.
-            PermissionDeniedError: it is another agent's run.
+            PermissionDeniedError: it is another agent's run, or the caller was seen probing and waits for a review.
             InvalidInputError: `against` is the run itself or of another task, or the task has no significant gap.
             IntegrityError: a receipt is forged, damaged, missing, or for other data.
             BudgetError: no evaluations are left.
@@ -128,7 +128,7 @@ class EvaluationService:
         receipts = self._owned(caller, run_id)
         opened = self._open(receipts[0].task)
         judge = make_judge(opened.weights, opened.baselines, opened.secret, opened.seal)
-        charged = self._ledger.charge(self._question(receipts, against, opened), judge, caller)
+        charged = self._ledger.charge(self._question(receipts, against, opened), judge, caller, self.auditor.admit)
         self.auditor.inspect(receipts, opened)
         return charged
 

@@ -12,7 +12,7 @@ from outlearn.paging import PAGE_BYTES, fit_page, make_cursor, read_cursor
 from outlearn.results import ResultBook
 from outlearn.types import Finding, FindingKind, FindingList, Thread
 from outlearn_forum.lineage import relatives
-from outlearn_forum.search import check_query, hits, snippets
+from outlearn_forum.search import check_query, few_having, hits, snippets
 from outlearn_forum.showing import EXCERPT_BYTES, Show, reply, version
 from outlearn_forum.store import find_post
 from outlearn_forum.tables import posts, versions
@@ -20,6 +20,8 @@ from outlearn_forum.text import facets
 
 REPLIES = 50
 CHUNK = 100
+FEW = 500
+"""Where no more posts have what a list is filtered by, they are looked up; more are soon found among the newest."""
 Order = Literal["new", "top"]
 
 
@@ -136,14 +138,14 @@ class ForumReader:
 
     def _list_top(self, connection: Connection, filters: Filters, cursor: str | None, limit: int) -> FindingList:
         form, (score, seq) = read_cursor(cursor, {"top": 2}) if cursor else ("best", (0, 0))
-        rows = connection.execute(_query(filters, form), {"score": score, "seq": seq, "most": limit + 1}).all()
+        rows = _rows(connection, filters, form, {"score": score, "seq": seq, "most": limit + 1})
         findings = self._page(rows[:limit])
         last = rows[len(findings) - 1] if len(findings) < len(rows) else None
         return FindingList(findings=findings, next_cursor=make_cursor("top", last.score, last.seq) if last else None)
 
     def _list_new(self, connection: Connection, filters: Filters, cursor: str | None, limit: int) -> FindingList:
         form, numbers = read_cursor(cursor, {"since": 1, "before": 2}) if cursor else ("newest", (0,))
-        rows = connection.execute(_query(filters, form), {"seq": numbers[0], "most": limit + 1}).all()
+        rows = _rows(connection, filters, form, {"seq": numbers[0], "most": limit + 1})
         findings = self._page(rows[:limit])
         last = rows[len(findings) - 1].last_seq if len(findings) < len(rows) else None
         if form == "since":
@@ -163,10 +165,17 @@ class ForumReader:
         return tuple(fit_page(self._show.finding(row) for row in rows))
 
 
+def _rows(connection: Connection, filters: Filters, form: str, values: dict[str, int]) -> Sequence[Row[Any]]:
+    """Findings as a cursor of this form asks for them."""
+    few = few_having(connection, filters.words(), FEW) if filters.tag or filters.task else None
+    return connection.execute(_query(filters, form, few is not None), {**values, "few": few}).all()
+
+
 @lru_cache(maxsize=256)
-def _query(filters: Filters, form: str) -> Select[Any]:
-    """Findings as a cursor of this form asks for them. Kept, as making a query takes longer than running it."""
+def _query(filters: Filters, form: str, among_few: bool) -> Select[Any]:
+    """The query, with `few` those among which it looks. Kept, as making a query takes longer than running it."""
     query, place = filters.apply(select(posts)).limit(bindparam("most")), tuple_(posts.c.score, posts.c.seq)
+    query = query.where(posts.c.seq.in_(bindparam("few", expanding=True))) if among_few else query
     if form in ("top", "best"):
         query = query.order_by(posts.c.score.desc(), posts.c.seq.desc())
         return query.where(place < tuple_(bindparam("score"), bindparam("seq"))) if form == "top" else query

@@ -27,6 +27,7 @@ _RANKED = text(
 _NEWEST = text("SELECT rowid FROM post_words WHERE post_words MATCH :whole ORDER BY rowid DESC LIMIT :best")
 _IN_TITLE = text("SELECT rowid FROM post_words WHERE post_words MATCH :in_title AND rowid >= :oldest")
 _IS_COMMON = text("SELECT 1 FROM post_words WHERE post_words MATCH :phrase LIMIT 1 OFFSET :common")
+_HAVING = text("SELECT rowid FROM post_words WHERE post_words MATCH :phrase LIMIT :most")
 
 
 def check_query(query: str) -> str:
@@ -60,6 +61,15 @@ def hits(connection: Connection, query: str, facets: Sequence[str], *, any_word:
     in_title = {"in_title": f"({{title tags}} : ({words})){only}", "oldest": min(newest, default=0)}
     titled = set(connection.scalars(_IN_TITLE, in_title)) if newest else set()
     return sorted(newest, key=lambda seq: (seq not in titled, -seq))
+
+
+def few_having(connection: Connection, facets: Sequence[str], most: int) -> Sequence[int] | None:
+    """The posts of threads that have all of `facets`, or None where they are more than `most`, or nobody can tell."""
+    if connection.dialect.name == "postgresql" or not facets:
+        return None
+    phrase = " AND ".join(f'facets : "{one}"' for one in facets)
+    found = connection.scalars(_HAVING, {"phrase": phrase, "most": most + 1}).all()
+    return found if len(found) <= most else None
 
 
 def snippets(connection: Connection, query: str, seqs: Sequence[int], *, any_word: bool) -> dict[int, str]:

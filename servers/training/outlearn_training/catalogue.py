@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from outlearn.errors import InvalidInputError, NotFoundError, PluginError
+from outlearn.hints import problems
 from outlearn.registry import METHODS, Registry
 from outlearn.types import MethodInfo
 
@@ -30,9 +31,8 @@ class Method(BaseModel):
         try:
             return self.params_model.model_validate(params).model_dump()
         except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
             known = ", ".join(self.params_model.model_fields) or "none"
-            raise InvalidInputError(f"params of {self.info.name!r}: {problems}. It has: {known}") from error
+            raise InvalidInputError(f"params of {self.info.name!r}: {problems(error)}. It has: {known}") from error
 
 
 @cache

@@ -1,39 +1,52 @@
-"""Students out of the artifact store, as `transformers` and `peft` read them: for the operator, after the research."""
+"""Students out of the store, as `transformers` and `peft` read them: for the operator, after the research."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from outlearn.artifacts import LocalArtifactStore
 from outlearn.errors import NotFoundError, OutlearnError
-from outlearn.receipts import ReceiptBook
+from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.tasks import load_card
 from outlearn_training.model import LabelModel
 from outlearn_training.students import parse_student
+from outlearn_training.weights import weight_files
 
 
 def export_students(home: Path, run_id: str, seed: int | None, folder: Path) -> list[Path]:
-    """Write the students of a full run to folders of their own, with their tokenizer and the task's card.
+    """Write the students of a full run to folders `seed-K/student-J`, with their tokenizer and the task's card.
 
     Args:
-        seed: one of the run's seeds; None: its first.
+        seed: one of the run's seeds; None: all of them.
 
     Raises:
-        NotFoundError: the run has no such seed.
+        NotFoundError: the run has no such seed, or its students were removed to make room.
         OutlearnError: something is in the way at `folder`.
     """
-    receipts = {receipt.seed: receipt for receipt in ReceiptBook(home / "vault").read(run_id)}
-    chosen = receipts.get(min(receipts, default=0) if seed is None else seed)
-    if chosen is None:
-        has = f"it has {', '.join(map(str, receipts))}" if receipts else "only full runs that are done have students"
-        raise NotFoundError(f"run {run_id!r} has no receipt for seed {seed!r}; {has}")
+    receipts = _receipts(home, run_id, seed)
     if folder.exists() and any(folder.iterdir()):
         raise OutlearnError(f"{str(folder)!r} is not empty; name a new folder")
-    card, store = load_card(home, chosen.task), LocalArtifactStore(home / "artifacts")
-    model = LabelModel(card.student, card.student_tuning)
-    written = []
-    for index, digest in enumerate(chosen.weights_sha256):
-        weights, _ = parse_student(store.get(digest))
-        place = folder / f"student-{index}"
-        model.save(weights, place)
-        (place / "task.json").write_text(card.model_dump_json(indent=1), encoding="utf-8")
-        written.append(place)
+    card, files = load_card(home, receipts[0].task), weight_files(home)
+    if not all(files.has(digest) for receipt in receipts for digest in receipt.weights_sha256):
+        raise NotFoundError(
+            f"the students of run {run_id!r} were removed to make room (--keep-weights-gb of outlearn-training); "
+            "submit its method again"
+        )
+    model, written = LabelModel(card.student, card.student_tuning), []
+    for receipt in receipts:
+        for index, digest in enumerate(receipt.weights_sha256):
+            place = folder / f"seed-{receipt.seed}" / f"student-{index}"
+            model.save(parse_student(files.get(digest))[0], place)
+            (place / "task.json").write_text(card.model_dump_json(indent=1), encoding="utf-8")
+            written.append(place)
     return written
+
+
+def _receipts(home: Path, run_id: str, seed: int | None) -> Sequence[Receipt]:
+    found = ReceiptBook(home / "vault").read(run_id)
+    chosen = [receipt for receipt in found if seed in (None, receipt.seed)]
+    if not chosen:
+        has = (
+            f"it has {', '.join(str(one.seed) for one in found)}" if found else "only full runs that are done have any"
+        )
+        which = "students" if seed is None else f"receipt for seed {seed!r}"
+        raise NotFoundError(f"run {run_id!r} has no {which}; {has}")
+    return chosen

@@ -1,6 +1,7 @@
 """The lab: the whole vocabulary that a method needs. A method is `def method(lab, seed)` and returns its students."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from outlearn_training.trainer import Trainer
 
 Emit = Callable[[dict[str, Any]], None]
 MAX_EPOCHS = 100
+TELL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,7 @@ class Lab:
         self._trainer = trainer
         self._seed = seed
         self._emit = emit
+        self._told = time.monotonic()
 
     def weak_labels(self) -> Floats:
         """P(label = 1) for each pool item, by this seed's teacher. Returns (n,) in [0, 1]."""
@@ -49,7 +52,7 @@ class Lab:
 
     def zero_shot(self, items: Sequence[Item] | None = None) -> Floats:
         """P(label = 1) by the untrained student, from the task's zero-shot words. Returns (n,) in [0, 1]."""
-        return self._trainer.predict(None, self._prompts(items), self.task.zero_shot_words)
+        return self._trainer.predict(None, self._prompts(items), self.task.zero_shot_words, self._on_items)
 
     def fit(
         self,
@@ -114,7 +117,7 @@ class Lab:
 
     def predict_with(self, weights: Weights, items: Sequence[Item] | None) -> Floats:
         """P(label = 1) by a student with these weights; methods call `student.predict`."""
-        return self._trainer.predict(weights, self._prompts(items), self.task.label_words)
+        return self._trainer.predict(weights, self._prompts(items), self.task.label_words, self._on_items)
 
     def _prompts(self, items: Sequence[Item] | None) -> list[str]:
         return self._clean(prompts_for(self.task, self.pool if items is None else items))
@@ -134,6 +137,11 @@ class Lab:
         if not math.isfinite(loss_nats):
             raise InvalidInputError(f"the loss is {loss_nats} at step {step}; lower the learning rate")
         self._emit({"step": step, "steps": steps, "loss_nats": loss_nats})
+
+    def _on_items(self, done: int, items: int) -> None:
+        if time.monotonic() - self._told > TELL_SECONDS:
+            self._told = time.monotonic()
+            self._emit({"item": done, "items": items})
 
 
 def prompts_for(card: TaskCard, items: Sequence[Item]) -> list[str]:

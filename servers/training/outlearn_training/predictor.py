@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from outlearn.artifacts import ArtifactStore
-from outlearn.errors import InvalidInputError
+from outlearn.errors import InvalidInputError, OutdatedError
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.tasks import Floats, TaskCard, load_card, load_public, load_secret
 from outlearn_training.fast.trainer import student_trainer
 from outlearn_training.lab import prompts_for
 from outlearn_training.queue_tables import Run
 from outlearn_training.students import max_student_bytes, parse_student, read_students
-from outlearn_training.trainer import PlainTrainer
+from outlearn_training.trainer import OnItems, PlainTrainer, further
+from outlearn_training.weights import WeightStore
 
 CHECKED = 64
 """So many pool items show whether a student answers at all."""
@@ -21,28 +21,33 @@ CHECKED = 64
 class Predictor:
     """Keeps the student's base model loaded, and the test inputs at hand."""
 
-    def __init__(self, home: Path, artifacts: ArtifactStore) -> None:
+    def __init__(self, home: Path, weights: WeightStore) -> None:
         self._home = home
-        self._artifacts = artifacts
+        self._weights = weights
         self._receipts = ReceiptBook(home / "vault")
         self._loaded: tuple[TaskCard, PlainTrainer, list[str], list[str]] | None = None
 
-    def sign(self, run: Run, seed: int, folder: Path, sandbox: str) -> None:
-        """Predict with the students in `folder` and file the receipt. Weights go to the artifact store first.
+    def sign(self, run: Run, seed: int, folder: Path, sandbox: str, on_items: OnItems | None = None) -> None:
+        """Predict with the students in `folder`, store them and file the receipt.
+
+        Args:
+            on_items: called with how many predictions of how many are done; it may raise to end this.
 
         Raises:
             InvalidInputError, NotFoundError, PermissionDeniedError: the students cannot be used; the message says why.
         """
         card, trainer, known, hidden = self._load(run.task)
         limit = max_student_bytes(trainer.model)
+        students = read_students(folder, limit)
         predictions: list[Floats] = []
         digests: list[str] = []
-        for data in read_students(folder, limit):
+        for index, data in enumerate(students):
             weights, digest = parse_student(data)
             _check_finite(trainer.predict(weights, known, card.label_words))
-            predictions.append(_no_answer_for_nan(trainer.predict(weights, hidden, card.label_words)))
+            tell = further(on_items, index * len(hidden), len(students) * len(hidden))
+            predictions.append(_no_answer_for_nan(trainer.predict(weights, hidden, card.label_words, tell)))
             digests.append(digest)
-            self._artifacts.put(data)
+        self._weights.put(run.run_id, students)
         self._receipts.issue(
             Receipt(
                 run_id=run.run_id,
@@ -59,8 +64,11 @@ class Predictor:
         )
 
     def signed_seeds(self, run_id: str) -> list[int]:
-        """The seeds of this run that have a receipt."""
-        return [receipt.seed for receipt in self._receipts.read(run_id)]
+        """The seeds of this run that have a receipt; none where those are of another version, and made again."""
+        try:
+            return [receipt.seed for receipt in self._receipts.read(run_id)]
+        except OutdatedError:
+            return []
 
     def _load(self, task: str) -> tuple[TaskCard, PlainTrainer, list[str], list[str]]:
         """The task's card and model, the prompts of some pool items and those of all test items."""

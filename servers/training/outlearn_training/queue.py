@@ -1,6 +1,7 @@
 """The durable run queue, as servers see it. Every change is one transaction."""
 
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
@@ -16,6 +17,7 @@ MIN_PROGRESS = 0.02
 """From where on the time left can be estimated."""
 RECENT = 20
 """Finished runs by which a wait is estimated."""
+EVER = 2**62
 
 
 class RunQueue:
@@ -24,12 +26,25 @@ class RunQueue:
     def __init__(self, url: str) -> None:
         self._engine = open_database(url, metadata)
 
-    def submit(self, submission: Submission, *, max_waiting: int, budget: DeviceBudget = UNLIMITED) -> RunView:
+    def submit(
+        self,
+        submission: Submission,
+        *,
+        max_waiting: int,
+        max_runs: int = EVER,
+        max_source_bytes: int = EVER,
+        budget: DeviceBudget = UNLIMITED,
+        store: Callable[[], object] = lambda: None,
+    ) -> RunView:
         """Queue a run. The same `request_id` again returns the run that it made.
+
+        Args:
+            store: stores the run's source; called where the run is let in, and before anybody sees it.
 
         Raises:
             ConflictError: the `request_id` was used for another submission.
-            BudgetError: the agent has `max_waiting` unfinished runs, or device-seconds are short.
+            BudgetError: the agent has `max_waiting` unfinished runs, or had `max_runs` in all, or their different
+                sources would be more than `max_source_bytes`, or device-seconds are short.
         """
         with writing(self._engine) as connection:
             known = _by_request(connection, submission)
@@ -37,10 +52,12 @@ class RunQueue:
                 return _view(connection, known)
             if _unfinished(connection, submission.agent) >= max_waiting:
                 raise BudgetError(f"you have {max_waiting} unfinished runs; wait for one, or `cancel_run` one")
+            _check_kept(connection, submission, max_runs, max_source_bytes)
             note = check_room(connection, budget, submission)
             run_id = f"run-{secrets.token_hex(5)}"
             values = submission.model_dump() | {"run_id": run_id, "status": "queued", "metrics": {}}
             message = f"queued; {note}" if note else "queued"
+            store()
             connection.execute(runs.insert().values(values | {"submitted_at": utc_now(), "message": message}))
             return _view(connection, find_run(connection, run_id))
 
@@ -112,6 +129,23 @@ def _by_request(connection: Connection, submission: Submission) -> Row[Any] | No
 def _unfinished(connection: Connection, agent: str) -> int:
     query = select(func.count()).select_from(runs).where(runs.c.agent == agent, runs.c.status.not_in(tuple(FINISHED)))
     return int(connection.execute(query).scalar_one())
+
+
+def _check_kept(connection: Connection, submission: Submission, max_runs: int, max_source_bytes: int) -> None:
+    """Let nobody fill the disk with what is kept of runs for good. A source that the agent used before is free.
+
+    Raises BudgetError where the agent has had too many runs, or too much of different sources.
+    """
+    mine, others = runs.c.agent == submission.agent, runs.c.source_sha256 != submission.source_sha256
+    if int(connection.scalar(select(func.count()).select_from(runs).where(mine)) or 0) >= max_runs:
+        raise BudgetError(f"you have had {max_runs} runs, and may have no more; the operator can raise --max-runs")
+    sources = select(func.max(runs.c.source_bytes).label("bytes")).where(mine, others).group_by(runs.c.source_sha256)
+    held = int(connection.scalar(select(func.sum(sources.subquery().c.bytes))) or 0)
+    if held + (submission.source_bytes or 0) > max_source_bytes:
+        raise BudgetError(
+            f"the different files that you have submitted would be more than {max_source_bytes / 2**20:g} MiB; submit "
+            "one of them again with other `params`, or a shorter one; the operator can raise --source-mb"
+        )
 
 
 def _view(connection: Connection, row: Row[Any]) -> RunView:

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Connection,
@@ -34,6 +35,7 @@ runs = Table(
     Column("task", String(48), nullable=False),
     Column("method", String(300), nullable=False),
     Column("source_sha256", String(64), nullable=False),
+    Column("source_bytes", Integer),
     Column("params", JSON, nullable=False),
     Column("kind", String(8), nullable=False),
     Column("seeds", JSON, nullable=False),
@@ -60,6 +62,13 @@ claimed_seeds = Table(
     Column("done", Boolean, nullable=False, default=False),
     Column("share", Float, nullable=False, default=0.0),
 )
+stored_weights = Table(
+    "stored_weights",
+    metadata,
+    Column("run_id", String(40), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+)
 
 
 class Submission(BaseModel):
@@ -71,6 +80,7 @@ class Submission(BaseModel):
     task: str
     method: str
     source_sha256: str
+    source_bytes: int | None = None
     params: dict[str, Any]
     kind: RunKind
     seeds: tuple[int, ...]

@@ -69,8 +69,8 @@ class MethodSandbox:
 
         Args:
             log: file that the method's output is appended to, up to `settings.log_bytes`.
-            on_event: called with {"step", "steps", "loss_nats"}, {"metrics"}, {"usage"} and {"watched", "where"} ones,
-                whose values are checked.
+            on_event: called with {"step", "steps", "loss_nats"}, {"item", "items"}, {"metrics"}, {"usage"} and
+                {"watched", "where"} ones, whose values are checked.
             should_stop: asked ten times a second; True kills the method.
 
         Raises:
@@ -241,6 +241,8 @@ def _parse_event(line: bytes) -> Event:
         return {name: _printable(event[name][:200]) for name in ("watched", "where")}
     if all(_is_number(event.get(name)) for name in ("step", "steps", "loss_nats")) and event["steps"] >= 1:
         return {name: event[name] for name in ("step", "steps", "loss_nats")}
+    if all(_is_number(event.get(name)) for name in ("item", "items")):
+        return {name: event[name] for name in ("item", "items")}
     return {}
 
 

@@ -15,7 +15,7 @@ from outlearn_training.lab import prompts_for
 from outlearn_training.losses import xent
 from outlearn_training.model import LabelModel, Weights
 from outlearn_training.prepare import Task
-from outlearn_training.trainer import OnStep, PlainTrainer
+from outlearn_training.trainer import PlainTrainer, further
 
 OnProgress = Callable[[str, float], None]
 STAGES = 3
@@ -31,6 +31,23 @@ class SeedPredictions:
     ceiling_test: Floats
     shuffled_test: Floats
     zero_shot_test: Floats
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the three trainings of a seed, for `report`: steps are nine tenths of it, predictions the last one."""
+
+    report: OnProgress
+    what: str
+    index: int
+
+    def on_step(self, step: int, steps: int, _loss_nats: float = 0.0) -> None:
+        """Take a step of the training."""
+        self.report(self.what, (self.index + 0.9 * step / steps) / STAGES)
+
+    def on_items(self, done: int, items: int) -> None:
+        """Take predicted items."""
+        self.report(self.what, (self.index + 0.9 + 0.1 * done / items) / STAGES)
 
 
 class KeptSeeds:
@@ -74,14 +91,13 @@ class SeedTrainer:
         """All of one seed; `report` is called with what is being trained and the share of the seed that is done."""
         card, pool, secret = self._task
         teacher, student = self._models = self._models or _load(card, report)
-        on_step = _stage(report, f"teacher, seed {seed}", 0)
-        weak_pool, weak_test = train_teacher(teacher, self._task, seed, on_step)
+        names = ("teacher", "ceiling", "shuffled control")
+        stages = [Stage(report, f"{name}, seed {seed}", index) for index, name in enumerate(names)]
+        weak_pool, weak_test = train_teacher(teacher, self._task, seed, stages[0])
         truth = np.array(secret.pool_labels, dtype=np.float64)
-        on_step = _stage(report, f"ceiling, seed {seed}", 1)
-        ceiling = fit_and_predict(student, card, pool, truth, secret.test, seed, on_step)
+        ceiling = fit_and_predict(student, card, pool, truth, secret.test, seed, stages[1])
         hard = np.random.default_rng(seed).permutation((weak_pool > 0.5).astype(np.float64))
-        on_step = _stage(report, f"shuffled control, seed {seed}", 2)
-        shuffled = fit_and_predict(student, card, pool, hard, secret.test, seed, on_step)
+        shuffled = fit_and_predict(student, card, pool, hard, secret.test, seed, stages[2])
         zero_shot = student.predict(None, prompts_for(card, secret.test), card.zero_shot_words)
         return SeedPredictions(weak_pool, weak_test, ceiling, shuffled, zero_shot)
 
@@ -104,13 +120,15 @@ def train_here(task: Task, kept: KeptSeeds, seeds: Sequence[int], report: OnProg
         kept.write(seed, trainer.train(seed, seed_report))
 
 
-def train_teacher(trainer: PlainTrainer, task: Task, seed: int, on_step: OnStep | None = None) -> tuple[Floats, Floats]:
+def train_teacher(trainer: PlainTrainer, task: Task, seed: int, stage: Stage | None = None) -> tuple[Floats, Floats]:
     """Train the teacher on its labelled items. Returns P(label = 1) for the pool (n,) and the test items (m,)."""
     card, pool, secret = task
     labels = np.array([item.label for item in secret.train], dtype=np.float64)
-    weights = _fit(trainer, card, secret.train, labels, card.teacher_tuning, seed, on_step)
+    weights = _fit(trainer, card, secret.train, labels, card.teacher_tuning, seed, stage)
+    on_items, total = stage.on_items if stage else None, len(pool) + len(secret.test)
     pool_p, test_p = (
-        trainer.predict(weights, prompts_for(card, items), card.label_words) for items in (pool, secret.test)
+        trainer.predict(weights, prompts_for(card, items), card.label_words, further(on_items, before, total))
+        for items, before in ((pool, 0), (secret.test, len(pool)))
     )
     return pool_p, test_p
 
@@ -122,11 +140,11 @@ def fit_and_predict(
     targets: Floats,
     test: Sequence[Item],
     seed: int,
-    on_step: OnStep | None = None,
+    stage: Stage | None = None,
 ) -> Floats:
     """Fine-tune the student on `targets` (n,) and return P(label = 1) for the test items (m,)."""
-    weights = _fit(trainer, card, items, targets, card.student_tuning, seed, on_step)
-    return trainer.predict(weights, prompts_for(card, test), card.label_words)
+    weights = _fit(trainer, card, items, targets, card.student_tuning, seed, stage)
+    return trainer.predict(weights, prompts_for(card, test), card.label_words, stage.on_items if stage else None)
 
 
 def _fit(
@@ -136,8 +154,10 @@ def _fit(
     targets: Floats,
     tuning: FineTuning,
     seed: int,
-    on_step: OnStep | None,
+    stage: Stage | None,
 ) -> Weights:
+    if stage:
+        stage.on_step(0, 1)
     return trainer.fit(
         prompts_for(card, items),
         targets,
@@ -146,11 +166,5 @@ def _fit(
         tuning=tuning,
         words=card.label_words,
         seed=seed,
-        on_step=on_step,
+        on_step=stage.on_step if stage else None,
     )
-
-
-def _stage(report: OnProgress, what: str, stage: int) -> OnStep:
-    """Reports steps as shares of a seed; prediction, after the last step, is counted as a tenth of the stage."""
-    report(what, stage / STAGES)
-    return lambda step, steps, _loss: report(what, (stage + 0.9 * step / steps) / STAGES)

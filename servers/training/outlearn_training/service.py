@@ -2,6 +2,7 @@
 
 import ast
 import codecs
+import hashlib
 import json
 from typing import Any
 
@@ -104,17 +105,26 @@ class TrainingService:
         else:
             check_confinement(self._settings, self._mechanisms)
             name, source, checked = str(file), self._read_source(caller, str(file)), _check_json(params)
+        data = source.encode()
         submission = Submission(
             agent=caller.agent,
             task=card.name,
             method=name[:300],
-            source_sha256=self._artifacts.put(source.encode()),
+            source_sha256=hashlib.sha256(data).hexdigest(),
+            source_bytes=len(data),
             params=checked,
             kind=kind,
             seeds=card.seeds if kind == "full" else card.seeds[:1],
             request_id=request_id,
         )
-        view = self._queue.submit(submission, max_waiting=self._settings.max_waiting, budget=self._device_budget)
+        view = self._queue.submit(
+            submission,
+            max_waiting=self._settings.max_waiting,
+            max_runs=self._settings.max_runs,
+            max_source_bytes=int(self._settings.source_mb * 2**20),
+            budget=self._device_budget,
+            store=lambda: self._artifacts.put(data),
+        )
         self._executor.ensure()
         return view
 

@@ -22,6 +22,8 @@ CLIP_NORM = 1.0
 STEPS_PER_REPORT = 10
 """On a GPU, whose queue of work every report interrupts."""
 OnStep = Callable[[int, int, float], None]
+OnItems = Callable[[int, int], None]
+"""Told, after each batch of predictions, how many items of how many are done."""
 
 
 class Trainer(Protocol):
@@ -43,7 +45,13 @@ class Trainer(Protocol):
         """Fine-tune from `init` (None: the base model) on `targets` (n,) with item `weights` (n,)."""
         ...
 
-    def predict(self, student: Weights | None, prompts: Sequence[str], words: tuple[str, str]) -> Floats:
+    def predict(
+        self,
+        student: Weights | None,
+        prompts: Sequence[str],
+        words: tuple[str, str],
+        on_items: OnItems | None = None,
+    ) -> Floats:
         """P(label = 1) for each prompt: P(words[1]) / (P(words[0]) + P(words[1])). Returns (n,) in [0, 1]."""
         ...
 
@@ -119,13 +127,22 @@ class PlainTrainer:
         return trained
 
     @torch.inference_mode()
-    def predict(self, student: Weights | None, prompts: Sequence[str], words: tuple[str, str]) -> Floats:
+    def predict(
+        self,
+        student: Weights | None,
+        prompts: Sequence[str],
+        words: tuple[str, str],
+        on_items: OnItems | None = None,
+    ) -> Floats:
         self.model.load(student)
-        tokens, word_ids = self._encode(prompts), self.model.word_ids(words)
+        tokens, word_ids, done = self._encode(prompts), self.model.word_ids(words), 0
         result = np.empty(len(tokens), dtype=np.float64)
         for rows in _by_length(tokens):
             log_probs = self.model.label_log_probs(self.model.batch([tokens[i] for i in rows]), word_ids)
             result[rows] = log_probs.softmax(-1)[:, 1].double().cpu().numpy()
+            done += len(rows)
+            if on_items:
+                on_items(done, len(tokens))
         return result
 
     @torch.inference_mode()
@@ -180,6 +197,11 @@ class _PlainLearner:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._parameters, CLIP_NORM)
         self.optimizer.step()
+
+
+def further(on_items: OnItems | None, before: int, total: int) -> OnItems | None:
+    """For one of several predictions: its items come after `before` others, of `total` in all."""
+    return (lambda done, _: on_items(before + done, total)) if on_items else None
 
 
 def cut_middle(tokens: list[int], most: int) -> list[int]:

@@ -24,9 +24,12 @@ from outlearn_training.sandbox import MAX_METRICS, Event, MethodSandbox
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.slots import give_way, hold_slot, slot_is_alive
 from outlearn_training.watched import Watched
+from outlearn_training.weights import WeightStore
 
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 0.5
+METHODS_SHARE = 0.95
+"""Of a seed's progress: the rest is for predictions of test items."""
 log = structlog.get_logger("outlearn.worker")
 
 
@@ -43,7 +46,8 @@ class Worker:
 
         self._claims = Claims(settings.database("training"))
         self._artifacts = LocalArtifactStore(settings.home / "artifacts")
-        self._predictor = Predictor(settings.home, self._artifacts)
+        self._weights = WeightStore(settings)
+        self._predictor = Predictor(settings.home, self._weights)
 
     def work(self) -> None:
         """Work until there was nothing to do for `worker_idle_seconds`, or a calibration needs the slot."""
@@ -60,6 +64,8 @@ class Worker:
                     time.sleep(POLL_SECONDS)
                 else:
                     self._run(claim)
+                    if claim.run.kind == "full":
+                        self._weights.make_room(int(self._settings.keep_weights_gb * 2**30))
                     idle_since, last = time.monotonic(), claim.run.run_id
         finally:
             self._sandbox.close()
@@ -100,7 +106,7 @@ class Worker:
         try:
             self._sandbox.run(self._job(run, seed, out), self._log(run, seed), on_event, progress.should_stop)
             if run.kind == "full":
-                self._predictor.sign(run, seed, out, describe_mechanisms(self._mechanisms))
+                self._predictor.sign(run, seed, out, describe_mechanisms(self._mechanisms), progress.on_test_items)
             progress.finish()
         finally:
             shutil.rmtree(out, ignore_errors=True)
@@ -148,27 +154,42 @@ class _Progress:
         self._goes_on = True
 
     def on_event(self, event: Event) -> None:
-        """Take a step or metrics."""
+        """Take a step, predicted items, metrics or usage."""
         if "metrics" in event:
             self._metrics = dict(list((self._metrics | event["metrics"]).items())[:MAX_METRICS])
         elif "usage" in event:
             self._usage |= event["usage"]
+        elif "items" in event:
+            self._message = f"{self._what}: item {event['item']:,.0f} of {event['items']:,.0f}"
         else:
             self._share = max(self._share, min(1.0, event["step"] / event["steps"]))
             step = f"step {event['step']:.0f} of {event['steps']:.0f}, loss {event['loss_nats']:.3f}"
             self._message = f"{self._what}: {step}"
 
+    def on_test_items(self, done: int, items: int) -> None:
+        """Take the predictor's progress. Raises MethodError where the run was cancelled."""
+        self._message = f"{self._what}: test item {done:,} of {items:,}"
+        if self._is_due():
+            self._report(METHODS_SHARE + (1 - METHODS_SHARE) * done / items)
+        self._check()
+
     def should_stop(self) -> bool:
         """Whether the run was cancelled."""
-        if time.monotonic() - self._last >= REPORT_SECONDS:
-            self._report(0.95 * self._share)
+        if self._is_due():
+            self._report(METHODS_SHARE * self._share)
         return not self._goes_on
 
     def finish(self) -> None:
         """Report what the seed took in all."""
         self._report(1.0)
+        self._check()
+
+    def _check(self) -> None:
         if not self._goes_on:
             raise MethodError("cancelled")
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._last >= REPORT_SECONDS
 
     def _report(self, share: float) -> None:
         self._last = time.monotonic()
@@ -191,6 +212,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _leave)
     with hold_slot(settings.home, slot) as free:
         if free:
+            settings.keep()
             Worker(settings, slot).work()
 
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from outlearn import ServerSettings
 from outlearn.audit import AuditLog
-from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, PermissionDeniedError
+from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, OutdatedError, PermissionDeniedError
 from outlearn.identity import Caller
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook
@@ -148,6 +148,43 @@ def test_a_forged_receipt_disqualifies_its_run_and_is_filed_once(
         RUN,
         "ada",
     )
+
+
+def label_as_old(path: Path) -> None:
+    path.write_text(path.read_text().replace('"schema_version":1', '"schema_version":0'))
+
+
+def test_receipts_of_an_older_version_are_flagged_and_their_run_can_be_done_again(
+    service: EvaluationService, file_run: FileRun, log: AuditLog, toy_home: Path
+) -> None:
+    file_run(RUN)
+    for path in (toy_home / "vault" / "receipts" / RUN).iterdir():
+        label_as_old(path)
+    for _ in range(2):
+        with pytest.raises(OutdatedError, match=r"older version of outlearn \(it has version 0\); run it again"):
+            service.evaluate(ADA, RUN, None)
+    assert kinds(log) == [("outdated receipt", "flag", RUN)]
+    assert ranked(service) == []
+    assert service.budget(ADA).agent_left == 30
+    file_run(RUN)
+    assert service.evaluate(ADA, RUN, None).pgr == 0.5
+    assert ranked(service) == [RUN]
+
+
+@pytest.mark.parametrize("flagged_first", [False, True])
+def test_an_old_label_shields_no_forged_receipt_from_disqualification(
+    service: EvaluationService, file_run: FileRun, log: AuditLog, toy_home: Path, flagged_first: bool
+) -> None:
+    file_run(RUN)
+    old, forged = (toy_home / "vault" / "receipts" / RUN / name for name in ("0.json", "1.json"))
+    label_as_old(old)
+    if flagged_first:
+        with pytest.raises(OutdatedError):
+            service.evaluate(ADA, RUN, None)
+    forged.write_text(forged.read_text().replace("0.25", "0.75"))
+    with pytest.raises(IntegrityError, match="wrong signature"):
+        service.evaluate(ADA, RUN, None)
+    assert kinds(log)[-1] == ("forged receipt", "disqualify", RUN)
 
 
 def test_receipts_that_change_after_the_answer_are_flagged_for_review(

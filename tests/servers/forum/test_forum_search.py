@@ -13,7 +13,8 @@ from sqlalchemy import text
 
 from outlearn.errors import InvalidInputError
 from outlearn.results import ResultBook
-from outlearn_forum.reader import ForumReader
+from outlearn_forum import reader as reading
+from outlearn_forum.reader import Filters, ForumReader, Order
 from outlearn_forum.search import MAX_QUERY
 from outlearn_forum.store import ForumStore
 from outlearn_forum.tables import tables
@@ -94,6 +95,27 @@ def test_search_pages_meet_every_match_once(forum: Forum) -> None:
             break
     assert len(seen) == 7
     assert set(seen) == expected
+
+
+@pytest.mark.parametrize("few", [0, 500], ids=["walked", "looked up"])
+@pytest.mark.parametrize("order", ["new", "top"])
+def test_a_list_by_tag_is_the_same_whether_few_have_it_or_many(
+    forum: Forum, order: Order, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, reader = forum
+    monkeypatch.setattr(reading, "FEW", few)
+    tagged = [
+        store.post_finding("alice", title=str(number), text="-", kind="insight", tags=["even"] * (number % 2 == 0))
+        for number in range(7)
+    ]
+    store.reply("bob", thread_id=tagged[0].post_id, text="A reply is activity, and no finding.")
+    store.vote("bob", tagged[2].post_id, 1)
+    even = Filters(tag="even")
+    first = reader.list_threads(order=order, filters=even, limit=2)
+    rest = reader.list_threads(order=order, filters=even, cursor=first.older_cursor or first.next_cursor)
+    shown = [finding.title for finding in (*first.findings, *rest.findings)]
+    assert shown == (["0", "6", "4", "2"] if order == "new" else ["2", "6", "4", "0"])
+    assert reader.list_threads(order=order, filters=Filters(tag="odd")).findings == ()
 
 
 def test_edited_and_deleted_posts_are_found_as_they_are_now(forum: Forum) -> None:

@@ -140,9 +140,12 @@ def test_training_and_predicting_come_out_as_with_plain_transformers(
     assert losses == pytest.approx(expected_losses, abs=1e-5)
     for name, weight in expected.items():
         assert torch.allclose(found[name], weight, atol=1e-4), name
+    heard: list[tuple[int, int]] = []
     for student in (None, expected):
         want = plain.predict(student, PROMPTS, WORDS)
-        assert fast.predict(student, PROMPTS, WORDS) == pytest.approx(want, abs=1e-5)
+        found_now = fast.predict(student, PROMPTS, WORDS, lambda done, items: heard.append((done, items)))
+        assert found_now == pytest.approx(want, abs=1e-5)
+        assert heard[-1] == (len(PROMPTS), len(PROMPTS))
         assert np.allclose(fast.embed(student, PROMPTS), plain.embed(student, PROMPTS), atol=1e-4)
 
 

@@ -96,6 +96,16 @@ def test_the_lab_gives_one_number_an_item(lab: Lab) -> None:
     assert not np.array_equal(further.predict(), student.predict())
 
 
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_the_lab_tells_of_predictions_that_take_long(lab: Lab, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr("outlearn_training.lab.TELL_SECONDS", seconds)
+    events.clear()
+    lab.zero_shot()
+    lab.fit(lab.weak_labels(), epochs=0.5).predict(lab.pool[:3])
+    told = [event for event in events if "items" in event]
+    assert told == ([{"item": n, "items": n} for n in (len(lab.pool), 3)] if seconds == 0 else [])
+
+
 def test_items_of_weight_zero_do_not_count(lab: Lab) -> None:
     keep = np.zeros(len(lab.pool))
     keep[:16] = 1

@@ -218,7 +218,9 @@ def test_a_slot_is_held_by_one_and_freed_by_its_end(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=200) | st.text().map(str.encode))
 def test_whatever_a_method_writes_to_the_event_channel_is_an_event_or_nothing(line: bytes) -> None:
-    assert set(_parse_event(line)) <= {"error", "metrics", "usage", "step", "steps", "loss_nats", "watched", "where"}
+    assert set(_parse_event(line)) <= {
+        *("error", "metrics", "usage", "step", "steps", "loss_nats", "item", "items", "watched", "where")
+    }
 
 
 def test_events_have_finite_numbers_only() -> None:
@@ -226,6 +228,8 @@ def test_events_have_finite_numbers_only() -> None:
     assert _parse_event(b'{"usage": {"mfu": 0.5, "peak_memory_mb": 1, "x": 2}}') == {"usage": {"mfu": 0.5}}
     assert _parse_event(b'{"step": 1, "steps": 0, "loss_nats": 1}') == {}
     assert _parse_event(b'{"step": 1, "steps": 2, "loss_nats": Infinity}') == {}
+    assert _parse_event(b'{"item": 1, "items": 20}') == {"item": 1, "items": 20}
+    assert _parse_event(b'{"item": 1, "items": "20"}') == {}
 
 
 def test_a_run_given_back_does_not_use_up_its_attempts(queue: RunQueue, claims: Claims) -> None:

@@ -45,6 +45,17 @@ def test_predictions_equal_an_unpadded_forward_pass_of_transformers(toy_model: P
     assert trainer_for(toy_model).predict(None, PROMPTS, WORDS) == pytest.approx(expected, abs=1e-6)
 
 
+def test_predicting_tells_how_many_items_are_done(toy_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outlearn_training.trainer.PREDICT_BATCH_TOKENS", 12)
+    heard: list[tuple[int, int]] = []
+    trainer = trainer_for(toy_model)
+    told = trainer.predict(None, PROMPTS, WORDS, lambda done, items: heard.append((done, items)))
+    assert np.array_equal(told, trainer.predict(None, PROMPTS, WORDS))
+    assert len(heard) > 1
+    assert heard == sorted(heard)
+    assert heard[-1] == (5, 5)
+
+
 def test_one_step_of_training_equals_adamw_on_the_mean_cross_entropy(toy_model: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

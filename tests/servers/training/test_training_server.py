@@ -25,6 +25,7 @@ from outlearn_training.mechanisms import describe_mechanisms, find_mechanisms
 from outlearn_training.server import build
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.slots import slot_is_alive, slot_pid
+from outlearn_training.weights import weight_files
 
 LIMIT_SECONDS = 120
 GOOD = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"
@@ -90,16 +91,44 @@ async def test_a_runs_students_are_exported_as_transformers_loads_them(
         run = await client.call("submit_run", method="vanilla", kind="full")
         assert (await finish(client, run["run_id"]))["status"] == "done"
     receipt = ReceiptBook(home / "vault").read(run["run_id"])[-1]
-    (folder,) = export_students(home, run["run_id"], receipt.seed, tmp_path / "out")
+    folders = export_students(home, run["run_id"], None, tmp_path / "all")
+    assert [str(one.relative_to(tmp_path / "all")) for one in folders] == [f"seed-{s}/student-0" for s in card.seeds]
+    assert export_students(home, run["run_id"], receipt.seed, tmp_path / "one") == [tmp_path / "one/seed-4/student-0"]
+    folder = folders[-1]
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     words = [tokenizer.encode(word)[0] for word in card.label_words]
     for prompt, expected in zip(prompts_for(card, load_secret(home, card.name).test), receipt.predictions, strict=True):
         logits = model(torch.tensor([tokenizer.encode(prompt)])).logits[0, -1, words]
         assert logits.softmax(-1)[1].item() == pytest.approx(expected, abs=1e-5)
     with pytest.raises(OutlearnError, match="not empty"):
-        export_students(home, run["run_id"], None, tmp_path / "out")
-    with pytest.raises(NotFoundError, match="no receipt for seed 77; it has"):
+        export_students(home, run["run_id"], None, tmp_path / "all")
+    with pytest.raises(NotFoundError, match="no receipt for seed 77; it has 0, 1, 2, 3, 4"):
         export_students(home, run["run_id"], 77, tmp_path / "other")
+    with pytest.raises(NotFoundError, match="has no students; only full runs that are done have any"):
+        export_students(home, "run-0000000000", None, tmp_path / "other")
+
+
+async def test_students_make_room_for_newer_ones_and_receipts_stay(home: Path, tmp_path: Path) -> None:
+    settings = settings_for(home, keep_weights_gb=0, seed_seconds=99, log_bytes=12_345)
+    async with serving(settings) as client:
+        old, new = [
+            (await client.call("submit_run", method="vanilla", params=params, kind="full"))["run_id"]
+            for params in ({"epochs": 0.5}, {"epochs": 1})
+        ]
+        assert [(await finish(client, run_id))["status"] for run_id in (old, new)] == ["done", "done"]
+        await until(lambda: not any(map(has_students(home, old), range(5))), client, old)
+    assert len(export_students(home, new, None, tmp_path / "new")) == 5
+    with pytest.raises(NotFoundError, match="removed to make room"):
+        export_students(home, old, None, tmp_path / "old")
+    assert not (tmp_path / "old").exists()
+    assert len(ReceiptBook(settings.vault).read(old)) == 5
+    kept = TrainingSettings.as_kept(home)
+    assert (kept.workers, kept.seed_seconds, kept.log_bytes) == (1, 99, 12_345)
+
+
+def has_students(home: Path, run_id: str) -> Callable[[int], bool]:
+    receipts = ReceiptBook(home / "vault").read(run_id)
+    return lambda seed: weight_files(home).has(receipts[seed].weights_sha256[0])
 
 
 async def test_pilot_runs_one_seed_and_gets_no_receipt(home: Path) -> None:

@@ -1,0 +1,60 @@
+"""The rows of a benchmark of tool calls: from turns to figures, to a table and to JSON."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from load import Turn
+from rich.table import Table
+from worlds import BARE, KIT
+
+Row = dict[str, float]
+Rows = dict[str, dict[int, Row]]
+"""By tool, then by number of clients."""
+BAR = 1.5
+READS = ("search", "leaderboard", "evaluate", "read_file")
+
+
+def rows_of(turns: Mapping[str, Sequence[Turn]]) -> dict[str, Row]:
+    """The row of each tool, the two echo tools' among them."""
+    return {name: make_row(its, turns[BARE], turns[KIT]) for name, its in turns.items()}
+
+
+def make_row(turns: Sequence[Turn], bare: Sequence[Turn], kit: Sequence[Turn]) -> Row:
+    """The figures of a tool with so many clients. Turns are in the order of their rounds, and end with the last."""
+    calls = sum(turn.calls for turn in turns)
+    p50, p99 = np.percentile([one for turn in turns for one in turn.taken_ms], (50, 99))
+    figures = {
+        "rps": calls / sum(turn.seconds for turn in turns),
+        "p50_ms": float(p50),
+        "p99_ms": float(p99),
+        "cpu_ms": 1000 * sum(turn.server_cpu_seconds for turn in turns) / calls,
+        "client_cpu_ms": 1000 * sum(turn.client_cpu_seconds for turn in turns) / calls,
+        "vs_echo": _ratio(turns, bare),
+        "vs_kit_echo": _ratio(turns, kit),
+    }
+    return {name: round(value, 3) for name, value in figures.items()}
+
+
+def table_of(results: Mapping[str, Rows]) -> Table:
+    """A table of all transports; reads over the bar are marked."""
+    table = Table("transport", "tool", "clients", "calls/s", "p50 ms", "p99 ms", "server ms", "x echo", "x kit's echo")
+    for transport, rows in results.items():
+        for tool, by_clients in rows.items():
+            for clients, row in by_clients.items():
+                figures = [f"{row[name]:,.2f}" for name in ("p50_ms", "p99_ms", "cpu_ms")]
+                ratios = [_marked(row[name], tool) for name in ("vs_echo", "vs_kit_echo")]
+                table.add_row(transport, tool, str(clients), f"{row['rps']:,.0f}", *figures, *ratios)
+        table.add_section()
+    table.caption = f"server ms: its processor time for a call. Reads over {BAR} times an echo are red."
+    return table
+
+
+def _ratio(turns: Sequence[Turn], echo: Sequence[Turn]) -> float:
+    """How many times the echo's time a call takes: the median over rounds."""
+    pairs = zip(reversed(turns), reversed(echo), strict=False)
+    return statistics.median(mine.seconds_a_call / its.seconds_a_call for mine, its in pairs)
+
+
+def _marked(ratio: float, tool: str) -> str:
+    return f"[red]{ratio:.2f}[/]" if tool in READS and ratio > BAR else f"{ratio:.2f}"
