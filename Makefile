@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test check bench attacks soak clean
 
@@ -8,17 +9,17 @@ demo: $(INSTALLED)  ## Run a team of offline researchers on the tiny math task (
 	$(BIN)/outlearn demo
 
 test: $(INSTALLED)  ## Run the tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(INSTALLED)  ## Lint, types, tests with coverage
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(PYTEST) --cov --cov-report=term
 
 bench: $(INSTALLED)  ## Measure the tool servers beside a bare one, and the trainer beside others (half an hour)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python benchmarks/tool_calls.py
+	$(BIN)/python benchmarks/services.py
 	$(BIN)/python benchmarks/trainer.py
 
 attacks: $(INSTALLED)  ## Attack everything that can be attacked (some minutes); writes build/attacks.json

@@ -4,6 +4,7 @@ python benchmarks/echo_servers.py bare|kit [options of any outlearn server]
 """
 
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import uvicorn
 from mcp.server import MCPServer
 
+from outlearn.files import write_atomic
 from outlearn.server import ToolServer, make_server, run
 from outlearn.settings import ServerSettings
 
@@ -24,7 +26,7 @@ def build_kit(settings: ServerSettings) -> ToolServer:
 
 def serve_bare(settings: ServerSettings) -> None:
     """Serve an echo tool as the `mcp` package does it, with no settings but what is needed to find it."""
-    server: MCPServer[Any] = MCPServer("bare")
+    server: MCPServer[Any] = MCPServer("bare", log_level="WARNING")
     server.tool()(echo)
     if settings.transport == "stdio":
         server.run("stdio")
@@ -38,10 +40,10 @@ def echo(text: str) -> str:
 
 
 def _serve_http(server: MCPServer[Any], ready: Path) -> None:
-    config = uvicorn.Config(server.streamable_http_app(), "127.0.0.1", 0, log_level="error", backlog=2048)
-    socket = config.bind_socket()
-    ready.write_text(json.dumps({"url": f"http://127.0.0.1:{socket.getsockname()[1]}/mcp"}))
-    uvicorn.Server(config).run(sockets=[socket])
+    config = uvicorn.Config(server.streamable_http_app(), log_level="error")
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        write_atomic(ready, json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"}).encode())
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def main() -> None:

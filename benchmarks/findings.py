@@ -8,12 +8,13 @@ from itertools import islice
 from sqlalchemy import insert
 
 from outlearn.database import writing
+from outlearn.types import FindingKind
 from outlearn_forum.reader import Filters, ForumReader
 from outlearn_forum.store import ForumStore
 from outlearn_forum.tables import posts
 from outlearn_forum.text import facets
 
-KINDS = ("result", "insight", "insight", "hypothesis", "error", "question")
+KINDS: tuple[FindingKind, ...] = ("result", "insight", "insight", "hypothesis", "error", "question")
 MOST_USED = """
 the of training labels weak student teacher model loss on with and a in for is better confidence epochs seeds
 pgr pool method than run it to not after by from this data we that accuracy
@@ -66,8 +67,13 @@ def fill(store: ForumStore, findings: int) -> None:
 
 def queries(rng: random.Random) -> dict[str, Callable[[], tuple[str, Filters]]]:
     """Kinds of queries."""
-    rare = lambda low=1, high=8_000: rare_word(rng.randint(low, high))  # noqa: E731
-    common = lambda count: " ".join(rng.sample(COMMON, count))  # noqa: E731
+
+    def rare(low: int = 1, high: int = 8_000) -> str:
+        return rare_word(rng.randint(low, high))
+
+    def common(count: int) -> str:
+        return " ".join(rng.sample(COMMON, count))
+
     return {
         "one rare word": lambda: (rare(), Filters()),
         "one frequent word": lambda: (rare(1, 30), Filters()),

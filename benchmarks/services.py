@@ -112,7 +112,8 @@ def main() -> None:
         inside = measure_inside(world.shared, world.ranked)
         progress.advance(bar)
         results = {one: uvloop.run(measure(world, one, options, progress)) for one in options.transport}
-    console.print(table_of(results))
+    for transport, rows in results.items():
+        console.print(table_of(transport, rows))
     for name, figures in inside.items():
         console.print(f"inside: {name}: p50 {figures['p50_ms']} ms, p95 {figures['p95_ms']} ms")
     if options.json:
@@ -129,8 +130,8 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 9, 64, 256])
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS, metavar="TOOL", help=", ".join(TOOLS))
     parser.add_argument("--transport", nargs="+", choices=TRANSPORTS, default=TRANSPORTS)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=128, help="in a turn, of all clients together")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--calls", type=int, default=96, help="in a turn, of all clients together")
     parser.add_argument("--findings", type=int, default=100_000)
     parser.add_argument("--runs", type=int, default=10_000, help="on the leaderboard")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where to write the figures")

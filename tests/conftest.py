@@ -1,6 +1,13 @@
 """Fixtures for all tests: a toy task whose files are real and whose numbers are known."""
 
-from collections.abc import Callable
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch loads; tiny models gain nothing from threads
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +28,7 @@ from outlearn.tasks import (
 
 SEEDS = (0, 1, 2, 3, 4)
 POOL, TEST = 48, 200
+MARK = "STARTED_BY_TESTS"
 
 
 @pytest.fixture
@@ -31,10 +39,18 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings in the environment of whoever runs the tests must not change them."""
-    import os
-
     for name in [name for name in os.environ if name.startswith("OUTLEARN_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_stays_behind() -> Iterator[None]:
+    """Ends what the tests started and left running, also where they are killed."""
+    mark = f"outlearn-tests-{os.getpid()}-{time.time_ns()}"
+    command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("sweeper.py")), mark]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
+        os.environ[MARK] = mark
+        yield
 
 
 def write_toy_task(home: Path, student: str = "toy/student", name: str = "toy") -> TaskCard:
@@ -83,7 +99,7 @@ def toy_home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_task_for() -> Callable[[Path, str], TaskCard]:
     """Writes the toy task with another student model."""
     return write_toy_task

@@ -42,7 +42,7 @@ def open_database(url: str, tables: MetaData) -> Engine:
     try:
         with _first(engine), writing(engine) as connection:
             tables.create_all(connection)
-            _add_columns(connection, tables)
+            _add_what_is_new(connection, tables)
     except SQLAlchemyError as error:
         engine.dispose()
         raise ConfigError(f"cannot open the database {engine.url!r}: {error}") from error
@@ -88,8 +88,8 @@ def closing_at_end(engine: Engine) -> Callable[[object], AbstractAsyncContextMan
     return lifespan
 
 
-def _add_columns(connection: Connection, tables: MetaData) -> None:
-    """Add the nullable columns that a later version brought to tables that an earlier one made."""
+def _add_what_is_new(connection: Connection, tables: MetaData) -> None:
+    """Add the nullable columns and the indexes that a later version brought to tables that an earlier one made."""
     known = inspect(connection)
     for table in tables.sorted_tables:
         there = {column["name"] for column in known.get_columns(table.name)}
@@ -97,6 +97,8 @@ def _add_columns(connection: Connection, tables: MetaData) -> None:
             if column.name not in there:
                 definition = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
 
 
 def _first(engine: Engine) -> AbstractContextManager[None]:

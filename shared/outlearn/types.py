@@ -160,7 +160,7 @@ class LeaderboardRow(Answer):
     pgr_se: float
     seeds: int
     evaluated_at: datetime
-    nominated: bool
+    nominated: bool = False
 
 
 class LeaderboardLine(Answer):

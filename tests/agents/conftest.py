@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from outlearn_training.settings import TrainingSettings
 
 Accuracy = Callable[[Run], float]
 OpenSession = Callable[..., AbstractAsyncContextManager[Session]]
+SLOT = Lock()
+"""One worker at a time: a second one would take the seeds of the first for those of a dead one."""
 
 
 class InstantExecutor:
@@ -38,6 +41,13 @@ class InstantExecutor:
         self._accuracy = accuracy
 
     def ensure(self) -> None:
+        with SLOT:
+            self._work()
+
+    def stop(self) -> None:
+        pass
+
+    def _work(self) -> None:
         while (claim := self._claims.claim(0, lambda _: False)) is not None:
             accuracy = self._accuracy(claim.run)
             if np.isnan(accuracy):
@@ -46,9 +56,6 @@ class InstantExecutor:
             if claim.run.kind == "full":
                 self._sign(claim.run, claim.seed, accuracy)
             self._claims.seed_done(claim)
-
-    def stop(self) -> None:
-        pass
 
     def _sign(self, run: Run, seed: int, accuracy: float) -> None:
         secret = load_secret(self._home, run.task)

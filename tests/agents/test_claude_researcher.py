@@ -181,7 +181,7 @@ async def test_a_wrong_key_or_model_ends_with_what_the_api_said(
     api = serve(*[Failure(status, words)] * 4)
     async with open_session("ada") as session:
         with pytest.raises(ConfigError, match=words):
-            await api.researcher(model="claude-nothing").research(session)
+            await api.researcher(model="claude-nothing", price="none").research(session)
 
 
 async def test_used_up_turns_leave_one_to_finish(open_session: Any, serve: Serve) -> None:

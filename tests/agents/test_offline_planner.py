@@ -122,7 +122,7 @@ def test_it_builds_on_what_others_found_and_says_on_what() -> None:
     planner = Planner(space(), "ada", "trust", seed=1)
     planner.learn(result(composed("early25"), 0.9, 1))
     planner.learn(result(composed("logconf75"), 0.7, 2, "curie"))
-    taken = openings("trust", space())
+    taken = [*openings("trust", space()), *(one for name in space().families if (one := space().named(name)))]
     built = [proposal for _ in range(60) if (proposal := planner.propose(taken, lambda _: True)) and proposal.parents]
     assert built
     for proposal in built:
@@ -138,18 +138,30 @@ def test_it_builds_on_what_others_found_and_says_on_what() -> None:
     assert any(proposal.recipe.slug == "early25-logconf75" for proposal in crossed)
 
 
-def test_an_agent_that_is_clearly_outdone_leaves_its_direction_for_the_better_idea() -> None:
-    direction = "A confident student"
-    planner = Planner(space(), "ada", direction, seed=1)
-    (mine, second), better = openings(direction, space()), composed("early25-logconf75")
-    planner.learn(result(mine, 0.5, 1, "ada"))
-    close = planner.propose([mine], lambda _: True)
-    assert close is not None
-    assert close.recipe == second
-    planner.learn(result(better, 0.9, 2, "boole"))
-    proposals = [planner.propose([mine], lambda _: True) for _ in range(20)]
-    assert any(one and one.parents and one.parents[0].agent == "boole" for one in proposals)
-    assert not any(one and one.reason.startswith("it is where") for one in proposals)
+def test_agents_that_know_the_same_survey_different_methods() -> None:
+    known = [result(openings("trust", space())[0], 0.5, 1, "ada"), result(composed("early25"), 0.5, 2, "boole")]
+    surveyed = []
+    for agent in ("ada", "boole"):
+        planner = Planner(space(), agent, "trust", seed=1)
+        for one in known:
+            planner.learn(one)
+        proposal = planner.propose([], lambda _: True)
+        assert proposal is not None
+        assert proposal.reason == "nobody has tried it yet"
+        surveyed.append(proposal.recipe.family)
+    assert len(set(surveyed)) == 2
+
+
+def test_of_equal_answers_the_one_whose_method_did_well_otherwise_ranks_first() -> None:
+    planner = Planner(space(SCHEMA), "ada", "trust", seed=1)
+    lucky, tuned = space(SCHEMA).named("vanilla"), space(SCHEMA).named("logconf")
+    assert lucky is not None
+    assert tuned is not None
+    planner.learn(result(lucky, 0.9, 1))
+    planner.learn(result(lucky.model_copy(update={"params": {**lucky.params, "labels": "soft"}}), 0.5, 2))
+    planner.learn(result(tuned, 0.9, 3))
+    planner.learn(result(tuned.model_copy(update={"params": {**tuned.params, "alpha": 0.5}}), 0.9, 4))
+    assert [one.recipe.family for one in planner.results[:2]] == ["logconf", "logconf"]
 
 
 def test_every_registered_method_is_tried_and_a_good_one_tuned() -> None:

@@ -61,13 +61,15 @@ async def test_it_tries_methods_and_leaves_a_record_of_all_of_it(open_session: A
 async def test_it_builds_on_another_agents_result_and_tells_them(open_session: Any) -> None:
     async with open_session("boole", direction=EARLY) as boole:
         await OfflineResearcher().research(boole)
-    async with open_session("ada", seed=5) as ada:
+    async with open_session("ada", seed=5, agent_evaluations=14, daily_evaluations=14) as ada:
         await OfflineResearcher().research(ada)
         posts = await findings(ada)
         theirs = {post.finding_id for post in posts if post.author == "boole"}
         built = [post for post in posts if post.author == "ada" and "builds on finding-" in post.text]
         assert any(finding_id in post.text for post in built for finding_id in theirs)
         threads = [await ada.ask(Thread, "forum", "read_thread", thread_id=post) for post in theirs]
+    heirs = [node.agent for one in threads for node in one.built_by]
+    assert "ada" in heirs
     assert any(reply.author == "ada" and "built on this" in reply.text for one in threads for reply in one.replies)
     slugs = {post.title for post in posts if post.kind == "result" and post.author == "boole"}
     assert not slugs & {post.title for post in posts if post.kind == "result" and post.author == "ada"}

@@ -77,7 +77,7 @@ def test_it_shows_intervals_and_marks_what_is_not_significant() -> None:
     lines = printed(a_release(*finalists, comparisons=pairs)).splitlines()
     [first] = [line for line in lines if "run-aaaaaa" in line]
     assert first.split()[:8] == ["1", "0.80", "[0.76,", "0.84]", "±0.02,", "±0.00", "0.90", "+0.10"]
-    assert "early25 by ada" in first
+    assert "run-aaaaaa by ada: early25" in first
     [doubtful] = [line for line in lines if line.strip().startswith("1 - 2")]
     [clear] = [line for line in lines if line.strip().startswith("1 - 3")]
     assert doubtful.rstrip().endswith("not significant")

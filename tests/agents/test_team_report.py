@@ -14,16 +14,27 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from outlearn.researcher import Session
-from outlearn.types import Evaluation, FindingList, LeaderboardRow, Posted, RunView
+from outlearn.types import Evaluation, FindingList, LeaderboardRow, LineageEdge, LineageNode, Posted, RunView
 from outlearn_agents.report.charts import methods_chart, pgr_range, progress_chart, ticks
 from outlearn_agents.report.labels import method_label, shorten
+from outlearn_agents.report.lineage import lineage_graph
+from outlearn_agents.report.lineage_chart import lineage_chart
 from outlearn_agents.report.outcome import print_outcome
 from outlearn_agents.report.page import duration, render_report
-from outlearn_agents.report.summary import AgentSummary, FindingSummary, RunSummary, Summary, collect
+from outlearn_agents.report.summary import (
+    AgentSummary,
+    FinalSummary,
+    FindingSummary,
+    LineageSummary,
+    RunSummary,
+    Summary,
+    collect,
+)
 from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.team.live import PlainLines, page, show
 from outlearn_agents.team.status import write_status
 from outlearn_agents.team.watch import AgentView, TeamView, Watcher
+from outlearn_evaluation.released import Comparison, Finalist, Interval, Release
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = ("ada", "boole")
@@ -126,6 +137,118 @@ def test_charts_are_well_formed_for_any_results(points: list[tuple[float, float,
         tree = ElementTree.fromstring(svg)
         assert len(tree.findall("circle")) <= len(runs)
         assert "nan" not in svg
+
+
+def related(*pairs: tuple[str, str], findings: int = 4, title: str = "idea") -> Summary:
+    """Findings 0, 1, ... of ada and boole in turn, each of a run of its own; `pairs` are parents and children."""
+    made = [run(number, 0.2 * number, NAMES[number % 2]) for number in range(findings)]
+    posted = [
+        FindingSummary(
+            finding_id=f"finding-{one.run_id[-1]}", kind="result", title=title, text="-", author=one.agent,
+            run_id=one.run_id, pgr=one.pgr, pgr_se=0.1, posted_at=one.evaluated_at,
+        )
+        for one in made
+    ]  # fmt: skip
+    edges = [LineageEdge(parent=parent, child=child, kind="built on") for parent, child in pairs]
+    nodes = [LineageNode(id="snap-1", kind="snapshot")]
+    return summary(*made).model_copy(
+        update={"findings": tuple(posted), "lineage": LineageSummary(nodes=tuple(nodes), edges=tuple(edges))}
+    )
+
+
+def test_a_lineage_folds_what_has_no_links_and_a_run_stands_for_the_result_that_reports_it() -> None:
+    graph = lineage_graph(related(("run-000000", "finding-1"), ("finding-0", "finding-1"), ("snap-1", "finding-2")))
+    assert [(parent.id, child.id) for parent, child in graph.links] == [
+        ("finding-0", "finding-1"), ("snap-1", "finding-2"),
+    ]  # fmt: skip
+    assert {one.id: (one.agent, one.column) for one in graph.sources} == {
+        "finding-0": ("ada", 0), "finding-1": ("boole", 1), "snap-1": ("", 0), "finding-2": ("ada", 1),
+    }  # fmt: skip
+    assert graph.unlinked == 1
+    assert [(one.id, count) for one, count in graph.most_built_on()] == [("finding-0", 1), ("snap-1", 1)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["finding", "run"]), st.integers(0, 7), st.integers(0, 7)), max_size=20,
+    ),
+    st.sampled_from([340, 760]),
+)  # fmt: skip
+def test_a_lineage_is_drawn_whatever_names_what(links: list[tuple[str, int, int]], width: int) -> None:
+    names = {"finding": "finding-{}", "run": "run-00000{}"}
+    pairs = [(names[kind].format(parent), f"finding-{child}") for kind, parent, child in links]
+    made = related(*pairs, findings=8, title=HOSTILE)
+    graph = lineage_graph(made)
+    tree = ElementTree.fromstring(lineage_chart(graph, made, width).replace("\x1b", ""))
+    assert len(tree.findall("path")) == len(graph.links)
+    assert len(tree.findall("circle")) + len(tree.findall("rect")) == len(graph.sources)
+    assert not tree.findall(".//script")
+    places = [(one.agent, one.column) for one in graph.sources]
+    assert len(set(places)) == len(places)
+
+
+def test_the_report_draws_a_lineage_only_where_there_is_one() -> None:
+    assert "What grew out of what" not in render_report(summary(*SOME))
+    html = render_report(related(("finding-0", "finding-1"), title=HOSTILE))
+    assert "What grew out of what" in html
+    assert "2 findings that name nothing and that nobody names are left out" in html
+    assert "<script" not in html
+
+
+def test_a_lineage_of_many_runs_stays_as_wide_as_its_longest_lane() -> None:
+    pairs = [(f"finding-{number}", f"finding-{number + 1}") for number in range(8)]
+    made = related(*pairs, findings=9)
+    assert 'width="760"' in lineage_chart(lineage_graph(made), made, 760)
+
+
+def interval(value: float) -> Interval:
+    return Interval(value=value, low=value - 0.1, high=value + 0.1, se=0.05, se_items=0.04, se_seeds=0.03, df=8)
+
+
+def released() -> Release:
+    shared = {"rerun_id": "run-again", "params": {}, "told": 0.9, "told_at_most": False}
+    first = Finalist(
+        run_id="run-a", agent="ada", method="methods/early25.py", accuracy=0.8, pgr=interval(0.7),
+        public_pgr=interval(0.8), fall=interval(0.1), **shared,
+    )  # fmt: skip
+    second = first.model_copy(update={"run_id": "run-b", "agent": "boole", "pgr": interval(0.6)})
+    held = Finalist(run_id="run-c", agent="ada", method=HOSTILE, failed="withheld: see the audit", **shared)
+    pair = Comparison(
+        run_id="run-a", other="run-b", difference=interval(0.03), p_value=0.2, p_holm=0.2, significant=False
+    )
+    return Release(
+        task="toy", task_fingerprint="f", commitment="c0ffee", seeds=(7, 8, 9, 10, 11), items=100, groups=40,
+        weak_acc=0.6, ceiling_acc=0.9, gap=interval(0.3), finalists=(first, second, held), comparisons=(pair,),
+        closed_at=START,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("revealed", "said"), [(False, "are not revealed"), (True, "were revealed")])
+def test_a_final_is_shown_with_intervals_and_what_is_not_significant(revealed: bool, said: str) -> None:
+    made = summary(*SOME)
+    assert "The final" not in render_report(made)
+    html = render_report(made.model_copy(update={"final": FinalSummary(release=released(), revealed=revealed)}))
+    page = Resources()
+    page.feed(html)
+    assert page.tags.count("svg") == 6
+    assert "script" not in page.tags
+    for text in (
+        "0.60 to 0.80",
+        "withheld: see the audit",
+        "not significant",
+        "0 of 1 are significant",
+        "c0ffee",
+        said,
+    ):
+        assert text in html
+
+
+def test_a_final_without_a_significant_gap_has_no_pgr() -> None:
+    release = released()
+    blank = tuple(one.model_copy(update={"pgr": None}) for one in release.finalists)
+    release = release.model_copy(update={"finalists": blank})
+    html = render_report(summary(*SOME).model_copy(update={"final": FinalSummary(release=release, revealed=False)}))
+    assert "PGR is undefined" in html
 
 
 def test_the_best_so_far_only_rises() -> None:

@@ -6,13 +6,14 @@ A family is a function that yields figures; `FAMILIES` has all of them.
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
 from pathlib import Path
 
 import numpy as np
-from probing import PROBES, Attack
+from adaptive import ADAPTIVE
+from probing import PROBES, Attack, Probe
 from scipy.stats import kendalltau
 from world import CEILING, WEAK, World, world
 
@@ -50,13 +51,18 @@ def gains(attack: Attack, folder: Path, servers: int) -> np.ndarray:
     return np.array(rows)
 
 
-def probing(folder: Path, servers: int) -> Iterator[Figure]:
+def probing(folder: Path, servers: int, probes: Mapping[str, Probe] = PROBES) -> Iterator[Figure]:
     """What attackers who are given receipts for any answers learn from feedback."""
-    for name, probe in PROBES.items():
+    for name, probe in probes.items():
         found = gains(probe.attack, folder, servers)
         yield Figure(f"{name}_public", float(found[:, 0].mean()), probe.public)
         yield Figure(f"{name}_private", float(found[:, 1].mean()), probe.private)
         yield Figure(f"{name}_answers", float(found[:, 2].max()), BUDGET)
+
+
+def adapting(folder: Path, servers: int) -> Iterator[Figure]:
+    """The same of those who know what is looked for."""
+    yield from probing(folder, servers, ADAPTIVE)
 
 
 def persistence(folder: Path, servers: int) -> Iterator[Figure]:
@@ -109,7 +115,7 @@ def power(folder: Path, servers: int, points: float, pairs: int = 20) -> float:
     return verdicts.count("better") / len(verdicts)
 
 
-FAMILIES: tuple[Callable[[Path, int], Iterator[Figure]], ...] = (probing, persistence, usefulness)
+FAMILIES: tuple[Callable[[Path, int], Iterator[Figure]], ...] = (probing, adapting, persistence, usefulness)
 
 
 def main() -> None:

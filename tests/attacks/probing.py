@@ -43,7 +43,7 @@ class Notes:
         if told is None:
             return False
         self.first = self.first or told
-        self.asked.append(answers)
+        self.asked.append(np.atleast_2d(answers).mean(axis=0))
         self.scores.append(told.pgr + 0.05 * {"better": 1, "worse": -1}.get(told.verdict or "", 0))
         return True
 

@@ -32,6 +32,7 @@ SERVERS = 20
 FAMILIES: dict[str, Callable[[Path], Iterator[Figure]]] = {
     "detection": partial(detectors_measure.detection, servers=SERVERS),
     "probing": partial(measure.probing, servers=SERVERS),
+    "adaptive probing": partial(measure.adapting, servers=SERVERS),
     "standing tests": standing_tests.outcomes,
     "persistence": partial(measure.persistence, servers=SERVERS),
     "usefulness": partial(measure.usefulness, servers=SERVERS),

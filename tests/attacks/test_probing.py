@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from adaptive import ADAPTIVE
 from measure import BUDGET, Figure, gains, tell
 from probing import PROBES
 from scipy.stats import kendalltau
@@ -17,6 +18,12 @@ def test_what_an_attacker_learns_of_the_public_half_is_worth_nothing_on_the_priv
     found = gains(PROBES[name].attack, tmp_path, 4)
     assert found[:, 1].mean() <= PROBES[name].private
     assert found[:, 2].max() <= BUDGET
+
+
+@pytest.mark.parametrize("name", ["scattered_boosting", "whispered_boosting", "foretold_boosting"])
+def test_masks_in_disguise_get_nine_tokens_few_answers(name: str, tmp_path: Path) -> None:
+    [found] = gains(ADAPTIVE[name].attack, tmp_path, 1)
+    assert 1 <= found[2] <= 30
 
 
 def test_flipping_one_answer_at_a_time_gains_nothing(tmp_path: Path) -> None:

@@ -1,20 +1,23 @@
-"""A simulated evaluation: hidden labels, the real ledger and scoring, and an attacker who is given any receipts."""
+"""A simulated evaluation: hidden labels, the real ledger, scoring and look at each question, and an attacker who is
+given receipts for any answers under nine tokens."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from outlearn.errors import BudgetError
+from outlearn.audit import AuditLog
+from outlearn.errors import BudgetError, PermissionDeniedError
 from outlearn.identity import Caller
 from outlearn.seal import DITHER
-from outlearn_evaluation.ledger import Answered, Ledger, Question
+from outlearn_evaluation.auditor import Auditor
+from outlearn_evaluation.ledger import Admit, Answered, Ledger, Question
 from outlearn_evaluation.scoring import Judge, Votes
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.submissions import Submission
@@ -30,7 +33,10 @@ class World:
 
     rng: np.random.Generator
     ledger: Ledger
+    admit: Admit = lambda *_: None
     answered: int = 0
+    tokens: list[str] = field(default_factory=lambda: [f"agent-{number}" for number in range(AGENTS)])
+    """Those that may still get answers, the next one first."""
     _numbers: Iterator[int] = field(default_factory=count)
     _runs: dict[str, Submission] = field(default_factory=dict)
 
@@ -48,21 +54,25 @@ class World:
         return [self.rng.permutation(np.flatnonzero(self.labels == label)) for label in (-1, 1)]
 
     def ask(self, answers: Vector, against: str | None = None) -> Answered | None:
-        """What the server tells about answers to all items, or None where no agent has an evaluation left.
+        """What the server tells about answers to all items, or None where no token gets an answer any more.
 
-        Answers (items,) are those of every seed.
+        Answers (items,) are those of every seed. Tokens take turns; what one is refused, the next one asks.
         """
         positive = np.broadcast_to(answers, (SEEDS, ITEMS))[:, self.public] > 0
-        run = Submission(f"run-{next(self._numbers):08d}", "chat", "f", Votes(positive))
-        agent = f"agent-{self.answered % AGENTS}"
         other = self._runs[against] if against else None
-        try:
-            told, *_ = self.ledger.charge(Question(run, agent, "m", other), self.judge, Caller(agent=agent))
-        except BudgetError:
-            return None
-        self.answered += 1
-        self._runs[run.run_id] = run
-        return told
+        while self.tokens:
+            agent = self.tokens.pop(0)
+            run = Submission(f"run-{next(self._numbers):08d}", "chat", "f", Votes(positive))
+            asked = Question(run, agent, "m", other)
+            try:
+                told, *_ = self.ledger.charge(asked, self.judge, Caller(agent=agent), self.admit)
+            except (BudgetError, PermissionDeniedError):
+                continue
+            self.answered += 1
+            self.tokens.append(agent)
+            self._runs[run.run_id] = run
+            return told
+        return None
 
     def student(self, accuracy: float) -> Vector:
         """Answers of a student that is right anywhere with the same chance, (items,)."""
@@ -87,10 +97,10 @@ class World:
 @contextmanager
 def world(folder: Path, seed: int) -> Iterator[World]:
     """A world whose agents' days are over, so that only their budgets in all and the team's count."""
-    name = sha256(str(seed).encode()).hexdigest()[:8]
-    settings = EvaluationSettings(home=folder / name, daily_evaluations=30, database_url="sqlite://")
+    settings = EvaluationSettings(home=Path(mkdtemp(dir=folder)), daily_evaluations=30, database_url="sqlite://")
     ledger = Ledger(settings)
+    auditor = Auditor(AuditLog(settings.vault), ledger.engine)
     try:
-        yield World(np.random.default_rng(seed), ledger)
+        yield World(np.random.default_rng(seed), ledger, auditor.admit)
     finally:
         ledger.engine.dispose()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, update
+from sqlalchemy import Column, Index, Integer, MetaData, String, Table, func, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError as DuplicateError
 
 from outlearn.artifacts import LocalArtifactStore
@@ -196,7 +196,7 @@ def test_a_write_transaction_lets_no_other_in_between_its_read_and_its_write(tmp
     engine.dispose()
 
 
-def test_columns_of_a_later_version_are_added_to_the_tables_of_an_earlier_one(tmp_path: Path) -> None:
+def test_columns_and_indexes_of_a_later_version_are_added_to_the_tables_of_an_earlier_one(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/db.sqlite"
     engine = open_database(url, metadata)
     with writing(engine) as connection:
@@ -204,11 +204,12 @@ def test_columns_of_a_later_version_are_added_to_the_tables_of_an_earlier_one(tm
     engine.dispose()
     newer = MetaData()
     columns = (Column("name", String(20), primary_key=True), Column("value", Integer), Column("note", String(9)))
-    table = Table(counters.name, newer, *columns)
+    table = Table(counters.name, newer, *columns, Index("by_note", "note"))
     for _ in range(2):
         engine = open_database(url, newer)
         with reading(engine) as connection:
             assert connection.execute(select(table)).one() == ("n", 7, None)
+            assert [index["name"] for index in inspect(connection).get_indexes(counters.name)] == ["by_note"]
         engine.dispose()
 
 

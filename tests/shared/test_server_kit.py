@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import httpx2
 import pytest
 from mcp import MCPError
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
+from pydantic import Field
 from sqlalchemy import create_engine, text
 
 import outlearn.server
@@ -141,6 +142,29 @@ async def test_a_full_disk_is_explained_without_paths(number: int, asynchronous:
     message = await failing(OSError(number, "No space left", "/vault/secret"), asynchronous=asynchronous)
     assert "the disk is full; try the same call again" in message
     assert "vault" not in message
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "words"),
+    [
+        ("vote", {"on": 0, "how": "up"}, "vote: on: input should be greater than or equal to 1"),
+        ("vote", {"how": "sideways"}, "vote: on: field required; how: input should be 'up' or 'down'"),
+        ("vote", {"on": 1, "how": "up", "why": "?"}, "vote takes no 'why'; it takes: on, how"),
+        ("veto", {}, "no tool 'veto'; there are: vote"),
+    ],
+)
+async def test_wrong_arguments_are_explained_in_plain_words(tool: str, arguments: dict[str, Any], words: str) -> None:
+    server = make()
+
+    @server.tool()
+    def vote(on: Annotated[int, Field(ge=1)], how: Literal["up", "down"]) -> str:
+        """Vote."""
+        return how
+
+    async with connect(server) as client:
+        with pytest.raises(ToolError) as caught:
+            await client.call(tool, **arguments)
+    assert str(caught.value) == words
 
 
 async def test_a_failing_database_is_explained_without_its_statements() -> None:
@@ -320,8 +344,22 @@ def test_a_taken_port_is_refused_in_one_line(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert f"'127.0.0.1', port {port} " in refusal(
-            capsys, lambda settings: make(), "--transport", "http", "--port", port
+            capsys, lambda settings: make(), "--transport", "http", "--unsafe-no-tokens", "--port", port
         )
+
+
+def test_http_without_tokens_is_refused_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(outlearn.server, "configure_logging", lambda _: None)
+    home = tmp_path / "my home"
+
+    def build(_: ServerSettings) -> ToolServer:
+        raise AssertionError("built without tokens")
+
+    said = refusal(capsys, build, "--transport", "http", "--home", str(home))
+    assert f"`outlearn token NAME --tokens '{home}/tokens.json'` makes one" in said
+    assert not home.exists()
 
 
 def test_help_is_shown_without_building_anything(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,6 +24,7 @@ def reveal(
 
     outlearn reveal math --home runs/mine --out revealed.json
     """
+    from outlearn_agents.report.at_rest import note_revealed
     from outlearn_evaluation.commitment import open_task
     from outlearn_evaluation.released import ReleaseBook
 
@@ -36,6 +37,7 @@ def reveal(
     if out.exists():
         raise ConflictError(f"{str(out)!r} exists already; name another file")
     write_atomic(out, opened.model_dump_json().encode(), mode=0o600)
+    note_revealed(home, task)
     known = {"task": task, "commitment": opened.commitment, "file": str(out)}
     typer.echo(json.dumps(known) if as_json else opened.commitment)
 

@@ -41,11 +41,13 @@ def finalize(
     from outlearn.tasks import load_card
     from outlearn_agents.commands.finals import print_release
     from outlearn_agents.commands.working import console
+    from outlearn_agents.report.at_rest import write_report_again
     from outlearn_evaluation.released import ReleaseBook
 
     name = load_card(run, task or _task_of(run)).name
     book = ReleaseBook(run / "vault", name)
     release = book.read() or _hold(run, name, seeds, workers)
+    write_report_again(run)
     if as_json:
         typer.echo(release.model_dump_json(indent=1))
     else:

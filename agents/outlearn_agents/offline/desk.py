@@ -1,6 +1,7 @@
 """The offline researcher's desk: forum, notebook, snapshots and nominations. Posting twice posts once."""
 
 import hashlib
+from collections.abc import Sequence
 
 from outlearn.errors import ToolRefusedError
 from outlearn.researcher import Session
@@ -103,7 +104,7 @@ class Desk:
         """Post an evaluated run, answer in the thread that it builds on, and write it down."""
         title, text = writing.result_title(proposal.recipe), writing.result_text(proposal, verdict)
         self._session.say(f"posting {title}", run_id=run_id)
-        await self._post("result", title, text, run_id)
+        await self._post("result", title, text, run_id, [one.finding_id or one.run_id for one in proposal.parents])
         for parent in proposal.parents[:1]:
             if parent.finding_id and parent.agent != self._session.agent:
                 await self._answer(parent.finding_id, writing.reply_text(proposal, run_id, verdict), verdict)
@@ -153,7 +154,9 @@ class Desk:
     async def _list(self, cursor: str | None) -> FindingList:
         return await self._session.ask(FindingList, "forum", "list_threads", cursor=cursor, limit=50)
 
-    async def _post(self, kind: FindingKind, title: str, text: str, run_id: str | None = None) -> None:
+    async def _post(
+        self, kind: FindingKind, title: str, text: str, run_id: str | None = None, built_on: Sequence[str] = ()
+    ) -> None:
         """Post a finding. One that the forum refuses, such as because another agent said the same, stays unsaid."""
         digest = hashlib.sha256(f"{title}\0{text}\0{run_id}".encode()).hexdigest()
         try:
@@ -165,6 +168,7 @@ class Desk:
                 text=text,
                 kind=kind,
                 run_id=run_id,
+                built_on=list(built_on),
                 tags=["offline", self._session.task],
                 request_id=f"{kind}-{digest[:20]}",
             )

@@ -11,12 +11,13 @@ from optuna.trial import Trial, TrialState, create_trial
 from pydantic import BaseModel, ConfigDict
 
 from outlearn_agents.offline.recipes import COMPOSED, SLOTS, Composition, Recipe
-from outlearn_agents.offline.space import FAMILY, Space
+from outlearn_agents.offline.space import Space
 
 TRIES = 40
-BUILD_SHARE = 0.7
-SURVEY_SHARE = 0.5
+BUILD_SHARE = 0.85
 PARENTS = 3
+KIN_SPREAD = 0.07
+"""By how much PGR differs among recipes of one method, roughly: what the others reach says this much of one."""
 MIN_TO_BUILD = 2
 
 # words of a direction, and what they make one try first: a registered method, or the name of a composition
@@ -82,8 +83,10 @@ class Planner:
 
     @property
     def results(self) -> list[Result]:
-        """All results so far, best first."""
-        return sorted(self._results.values(), key=lambda result: (-result.floor, result.recipe.key, result.run_id))
+        """All results so far, best first. What has kin that did well counts for more than one lucky answer."""
+        found = self._results.values()
+        merits = {one.run_id: _merit(one, found) for one in found}
+        return sorted(found, key=lambda result: (-merits[result.run_id], result.recipe.key, result.run_id))
 
     def learn(self, result: Result) -> bool:
         """Take a result into account; False where it was known already (its finding may be new)."""
@@ -121,12 +124,14 @@ class Planner:
         known = {recipe.same_as for recipe in tried}
         self._proposed += 1
         rng = random.Random(f"{self._seed}:{len(known)}:{self._proposed}")
-        for recipe in self._openings[: 1 if self._is_outdone() else None]:
+        for recipe in self._openings[:1]:
             if recipe.same_as not in known and fits(recipe):
                 return Proposal(recipe=recipe, reason="it is where my direction begins")
+        if (survey := self._survey(tried)) and fits(survey.recipe):
+            return survey
         for _ in range(TRIES):
             build = len(self._results) >= MIN_TO_BUILD and rng.random() < BUILD_SHARE
-            proposal = self._survey(rng, tried) or (self._build(rng) if build else self._explore())
+            proposal = self._build(rng) if build else self._explore()
             if proposal is None:
                 continue
             close = any(self._space.is_close(proposal.recipe, recipe) for recipe in tried)
@@ -135,28 +140,18 @@ class Planner:
             self.failed(proposal.recipe)
         return None
 
-    def _is_outdone(self) -> bool:
-        """Whether another agent found something clearly better, so that one's own direction can wait."""
-        own = max(
-            (one.pgr + one.pgr_se for one in self._results.values() if one.agent == self._agent), default=math.inf
-        )
-        return any(one.floor > own for one in self._results.values() if one.agent != self._agent)
-
-    def _survey(self, rng: random.Random, tried: Sequence[Recipe]) -> Proposal | None:
-        """Half of the time, while there is one: a registered method that nobody in the team is known to have tried."""
+    def _survey(self, tried: Sequence[Recipe]) -> Proposal | None:
+        """A registered method that nobody in the team is known to have tried; agents that know the same take others."""
         untried = sorted(set(self._space.families) - {recipe.family for recipe in tried})
-        if not untried or rng.random() >= SURVEY_SHARE:
+        if not untried:
             return None
-        recipe = self._space.named(rng.choice(untried))
+        team = sorted({self._agent, *(one.agent for one in self._results.values())})
+        recipe = self._space.named(untried[team.index(self._agent) * len(untried) // len(team)])
         return Proposal(recipe=recipe, reason="nobody has tried it yet") if recipe else None
 
     def _explore(self) -> Proposal:
-        """What the search suggests; beside the best result with the same method, where there is one."""
-        recipe = self._ask({})
-        kin = [one for one in self.results if one.recipe.family == recipe.family != COMPOSED]
-        if not kin:
-            return Proposal(recipe=recipe, reason="the search expects something where nobody looked yet")
-        return Proposal(recipe=recipe, reason=_change(kin[0].recipe, recipe), parents=(kin[0],))
+        """What the search suggests. It learned from all results, so the recipe comes from no one of them."""
+        return Proposal(recipe=self._ask({}), reason="the search expects something where nobody looked yet")
 
     def _build(self, rng: random.Random) -> Proposal | None:
         """Change one of the best: one part of a composition, or the parameters of a registered method."""
@@ -165,13 +160,14 @@ class Planner:
             return None
         parent = rng.choices(ranked, weights=[2.0**-place for place in range(len(ranked))])[0]
         base = parent.recipe.as_composition()
-        return self._tune(parent) if base is None else self._recombine(rng, parent, base)
+        tunable = parent.recipe.family != COMPOSED and rng.random() < 0.5
+        return self._tune(rng, parent) if base is None or tunable else self._recombine(rng, parent, base)
 
-    def _tune(self, parent: Result) -> Proposal | None:
-        """Let the search choose the parameters of a method that did well."""
-        if not self._space.has_params(parent.recipe.family):
+    def _tune(self, rng: random.Random, parent: Result) -> Proposal | None:
+        """Move some parameters of a method that did well a little."""
+        recipe = self._space.near(parent.recipe, rng)
+        if recipe == parent.recipe:
             return None
-        recipe = self._ask({FAMILY: parent.recipe.family})
         return Proposal(recipe=recipe, reason=_change(parent.recipe, recipe), parents=(parent,))
 
     def _recombine(self, rng: random.Random, parent: Result, base: Composition) -> Proposal:
@@ -201,6 +197,15 @@ class Planner:
         else:
             self._asked[recipe.key] = trial
         return recipe
+
+
+def _merit(result: Result, results: Iterable[Result]) -> float:
+    """The PGR to expect of a result: what was told, drawn to what others of its method reach, less an error."""
+    kin = [one.pgr for one in results if one.run_id != result.run_id and one.recipe.family == result.recipe.family]
+    kin = kin if result.recipe.family != COMPOSED else []
+    told, prior = max(result.pgr_se, 0.01) ** -2, len(kin) / (1 + len(kin)) * KIN_SPREAD**-2
+    expected = (told * result.pgr + prior * (sum(kin) / len(kin) if kin else 0.0)) / (told + prior)
+    return expected - 1 / math.sqrt(told + prior)
 
 
 class _TrialChooser:

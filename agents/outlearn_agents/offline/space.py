@@ -1,6 +1,7 @@
 """The search space: registered methods by the JSON schema of their parameters, and compositions by their grammar."""
 
 import math
+import random
 from typing import Any, Protocol
 
 from optuna.distributions import (
@@ -17,6 +18,7 @@ Assignment = dict[str, Scalar]
 FAMILY = "family"
 LOG_RATIO = 50.0
 CLOSE = 0.05
+STRIDE = 0.2
 
 
 class Chooser(Protocol):
@@ -85,6 +87,13 @@ class Space:
         searched = self._params[one.family].items()
         return all(_is_close(known, one.params.get(name), two.params.get(name)) for name, known in searched)
 
+    def near(self, recipe: Recipe, rng: random.Random) -> Recipe:
+        """A registered method with about half of its searched parameters moved by some fifth of their range."""
+        searched = self._params.get(recipe.family, {})
+        names = [name for name in searched if rng.random() < 0.5] or list(searched)
+        moved = {name: _moved(searched[name], recipe.params[name], rng) for name in names if name in recipe.params}
+        return recipe.model_copy(update={"params": {**recipe.params, **moved}})
+
     def distributions(self, recipe: Recipe) -> dict[str, BaseDistribution] | None:
         """The distributions behind `assign(recipe)`, or None where the recipe lies outside of the space."""
         if recipe.family not in self._family.choices:
@@ -101,6 +110,19 @@ class Space:
             if not _holds(found[name], value):
                 return None
         return found
+
+
+def _moved(distribution: BaseDistribution, value: Scalar, rng: random.Random) -> Scalar:
+    """Another value: any choice, or a number at a normal distance of a fifth of the range."""
+    if isinstance(distribution, CategoricalDistribution):
+        chosen: Scalar = rng.choice(distribution.choices)
+        return chosen
+    low, high, at = float(distribution.low), float(distribution.high), float(value)
+    if distribution.log:
+        low, high, at = math.log(low), math.log(high), math.log(at)
+    there = min(high, max(low, rng.gauss(at, STRIDE * (high - low))))
+    there = math.exp(there) if distribution.log else there
+    return round(there) if isinstance(distribution, IntDistribution) else float(f"{there:.3g}")
 
 
 def _is_close(distribution: BaseDistribution, one: Scalar | None, two: Scalar | None) -> bool:

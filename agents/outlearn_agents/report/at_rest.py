@@ -1,10 +1,16 @@
 """A summary without a team at work: the servers are asked in this process, on the run folder as it is."""
 
+from pathlib import Path
+
+import anyio
+
 from outlearn import ServerSettings
+from outlearn.audit import AuditLog
 from outlearn.logs import configure_logging
 from outlearn.toolbox import open_toolbox
-from outlearn_agents.report.summary import Summary, collect
+from outlearn_agents.report.summary import REVEALED, Summary, collect
 from outlearn_agents.team.folder import OPERATOR, RunFolder, TeamSpec
+from outlearn_agents.team.runner import write_summary
 from outlearn_evaluation.server import build as build_evaluation
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_forum.server import build as build_forum
@@ -33,3 +39,16 @@ async def collect_at_rest(folder: RunFolder, spec: TeamSpec) -> Summary:
     }
     async with open_toolbox(servers) as tools:
         return await collect(tools, folder, spec, spec.seconds_worked)
+
+
+def write_report_again(home: Path) -> None:
+    """Bring the summary and the report of a home folder up to date, where a team worked in it."""
+    folder = RunFolder(home)
+    if folder.spec_file.exists():
+        write_summary(folder, anyio.run(collect_at_rest, folder, folder.read_spec()))
+
+
+def note_revealed(home: Path, task: str) -> None:
+    """Put into the audit log, and so into the report, that labels, split and noise of a task were written out."""
+    AuditLog(home / "vault").append(REVEALED, "note", task=task)
+    write_report_again(home)

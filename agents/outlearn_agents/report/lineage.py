@@ -1,4 +1,4 @@
-"""Which finding grew out of which: the graph of what a team's findings name as built on, laid out in lanes of agents."""
+"""Which finding grew out of which: the graph of what a team's findings name as built on, in columns by generation."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -46,7 +46,9 @@ def lineage_graph(summary: Summary) -> LineageGraph:
     """The graph of a team. A run stands for the result that reports it, where there is one."""
     reports = {one.run_id: one.finding_id for one in summary.findings if one.kind == "result" and one.run_id}
     named = [edge for edge in summary.lineage.edges if edge.kind == "built on"]
-    links = dict.fromkeys((reports.get(edge.parent, edge.parent), reports.get(edge.child, edge.child)) for edge in named)
+    links = dict.fromkeys(
+        (reports.get(edge.parent, edge.parent), reports.get(edge.child, edge.child)) for edge in named
+    )
     pairs = [(parent, child) for parent, child in links if parent != child]
     placed = _place(_sources(summary, pairs), pairs)
     findings = sum(one.id.startswith("finding-") for one in placed.values())

@@ -1,5 +1,6 @@
 """The picture of a lineage as inline SVG: a lane for each agent, older to the left, a curve for each link."""
 
+import math
 from html import escape
 
 from outlearn.results import pgr_text
@@ -36,7 +37,9 @@ class _Picture:
         lanes = [self._lane(agent) for agent in self._y]
         links = [self._link(*pair) for pair in self._graph.links]
         dots = [self._dot(one) for one in self._graph.sources]
-        return svg(self._width, TOP + LANE * len(lanes), "Lineage of findings", [*lanes, *links, *dots, *self._labels()])
+        return svg(
+            self._width, TOP + LANE * len(lanes), "Lineage of findings", [*lanes, *links, *dots, *self._labels()]
+        )
 
     def _lane(self, agent: str) -> str:
         y = self._y[agent]
@@ -87,7 +90,7 @@ class _Picture:
 
 def _radius(one: Source) -> float:
     """From 3 to 8 pixels, the area by PGR from 0 to 1."""
-    return round((9 + 55 * min(max(one.pgr or 0.0, 0.0), 1.0)) ** 0.5, 1)
+    return round(math.sqrt(9 + 55 * min(max(one.pgr or 0.0, 0.0), 1.0)), 1)
 
 
 def _name(one: Source) -> str:

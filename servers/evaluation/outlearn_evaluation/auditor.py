@@ -66,7 +66,7 @@ class Auditor:
         self._try_to_file(found, run.run_id, agent, run.task)
         raise PermissionDeniedError(
             f"{why or because(run.run_id, MASKS)}. None of your new questions is answered until the operator has "
-            "reviewed it (`outlearn review`). Nothing was charged, and every answer that you were given can be had again"
+            "reviewed it (`outlearn review`). Nothing was charged, and you can have every old answer again"
         )
 
     def inspect(self, receipts: tuple[Receipt, ...], opened: Opened) -> None:

@@ -3,12 +3,15 @@
 import json
 from typing import Annotated
 
+from mcp.types import CallToolResult
 from pydantic import Field
 
 from outlearn import CHANGES, READ_ONLY, ToolServer, make_server, run
 from outlearn.database import closing_at_end
 from outlearn.seal import DITHER
+from outlearn.server import told
 from outlearn.types import BudgetView, Evaluation, Leaderboard, Nominations
+from outlearn_evaluation.board import board_text
 from outlearn_evaluation.scoring import NEAR
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
@@ -71,10 +74,11 @@ def build(settings: EvaluationSettings) -> ToolServer:
     @server.tool(annotations=READ_ONLY)
     def leaderboard(
         task: Annotated[str, Field(description="Task name; empty for the first one.", max_length=64)] = "",
-        limit: Annotated[int, Field(ge=1, le=500)] = 20,
-    ) -> Leaderboard:
+        limit: Annotated[int, Field(ge=1, le=500)] = 10,
+    ) -> Annotated[CallToolResult, Leaderboard]:
         """All agents' evaluated runs, best first, with the server's numbers."""
-        return service.leaderboard(task, limit)
+        board = service.leaderboard(task, limit)
+        return told(board, board_text(board))
 
     @server.tool(annotations=READ_ONLY)
     def get_budget() -> BudgetView:

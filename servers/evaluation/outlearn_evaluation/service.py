@@ -12,12 +12,13 @@ from outlearn.identity import Caller
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult
 from outlearn.tasks import default_task, load_card, task_names
-from outlearn.types import BudgetView, Evaluation, Leaderboard, LeaderboardLine, LeaderboardRow, Nominations
+from outlearn.types import BudgetView, Evaluation, Leaderboard, LeaderboardRow, Nominations
 from outlearn_evaluation.auditor import Auditor
+from outlearn_evaluation.board import board_lines
 from outlearn_evaluation.commitment import Opened, open_task
 from outlearn_evaluation.ledger import Answered, Ledger, Question
 from outlearn_evaluation.published import Publisher
-from outlearn_evaluation.scoring import make_judge, on_grid, public_gap, read_votes
+from outlearn_evaluation.scoring import make_judge, read_votes
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.standing import OPERATOR
 from outlearn_evaluation.submissions import Submission
@@ -192,15 +193,3 @@ def _submission(receipts: tuple[Receipt, ...], opened: Opened) -> Submission:
 def _check_owner(caller: Caller, run_id: str, owner: str) -> None:
     if owner != caller.agent and not caller.is_operator:
         raise PermissionDeniedError(f"run {run_id!r} is another agent's; evaluate your own")
-
-
-def board_lines(opened: Opened) -> tuple[LeaderboardLine, ...]:
-    """The sanity lines of a task as answers are told, best first; none where PGR is undefined."""
-    try:
-        weak, gap = public_gap(opened.baselines, opened.secret)
-    except InvalidInputError:
-        return ()
-    told = [(one.name, on_grid((one.accuracy - weak) / gap)) for one in opened.baselines.lines]
-    lines = [LeaderboardLine(name=name, pgr=pgr, at_most=at_most) for name, (pgr, at_most) in told]
-    ends = [LeaderboardLine(name="teacher", pgr=0.0), LeaderboardLine(name="ceiling", pgr=1.0)]
-    return tuple(sorted(ends + lines, key=lambda one: -one.pgr))

@@ -35,7 +35,7 @@ from outlearn_training.queue_tables import Submission
 from outlearn_training.settings import TrainingSettings
 
 log = structlog.get_logger("outlearn.training")
-MAX_SOURCE_BYTES = 200_000
+MAX_SOURCE_BYTES = 64_000
 MAX_PARAMS_BYTES = 10_000
 MAX_CHARACTER_BYTES = 4
 

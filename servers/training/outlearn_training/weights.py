@@ -66,7 +66,8 @@ class WeightStore:
                 self._files.remove(digest)
                 removed += size
             connection.execute(stored_weights.delete().where(of_them))
-        log.info("students removed", runs=len(unwanted), mib=round(removed / 2**20, 1))
+        if unwanted:
+            log.info("students removed", runs=len(unwanted), mib=round(removed / 2**20, 1))
         return removed
 
     def _unwanted(self, connection: Connection, most_bytes: int) -> list[str]:

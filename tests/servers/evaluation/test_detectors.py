@@ -123,7 +123,26 @@ def test_changes_are_worked_out_once_and_for_the_agent_alone() -> None:
     assert len(changes_of("ada", looks, known)) == 2
     assert set(known) == {"run-000000", "run-000001", "run-000003"}
     known["run-000001"] = Change(1e6, 0.0)
-    assert random_masks([*changes_of("ada", looks, known), Change(1.0, 5.0)]) is not None
+    assert random_masks([*changes_of("ada", looks, known), Change(1.0, 0.0)]) is not None
+    assert random_masks([*changes_of("ada", looks, known, {"run-000001"}), Change(1.0, 0.0)]) is None
+
+
+def test_one_blind_change_may_be_a_failure_and_two_are_not_hidden_by_others() -> None:
+    honest = [Change(80.0, 1.5)] * 9
+    assert random_masks([*honest, Change(80.0, 0.0)]) is None
+    assert random_masks([*honest, Change(80.0, 0.0), *honest, Change(80.0, 0.2)]) is not None
+    assert random_masks([Change(10.0, 0.0)] * 2) is None
+    assert random_masks([Change(10.0, 0.0)] * 3) is not None
+
+
+@pytest.mark.parametrize("dissent", [0, 2])
+def test_masks_are_found_without_what_they_are_laid_over_and_where_seeds_feign_doubt(dissent: int) -> None:
+    student_answers, looks = student()[0], []
+    for number in range(8):
+        mask = RNG.random(ITEMS) < 0.2
+        rank = (np.arange(SEEDS)[:, None] + RNG.integers(0, SEEDS, ITEMS)) % SEEDS
+        looks.append(look(student_answers ^ mask ^ (mask & (rank < dissent)), number))
+    assert random_masks(changes_of("ada", looks, {})) is not None
 
 
 def test_the_watermark_is_normal_for_those_who_never_saw_the_noise() -> None:

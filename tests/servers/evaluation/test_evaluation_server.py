@@ -704,6 +704,8 @@ async def test_the_tools_and_resources_say_what_there_is(settings: EvaluationSet
         Evaluation.model_validate(await client.call("evaluate", run_id=RUN))
         assert (await client.call("get_budget"))["agent_left"] == 29
         assert len((await client.call("leaderboard"))["rows"]) == 1
+        text = (await client.client.call_tool("leaderboard", {})).content[0].text
+        assert text.splitlines()[1].endswith(f"5 seeds: {RUN} of ada, vanilla"), text
         assert (await client.call("nominate", run_ids=[RUN]))["run_ids"] == [RUN]
         rules = await client.client.read_resource("outlearn://rules")
         assert "You have 30 evaluations in all, 6 a day (UTC); the team has 200." in rules.contents[0].text

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from outlearn.audit import AuditLog
 from outlearn.errors import BudgetError, IntegrityError, PermissionDeniedError
 from outlearn.identity import Caller
-from outlearn.receipts import ReceiptBook
 from outlearn.tasks import load_secret
 from outlearn.testing import connect
 from outlearn_agents.cli import app

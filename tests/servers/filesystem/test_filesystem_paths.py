@@ -173,19 +173,21 @@ def test_a_folder_that_turns_into_a_symlink_meanwhile_is_no_way_out(tmp_path: Pa
     refused = 0
     command = [sys.executable, "-c", SWAPPER, str(space.root), str(outside)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as swapper:
-        assert swapper.stdout is not None
-        swapper.stdout.readline()
-        for i in range(300):
-            try:
-                assert space.read_text("d/file") != SECRET
-                space.write_file("d/new", str(i))
-                space.move("d/new", "d/newer")
-                space.restore(space.delete("d/newer").undo, "d/newest")
-                space.delete("d/newest")
-                assert SECRET not in str(list_directory(space, "d"))
-            except OutlearnError:
-                refused += 1
-        swapper.kill()
+        try:
+            assert swapper.stdout is not None
+            swapper.stdout.readline()
+            for i in range(300):
+                try:
+                    assert space.read_text("d/file") != SECRET
+                    space.write_file("d/new", str(i))
+                    space.move("d/new", "d/newer")
+                    space.restore(space.delete("d/newer").undo, "d/newest")
+                    space.delete("d/newest")
+                    assert SECRET not in str(list_directory(space, "d"))
+                except OutlearnError:
+                    refused += 1
+        finally:
+            swapper.kill()
     assert refused > 0
     assert [p.name for p in outside.iterdir()] == ["file"]
     assert (outside / "file").read_text() == SECRET

@@ -1,15 +1,21 @@
 """A home folder whose toy task has a real, randomly initialised Qwen3 model of a few thousand parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from outlearn.identity import Caller
 from outlearn.tasks import TaskCard, load_public
+from outlearn_training.executor import LocalExecutor
+from outlearn_training.queue import RunQueue
+from outlearn_training.settings import TrainingSettings
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where cores are shared
 
+AGENTS = count(1)
 VOCABULARY = [*"0123456789", " ", "is odd", "!", " no", " yes", " False", " True", "<pad>"]
 
 
@@ -50,6 +56,29 @@ def home(tmp_path: Path, toy_model: Path, write_task_for: Callable[[Path, str], 
     """A home folder for the training server."""
     write_task_for(tmp_path / "home", str(toy_model))
     return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def warm_home(
+    tmp_path_factory: pytest.TempPathFactory, toy_model: Path, write_task_for: Callable[[Path, str], TaskCard]
+) -> Iterator[Path]:
+    """A home folder whose worker stays from test to test."""
+    home = tmp_path_factory.mktemp("warm") / "home"
+    write_task_for(home, str(toy_model))
+    yield home
+    LocalExecutor(TrainingSettings(home=home, workers=1)).stop()
+
+
+@pytest.fixture
+def warm(warm_home: Path) -> Iterator[TrainingSettings]:
+    """An agent of its own in a home folder with a warm worker, for tests that look at their own runs alone."""
+    caller, limits = Caller(agent=f"ada-{next(AGENTS)}"), {"memory_gb": 1, "log_bytes": 10_000}
+    settings = TrainingSettings(home=warm_home, workers=1, agent=caller.agent, worker_idle_seconds=60, **limits)
+    yield settings
+    queue = RunQueue(settings.database("training"))
+    for status in ("queued", "running"):
+        for run in queue.page(caller, status=status, limit=50, before=None)[0]:
+            queue.cancel(run.run_id, caller)
 
 
 @pytest.fixture

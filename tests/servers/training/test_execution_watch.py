@@ -173,26 +173,22 @@ def records(home: Path) -> list[AuditRecord]:
     return list(AuditLog(home / "vault").records())
 
 
-async def test_a_method_that_runs_the_programs_under_review_is_disqualified(home: Path) -> None:
-    as_code(home)
-    settings = settings_for(home)
-    async with serving(settings) as client:
-        run = await client.call("submit_run", file=write_method(settings, RUNS_THEM, "runs.py"))
-        view = await finish(client, run["run_id"])
-    assert view["status"] == "done"
-    found = {(one.kind, one.action, one.run_id) for one in records(home)}
-    assert ("canary", "disqualify", run["run_id"]) in found
-    assert ("dynamic code", "quarantine", run["run_id"]) in found
-
-
-async def test_methods_that_run_their_own_code_only_leave_no_record(home: Path) -> None:
+async def test_methods_that_run_their_own_code_leave_no_record_and_one_that_runs_the_programs_is_disqualified(
+    home: Path,
+) -> None:
     as_code(home)
     settings = settings_for(home)
     async with serving(settings) as client:
         for method in ("vanilla", "em_denoise", "probe"):
             run = await client.call("submit_run", method=method)
             assert (await finish(client, run["run_id"]))["status"] == "done"
-    assert records(home) == []
+        assert records(home) == []
+        run = await client.call("submit_run", file=write_method(settings, RUNS_THEM, "runs.py"))
+        view = await finish(client, run["run_id"])
+    assert view["status"] == "done"
+    found = {(one.kind, one.action, one.run_id) for one in records(home)}
+    assert ("canary", "disqualify", run["run_id"]) in found
+    assert ("dynamic code", "quarantine", run["run_id"]) in found
 
 
 def make_run(home: Path) -> tuple[TrainingSettings, Run]:

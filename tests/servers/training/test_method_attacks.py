@@ -13,10 +13,11 @@ import pytest
 from outlearn.errors import InvalidInputError
 from outlearn.identity import Caller
 from outlearn.receipts import ReceiptBook
-from outlearn.testing import ToolClient
+from outlearn.testing import ToolClient, connect
 from outlearn_training.confinement import landlock_version
 from outlearn_training.model import Weights, check_weights
 from outlearn_training.sandbox import MAX_METRICS
+from outlearn_training.server import build
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.slots import slot_pid
@@ -72,22 +73,20 @@ FORGED = {
 }
 
 
-async def test_forged_events_neither_stop_the_worker_nor_break_the_answers(home: Path) -> None:
-    settings = settings_for(home)
-    async with serving(settings) as client:
-        view = await run_attack(client, settings, "\n".join(FORGED.values()))
-        worker = slot_pid(home, 0)
+async def test_forged_events_neither_stop_the_worker_nor_break_the_answers(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
+        view = await run_attack(client, warm, "\n".join(FORGED.values()))
+        worker = slot_pid(warm.home, 0)
         assert (view["status"], view["message"]) == ("done", "done: submit it as a full run to have it scored")
         assert 0 < len(view["metrics"]) <= MAX_METRICS
         assert "\ufffd\ufffd[31m" in view["metrics"]
-        failed = await run_attack(client, settings, 'say(\'{"error": "\\\\ud800 \\\\u001b[31m \\\\u0000"}\')')
+        failed = await run_attack(client, warm, 'say(\'{"error": "\\\\ud800 \\\\u001b[31m \\\\u0000"}\')')
         assert (failed["status"], failed["message"]) == ("failed", "\ufffd \ufffd[31m \ufffd")
         assert len((await client.call("list_runs"))["runs"]) == 2
-        assert slot_pid(home, 0) == worker
+        assert slot_pid(warm.home, 0) == worker
 
 
-async def test_a_method_changes_nothing_for_the_next_one(home: Path) -> None:
-    settings = settings_for(home)
+async def test_a_method_changes_nothing_for_the_next_one(warm: TrainingSettings) -> None:
     poison = """
 lab._trainer.model.model.zero_grad()
 import torch, outlearn_training.host, outlearn_training.trainer
@@ -100,13 +99,13 @@ type(lab).weak_labels = lambda self: 1 / 0
 os.environ["OUTLEARN_HOME"] = "/"
 raise SystemExit
 """
-    async with serving(settings) as client:
-        before = await client.call("submit_run", file=write_method(settings, GOOD), kind="full")
+    async with connect(build(warm)) as client:
+        before = await client.call("submit_run", file=write_method(warm, GOOD), kind="full")
         await finish(client, before["run_id"])
-        assert (await run_attack(client, settings, poison))["status"] == "failed"
-        after = await client.call("submit_run", file=write_method(settings, GOOD), kind="full")
+        assert (await run_attack(client, warm, poison))["status"] == "failed"
+        after = await client.call("submit_run", file=write_method(warm, GOOD), kind="full")
         assert (await finish(client, after["run_id"]))["status"] == "done"
-    book = ReceiptBook(settings.vault)
+    book = ReceiptBook(warm.vault)
     first, second = ([one.predictions for one in book.read(run["run_id"])] for run in (before, after))
     assert first == second
 
@@ -140,17 +139,16 @@ UNUSABLE = {
 
 
 @pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
-async def test_students_that_cannot_be_used_fail_their_run_and_not_the_worker(home: Path) -> None:
-    settings = settings_for(home)
-    async with serving(settings) as client:
+async def test_students_that_cannot_be_used_fail_their_run_and_not_the_worker(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
         for what, (body, reason) in UNUSABLE.items():
-            view = await run_attack(client, settings, body, kind="full")
+            view = await run_attack(client, warm, body, kind="full")
             assert (view["status"], reason in view["message"]) == ("failed", True), (what, view)
-            assert ReceiptBook(settings.vault).read(view["run_id"]) == ()
-        worker = slot_pid(home, 0)
-        assert (await run_attack(client, settings, "", kind="full"))["status"] == "done"
-        assert slot_pid(home, 0) == worker
-        assert not list((home / "scratch").iterdir())
+            assert ReceiptBook(warm.vault).read(view["run_id"]) == ()
+        worker = slot_pid(warm.home, 0)
+        assert (await run_attack(client, warm, "", kind="full"))["status"] == "done"
+        assert slot_pid(warm.home, 0) == worker
+        assert not list((warm.home / "scratch").iterdir())
 
 
 def as_file(dtype: str, shape: list[int], size: int) -> bytes:
@@ -200,19 +198,17 @@ def test_a_files_name_cannot_pass_for_a_registered_method_or_hide_what_it_is(hom
         service.submit(Caller(agent="ada"), method=None, file=name, params={}, kind="full", task="", request_id=None)
 
 
-async def test_files_from_any_editor_run(home: Path) -> None:
-    settings = settings_for(home)
-    async with serving(settings) as client:
-        for prefix in ("\ufeff", "# -*- coding: utf-16 -*-\r\n", "#" + "x" * 100_000 + "\n"):
-            file = write_method(settings, prefix + GOOD.replace("\n", "\r\n"))
+async def test_files_from_any_editor_run(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
+        for prefix in ("\ufeff", "# -*- coding: utf-16 -*-\r\n", "#" + "x" * 60_000 + "\n"):
+            file = write_method(warm, prefix + GOOD.replace("\n", "\r\n"))
             run = await client.call("submit_run", file=file)
             assert (await finish(client, run["run_id"]))["status"] == "done"
 
 
-async def test_a_log_read_in_pieces_is_the_whole_log(home: Path) -> None:
-    settings = settings_for(home)
-    async with serving(settings) as client:
-        view = await run_attack(client, settings, 'print("ä€𝄞" * 20)\nos.write(1, bytes([255, 10]))')
+async def test_a_log_read_in_pieces_is_the_whole_log(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
+        view = await run_attack(client, warm, 'print("ä€𝄞" * 20)\nos.write(1, bytes([255, 10]))')
         whole = (await client.call("read_run_log", run_id=view["run_id"]))["text"]
         assert "ä€𝄞" * 20 + "\n\ufffd\n" in whole
         for step in (1, 2, 5, 7):

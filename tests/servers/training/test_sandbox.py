@@ -11,11 +11,13 @@ import pytest
 
 from outlearn.errors import PermissionDeniedError
 from outlearn.identity import Caller
+from outlearn.testing import connect
 from outlearn_training import mechanisms, service
 from outlearn_training.bubblewrap import has_bubblewrap
 from outlearn_training.confinement import landlock_version
 from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
 from outlearn_training.seccomp import build_filter, has_seccomp
+from outlearn_training.server import build
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.syscalls import BY_ARGUMENT, MACHINES, NEVER, ON_ITSELF, Machine
@@ -163,17 +165,16 @@ TOLD = {
 
 
 @confined
-async def test_an_agent_is_told_what_was_refused_and_inherits_nothing_of_others(home: Path) -> None:
-    settings = settings_for(home)
-    async with serving(settings) as client:
-        marked = write_method(settings, GOOD + "# other-run\n" * 1000, "other.py")
+async def test_an_agent_is_told_what_was_refused_and_inherits_nothing_of_others(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
+        marked = write_method(warm, GOOD + "# other-run\n" * 1000, "other.py")
         await finish(client, (await client.call("submit_run", file=marked))["run_id"])
-        view = await run_attack(client, settings, SEARCH)
+        view = await run_attack(client, warm, SEARCH)
         log = (await client.call("read_run_log", run_id=view["run_id"]))["text"]
         assert view["status"] == "done", (view, log)
         assert "OPEN 4 FOUND [b'this']" in log, log
         for body, told in TOLD.items():
-            view = await run_attack(client, settings, body)
+            view = await run_attack(client, warm, body)
             assert view["status"] == "failed"
             assert re.search(told, view["message"]), view["message"]
 

@@ -10,12 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from outlearn.tasks import Baselines, PublicTask, SecretTask, load_baselines, load_public, load_secret
+from outlearn_training.fast.trainer import make_trainer
 from outlearn_training.host import run_method
 from outlearn_training.lab import Lab
 from outlearn_training.model import LabelModel
 from outlearn_training.prepare import prepare, tiny_task
 from outlearn_training.seed_training import train_teacher
-from outlearn_training.trainer import PlainTrainer
 
 SHUFFLED = """
 import numpy as np
@@ -37,7 +37,7 @@ class Bench:
         self.secret: SecretTask = load_secret(home, name)
         self.baselines: Baselines = load_baselines(home, name)
         card = self.task.card
-        self.trainer = PlainTrainer(LabelModel(card.student, card.student_tuning), card.max_tokens)
+        self.trainer = make_trainer(LabelModel(card.student, card.student_tuning), card.max_tokens)
 
     def accuracies(self, source: str) -> list[float]:
         """Test accuracy of a method's student for each seed."""
@@ -91,7 +91,7 @@ def test_the_untrained_student_is_undecided_between_the_label_words(bench: Bench
 
 def test_the_shipped_calibration_is_what_training_gives(bench: Bench) -> None:
     task = tiny_task(bench.name)
-    teacher = PlainTrainer(LabelModel(task[0].teacher, task[0].teacher_tuning), task[0].max_tokens)
+    teacher = make_trainer(LabelModel(task[0].teacher, task[0].teacher_tuning), task[0].max_tokens)
     weak, weak_test = train_teacher(teacher, task, seed=0)
     shipped = bench.task.weak_labels(0)
     assert ((weak > 0.5) == (shipped > 0.5)).mean() > 0.97

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from outlearn.errors import NotFoundError, OutlearnError
 from outlearn.receipts import ReceiptBook
-from outlearn.tasks import TaskCard, load_secret
+from outlearn.tasks import load_card, load_secret
 from outlearn.testing import ToolClient, connect
 from outlearn_training.confinement import landlock_version
 from outlearn_training.executor import LocalExecutor
@@ -27,7 +27,7 @@ from outlearn_training.settings import TrainingSettings
 from outlearn_training.slots import slot_is_alive, slot_pid
 from outlearn_training.weights import weight_files
 
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 300
 GOOD = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"
 
 
@@ -68,26 +68,25 @@ def write_method(settings: TrainingSettings, source: str, name: str = "mine.py")
     return name
 
 
-async def test_all_built_in_methods_run_and_get_receipts_for_the_servers_seeds(home: Path, card: TaskCard) -> None:
-    settings = settings_for(home)
-    async with serving(settings) as client:
+async def test_all_built_in_methods_run_and_get_receipts_for_the_servers_seeds(warm: TrainingSettings) -> None:
+    card = load_card(warm.home, "toy")
+    async with connect(build(warm)) as client:
         names = [method["name"] for method in (await client.call("list_methods"))["methods"]]
         assert {"vanilla", "confident", "logconf", "ue_zeroshot"} <= set(names)
         runs = [await client.call("submit_run", method=name, kind="full") for name in names]
         for run in runs:
             view = await finish(client, run["run_id"])
             assert (view["status"], view["seeds_done"]) == ("done", 5), view
-            receipts = ReceiptBook(settings.vault).read(run["run_id"])
+            receipts = ReceiptBook(warm.vault).read(run["run_id"])
             assert tuple(receipt.seed for receipt in receipts) == card.seeds
             assert {receipt.task_fingerprint for receipt in receipts} == {card.fingerprint}
-            assert {receipt.sandbox for receipt in receipts} == {describe_mechanisms(find_mechanisms(settings))}
+            assert {receipt.sandbox for receipt in receipts} == {describe_mechanisms(find_mechanisms(warm))}
             assert {len(receipt.predictions) for receipt in receipts} == {card.test_size}
 
 
-async def test_a_runs_students_are_exported_as_transformers_loads_them(
-    home: Path, card: TaskCard, tmp_path: Path
-) -> None:
-    async with serving(settings_for(home)) as client:
+async def test_a_runs_students_are_exported_as_transformers_loads_them(warm: TrainingSettings, tmp_path: Path) -> None:
+    home, card = warm.home, load_card(warm.home, "toy")
+    async with connect(build(warm)) as client:
         run = await client.call("submit_run", method="vanilla", kind="full")
         assert (await finish(client, run["run_id"]))["status"] == "done"
     receipt = ReceiptBook(home / "vault").read(run["run_id"])[-1]
@@ -131,16 +130,15 @@ def has_students(home: Path, run_id: str) -> Callable[[int], bool]:
     return lambda seed: weight_files(home).has(receipts[seed].weights_sha256[0])
 
 
-async def test_pilot_runs_one_seed_and_gets_no_receipt(home: Path) -> None:
-    settings = settings_for(home)
-    async with serving(settings) as client:
+async def test_pilot_runs_one_seed_and_gets_no_receipt(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
         run = await client.call("submit_run", method="vanilla", kind="pilot")
         assert (await finish(client, run["run_id"]))["seeds_total"] == 1
-    assert ReceiptBook(settings.vault).read(run["run_id"]) == ()
+    assert ReceiptBook(warm.vault).read(run["run_id"]) == ()
 
 
-async def test_a_run_tells_how_it_used_the_machine(home: Path) -> None:
-    async with serving(settings_for(home)) as client:
+async def test_a_run_tells_how_it_used_the_machine(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
         view = await finish(client, (await client.call("submit_run", method="vanilla", kind="pilot"))["run_id"])
     assert view["seconds_left"] is None
     assert view["usage"]["tokens_per_second"] > 0
@@ -173,20 +171,19 @@ BROKEN = {
 }
 
 
-async def test_a_method_that_misbehaves_fails_with_its_reason_and_the_worker_goes_on(home: Path) -> None:
-    settings = settings_for(home, memory_gb=1)
-    async with serving(settings) as client:
+async def test_a_method_that_misbehaves_fails_with_its_reason_and_the_worker_goes_on(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
         runs = {}
         for what, (body, _) in BROKEN.items():
-            file = write_method(settings, f"def method(lab, seed):\n    {body}\n")
+            file = write_method(warm, f"def method(lab, seed):\n    {body}\n")
             runs[what] = (await client.call("submit_run", file=file, kind="full"))["run_id"]
-        file = write_method(settings, GOOD)
+        file = write_method(warm, GOOD)
         good = (await client.call("submit_run", file=file, kind="full"))["run_id"]
         for what, (_, reason) in BROKEN.items():
             view = await finish(client, runs[what])
             assert view["status"] == "failed", (what, view)
             assert reason in view["message"], (what, view["message"])
-            assert ReceiptBook(settings.vault).read(runs[what]) == ()
+            assert ReceiptBook(warm.vault).read(runs[what]) == ()
         assert (await finish(client, good))["status"] == "done"
         log = await client.call("read_run_log", run_id=runs["raises"])
         assert "method.py" in log["text"]
@@ -203,11 +200,10 @@ async def test_a_method_that_loops_forever_is_stopped_at_the_limit(home: Path) -
         assert "longer than the 1 seconds" in view["message"]
 
 
-async def test_a_method_that_prints_a_gigabyte_keeps_a_short_log_and_goes_on(home: Path) -> None:
-    settings = settings_for(home, log_bytes=10_000)
+async def test_a_method_that_prints_a_gigabyte_keeps_a_short_log_and_goes_on(warm: TrainingSettings) -> None:
     source = "def method(lab, seed):\n    line = 'x' * 2**20\n    for _ in range(1024): print(line)\n"
-    async with serving(settings) as client:
-        file = write_method(settings, source + "    return lab.fit(lab.weak_labels())\n")
+    async with connect(build(warm)) as client:
+        file = write_method(warm, source + "    return lab.fit(lab.weak_labels())\n")
         run = await client.call("submit_run", file=file)
         assert (await finish(client, run["run_id"]))["status"] == "done"
         page = await client.call("read_run_log", run_id=run["run_id"], max_bytes=50_000)
@@ -215,13 +211,12 @@ async def test_a_method_that_prints_a_gigabyte_keeps_a_short_log_and_goes_on(hom
         assert page["text"].rstrip().endswith("[the rest of the output is not kept]")
 
 
-async def test_a_running_run_is_cancelled_within_two_seconds(home: Path) -> None:
-    settings = settings_for(home)
-    async with serving(settings) as client:
-        file = write_method(settings, "def method(lab, seed):\n    print('in', flush=True)\n    while True: pass\n")
+async def test_a_running_run_is_cancelled_within_two_seconds(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
+        file = write_method(warm, "def method(lab, seed):\n    print('in', flush=True)\n    while True: pass\n")
         run_id = (await client.call("submit_run", file=file))["run_id"]
         waiting = (await client.call("submit_run", file=file))["run_id"]
-        await until(lambda: "in" in read_text(settings.run_log(run_id)), client, run_id)
+        await until(lambda: "in" in read_text(warm.run_log(run_id)), client, run_id)
         start = time.monotonic()
         await client.call("cancel_run", run_id=run_id)
         assert (await client.call("cancel_run", run_id=waiting))["status"] == "cancelled"
@@ -311,9 +306,8 @@ async def test_bad_requests_say_what_to_do(home: Path) -> None:
         assert (await client.call("list_runs"))["runs"] == []
 
 
-async def test_a_retried_submission_makes_one_run(home: Path) -> None:
-    settings = settings_for(home, max_waiting=2)
-    async with serving(settings) as client:
+async def test_a_retried_submission_makes_one_run(warm: TrainingSettings) -> None:
+    async with connect(build(warm.model_copy(update={"max_waiting": 2}))) as client:
         first = await client.call("submit_run", method="vanilla", request_id="once")
         again = await client.call("submit_run", method="vanilla", request_id="once")
         assert first["run_id"] == again["run_id"]
@@ -323,18 +317,18 @@ async def test_a_retried_submission_makes_one_run(home: Path) -> None:
         assert len((await client.call("list_runs"))["runs"]) == 1
 
 
-async def test_another_agents_run_cannot_be_seen_or_cancelled(home: Path) -> None:
-    async with serving(settings_for(home)) as ada:
+async def test_another_agents_run_cannot_be_seen_or_cancelled(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as ada:
         run_id = (await ada.call("submit_run", method="vanilla"))["run_id"]
-        async with connect(build(settings_for(home).model_copy(update={"agent": "bob"}))) as bob:
+        async with connect(build(warm.model_copy(update={"agent": "bob"}))) as bob:
             for tool in ("get_run", "cancel_run", "read_run_log"):
                 with pytest.raises(ToolError, match="you have no run"):
                     await bob.call(tool, run_id=run_id)
             assert (await bob.call("list_runs"))["runs"] == []
 
 
-async def test_agents_see_no_truth(home: Path) -> None:
-    async with serving(settings_for(home)) as client:
+async def test_agents_see_no_truth(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
         card = (await client.call("describe_task"))["card"]
         items = (await client.call("sample_items", count=50))["items"]
     assert not {"public_half", "pool_labels", "label"} & set(card)
