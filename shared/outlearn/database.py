@@ -10,7 +10,9 @@ from contextlib import (
 )
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock, RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event, func, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,6 +24,8 @@ from outlearn.logs import redact
 
 BUSY_SECONDS = 30
 WRITE_LOCK = int.from_bytes(b"outlearn", "big")
+_turns: WeakKeyDictionary[Engine, RLock] = WeakKeyDictionary()
+_turns_lock = Lock()
 
 
 def open_database(url: str, tables: MetaData) -> Engine:
@@ -61,8 +65,11 @@ def as_utc(moment: datetime) -> datetime:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that keeps all other writers out from its start: what it reads stays true until it commits."""
-    with engine.connect().execution_options(outlearn_write=True) as connection, connection.begin():
+    """A transaction that keeps all other writers out from its start: what it reads stays true until it commits.
+
+    Threads of one process wait for their turn without a connection: they would keep all of the pool from readers.
+    """
+    with _turn(engine), engine.connect().execution_options(outlearn_write=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(WRITE_LOCK)))
         yield connection
@@ -99,6 +106,11 @@ def _add_what_is_new(connection: Connection, tables: MetaData) -> None:
                 connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
         for index in table.indexes:
             index.create(connection, checkfirst=True)
+
+
+def _turn(engine: Engine) -> RLock:
+    with _turns_lock:
+        return _turns.setdefault(engine, RLock())
 
 
 def _first(engine: Engine) -> AbstractContextManager[None]:

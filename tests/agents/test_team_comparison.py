@@ -150,7 +150,7 @@ async def test_run_folders_are_compared_from_the_command_line(open_session: Any,
 def test_the_comparison_is_printed_and_written(toy_home: Path) -> None:
     RunFolder(toy_home).write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),)))
     runner = CliRunner()
-    shown = runner.invoke(cli.app, ["compare", str(toy_home), str(toy_home), "--json"])
+    shown = runner.invoke(cli.app, ["compare", str(toy_home), "--json"])
     assert Comparison.model_validate(json.loads(shown.output)).task == "toy"
     assert "<svg" in (toy_home / "compare.html").read_text()
     assert "one sample each" in runner.invoke(cli.app, ["compare", str(toy_home)]).output

@@ -83,20 +83,18 @@ async def test_no_argument_of_any_tool_says_who_calls(team: Team) -> None:
     assert all(one.read_only for one in found if any((one.server, one.name) == named[:2] for named in FILTERS))
 
 
-async def test_a_name_that_is_passed_all_the_same_changes_nothing(team: Team) -> None:
+async def test_a_name_that_is_passed_all_the_same_is_refused(team: Team) -> None:
     bob = dict.fromkeys(NAMING, "bob")
     async with team.as_("ada") as ada, team.as_("bob") as of_bob:
-        written = await ada.call("filesystem", "write_file", {"path": "note.txt", "text": "ada's", **bob})
-        posted = await ada.call("forum", "post_finding", {"title": "t", "text": "x", "kind": "insight", **bob})
-        assert not written.is_error
-        assert not posted.is_error
-        mine = await of_bob.call("filesystem", "list_directory", {})
-        [finding] = (await of_bob.call("forum", "list_threads", {})).content["findings"]
-        budgets = [(await ada.call("evaluation", "get_budget", extra)).content for extra in ({}, bob)]
-    assert "note.txt" not in mine.text
-    assert (team.folder.root / "workspaces" / "ada" / "note.txt").read_text() == "ada's"
-    assert finding["author"] == "ada"
-    assert budgets[0] == budgets[1]
+        refused = [
+            await ada.call("filesystem", "write_file", {"path": "note.txt", "text": "ada's", **bob}),
+            await ada.call("forum", "post_finding", {"title": "t", "text": "x", "kind": "insight", **bob}),
+            await ada.call("evaluation", "get_budget", bob),
+        ]
+        assert all(one.is_error and "takes no 'agent'" in one.text for one in refused)
+        assert "note.txt" not in (await of_bob.call("filesystem", "list_directory", {})).text
+        assert not (await of_bob.call("forum", "list_threads", {})).content.get("findings")
+    assert not (team.folder.root / "workspaces" / "ada" / "note.txt").exists()
 
 
 async def test_agents_and_the_operator_see_the_same_tools_and_other_runs(team: Team) -> None:

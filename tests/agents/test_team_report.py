@@ -363,6 +363,7 @@ def test_without_a_terminal_each_change_is_one_line(capsys: pytest.CaptureFixtur
     console = Console()
     with show(console, 60) as observe:
         assert isinstance(observe, PlainLines)
+        observe(view(runs=(), findings=(), leaderboard=()))
         observe(view())
         observe(view())
         agents = (AgentView("ada", "x", HOSTILE, "failed"),)

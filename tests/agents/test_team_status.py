@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from outlearn.audit import AuditLog
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
 from outlearn.researcher import Session
 from outlearn.types import Evaluation, RunView
@@ -17,7 +18,7 @@ from outlearn_agents import cli
 from outlearn_agents.commands import team as team_commands
 from outlearn_agents.spending.ledger import Budget, Cost, Ledger, Limits
 from outlearn_agents.team.control import read_control
-from outlearn_agents.team.folder import AgentSpec, RunFolder, SessionFile, TeamSpec
+from outlearn_agents.team.folder import OPERATOR, AgentSpec, RunFolder, SessionFile, TeamSpec
 from outlearn_agents.team.overview import Overview, look_over
 from outlearn_agents.team.overview_table import print_overview
 from outlearn_agents.team.runner import set_budget
@@ -96,6 +97,16 @@ def test_a_pause_of_the_team_changes_neither_the_time_left_nor_the_forecast(
     overview = look_over(folder)
     assert overview.seconds_left == 7200
     assert overview.forecast_dollars == pytest.approx(6.0)
+
+
+def test_status_says_who_waits_for_a_review(folder: RunFolder) -> None:
+    run, log = "run-0123456789", AuditLog(folder.root / "vault")
+    log.append("random masks", "quarantine", agent="ada", run_id=run, task="toy", evidence={})
+    shown = runner.invoke(cli.app, ["team", "status", str(folder.root)]).output
+    assert f"ada gets no new answers: run '{run}' is withheld" in shown
+    assert "release ada` lets it go on" in shown
+    log.append(OPERATOR, "release", agent="ada")
+    assert look_over(folder).refused == {}
 
 
 def test_status_is_for_people_and_scripts(folder: RunFolder) -> None:

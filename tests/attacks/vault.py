@@ -218,9 +218,8 @@ def attempts(folder: Path) -> Iterator[Figure]:
     (home / "workspaces" / "bob" / "notes.md").write_text("private")
     (home / "logs" / "runs").mkdir(parents=True)
     (home / "logs" / "runs" / f"{RUNS[1]}.log").write_text("private")
-    before = fixed_files(home)
     with bystander() as other:
-        got = anyio.run(_try, home, other)
+        before, got = anyio.run(_try, home, other)
         alive = subprocess.run(["/bin/kill", "-0", str(other)], check=False).returncode == 0
     for family, tried in FAMILIES.items():
         for name in tried:
@@ -235,13 +234,14 @@ def attempts(folder: Path) -> Iterator[Figure]:
     yield outcome("growth_of_the_audit_log_unseen", got["stat"] == -1)
 
 
-async def _try(home: Path, other: int) -> dict[str, str | int]:
+async def _try(home: Path, other: int) -> tuple[dict[str, tuple[int, bytes]], dict[str, str | int]]:
+    """What stood in the home when the worker had done its first run, and what the method then said."""
     from outlearn_training.slots import slot_pid
 
     async with training(home) as stand:
         await stand.run("def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n")
-        found: dict[str, str | int] = await stand.said(method(home, other, slot_pid(home, 0) or 0))
-        return found
+        before = fixed_files(home)
+        return before, await stand.said(method(home, other, slot_pid(home, 0) or 0))
 
 
 def fixed_files(home: Path) -> dict[str, tuple[int, bytes]]:

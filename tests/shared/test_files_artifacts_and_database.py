@@ -278,6 +278,26 @@ def test_threads_share_one_engine(tmp_path: Path) -> None:
     engine.dispose()
 
 
+def test_writers_that_wait_keep_no_connection_from_readers(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/db.sqlite", metadata)
+    begun = threading.Barrier(21)
+
+    def insert_one(number: int) -> None:
+        begun.wait(timeout=30)
+        with writing(engine) as connection:
+            connection.execute(insert(counters).values(name=str(number), value=number))
+
+    with ThreadPoolExecutor(20) as pool:
+        with writing(engine):
+            written = pool.map(insert_one, range(20))
+            begun.wait(timeout=30)
+            for _ in range(100):
+                with reading(engine) as connection:
+                    assert connection.execute(select(func.count()).select_from(counters)).scalar_one() == 0
+        list(written)
+    engine.dispose()
+
+
 @pytest.mark.parametrize("url", ["garbage", "sqlit:///x", "", "nosuch://host/db"])
 def test_what_is_not_a_database_url_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError, match="not a database URL"):

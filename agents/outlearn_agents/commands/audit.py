@@ -12,7 +12,7 @@ from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn_agents.commands.options import Json, RunArgument
 
 if TYPE_CHECKING:
-    from outlearn.audit import AuditRecord
+    from outlearn.audit import AuditLog, AuditRecord
     from outlearn.types import Finding, RunView
     from outlearn_evaluation.service import EvaluationService
 
@@ -71,7 +71,7 @@ def audit(
     log = AuditLog(_home(run) / "vault")
     if kind is not None and kind not in (known := {*KINDS, *(one.kind for one in log.records())}):
         raise InvalidInputError(f"no kind of record {kind!r}; there are: {', '.join(sorted(known))}")
-    if agent is not None and not (_is_agent(agent) and _has_worked(run, agent)):
+    if agent is not None and not (_is_recorded(log, agent) or (_is_agent(agent) and _has_worked(run, agent))):
         raise NotFoundError(f"no agent {agent!r} ever worked in {str(run)!r}")
     if verify:
         count, head = log.verify()
@@ -131,6 +131,10 @@ def _is_agent(name: str) -> bool:
     except ValidationError:
         return False
     return True
+
+
+def _is_recorded(log: "AuditLog", agent: str) -> bool:
+    return any(one.agent == agent for one in log.records())
 
 
 def _has_worked(home: Path, agent: str) -> bool:

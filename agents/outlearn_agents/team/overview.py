@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from outlearn.audit import AuditLog
 from outlearn.identity import Caller
 from outlearn.settings import ServerSettings
 from outlearn.types import RunView
@@ -15,6 +16,7 @@ from outlearn_agents.team.folder import OPERATOR, AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.team.status import read_status
 from outlearn_evaluation.ledger import Ledger as EvaluationLedger
 from outlearn_evaluation.settings import EvaluationSettings
+from outlearn_evaluation.standing import withheld
 from outlearn_training.queue import RunQueue
 from outlearn_training.settings import TrainingSettings
 
@@ -99,6 +101,7 @@ class Overview(OverviewModel):
     forecast_dollars: float | None = Field(description="At the session's end, at the pace so far; null where unknown.")
     evaluations_left: int = Field(description="Of the team.")
     server_restarts: dict[str, int] = Field(description="In this session, by server.")
+    refused: dict[str, str] = Field(description="Agents that get no new answers until the operator's review, and why.")
 
 
 def look_over(folder: RunFolder) -> Overview:
@@ -117,6 +120,7 @@ def look_over(folder: RunFolder) -> Overview:
         team = ledger.statement()
         team_left = evaluations.budget(OPERATOR).team_left
     evaluations.engine.dispose()
+    standing = withheld(AuditLog(folder.root / "vault").records())
     at_work = sum(agent.state in ("running", "paused") for agent in agents)
     pace = team.dollars_per_hour
     return Overview(
@@ -132,6 +136,7 @@ def look_over(folder: RunFolder) -> Overview:
         forecast_dollars=None if pace is None else _forecast(team, pace * at_work * left / HOUR),
         evaluations_left=team_left,
         server_restarts={name: count for name, count in restarts.items() if name not in names},
+        refused={name: why for name in sorted(names) if (why := standing.refusal(name))},
     )
 
 

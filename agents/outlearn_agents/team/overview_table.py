@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from outlearn.hints import command_line
 from outlearn_agents.report.labels import shorten
 from outlearn_agents.report.page import duration
 from outlearn_agents.team.live import clean
@@ -20,6 +21,10 @@ def print_overview(console: Console, overview: Overview) -> None:
     console.print(Text(f"budget of the team: {limits}; evaluations left: {overview.evaluations_left}"))
     if died := [f"{name} {count}" for name, count in overview.server_restarts.items() if count]:
         console.print(Text(f"servers started again: {', '.join(died)}"))
+    for agent, why in overview.refused.items():
+        review = command_line("outlearn", "review", overview.run, "release", agent)
+        text = f"{agent} gets no new answers: {clean(why)}. See `outlearn audit`; `{review}` lets it go on"
+        console.print(Text(text, style="yellow"), soft_wrap=True)
     console.print(_agents(overview.agents))
     console.print(_queue(overview.queue) if overview.queue else Text("No run waits or trains.", style="dim"))
 

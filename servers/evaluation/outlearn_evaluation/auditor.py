@@ -75,8 +75,8 @@ class Auditor:
         if first.run_id in self._inspected:
             return
         try:
-            with self._lock:
-                for found in examine(self._case(receipts, opened)):
+            with reading(self._engine) as connection, self._lock:  # as `admit`, which has a connection when it locks
+                for found in examine(self._case(connection, receipts, opened)):
                     self.file(found, first.run_id, first.agent, first.task)
                 self._inspected.add(first.run_id)
         except Exception as error:  # noqa: BLE001 - an answer must not be lost over a look at it
@@ -113,9 +113,8 @@ class Auditor:
         known = self._changes.setdefault(fingerprint, {})
         return changes_of(agent, looks, known, self.withheld().released)
 
-    def _case(self, receipts: tuple[Receipt, ...], opened: Opened) -> Case:
-        with reading(self._engine) as connection:
-            looks = self._looks.until(connection, receipts[0])
+    def _case(self, connection: Connection, receipts: tuple[Receipt, ...], opened: Opened) -> Case:
+        looks = self._looks.until(connection, receipts[0])
         run, fingerprint = looks[-1], receipts[0].task_fingerprint
         secret = opened.secret
         return Case(

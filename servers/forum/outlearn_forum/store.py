@@ -1,10 +1,8 @@
 """The forum's posts and votes. Every accepted one is stored once, however many processes write at the same time."""
 
 import secrets
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, select, update
@@ -40,8 +38,7 @@ class ForumStore:
         self.engine: Engine = open_database(url, tables)
         self._results = results
         self._hourly_posts = hourly_posts
-        self._turn = threading.Lock()
-        with self._writing() as connection:
+        with writing(self.engine) as connection:
             set_up_index(connection)
 
     def post_finding(
@@ -78,7 +75,7 @@ class ForumStore:
         task = verified.task if verified else task
         words = facets(kind=kind, author=author, tag=joined.split(), task=task, run=run_id)
         sketch = Sketch.of(title, text) if kind != "result" else None
-        with self._writing() as connection:
+        with writing(self.engine) as connection:
             if known := _answered(connection, author, request_id, content):
                 return Posted(post_id=known, thread_id=known, verified=verified)
             self._check_pace(connection, author)
@@ -101,7 +98,7 @@ class ForumStore:
             BudgetError: the author posted too much within the hour.
         """
         content = {"kind": None, "title": "", "text": check_text(text, "text", MAX_TEXT), "tags": "", "run_id": None}
-        with self._writing() as connection:
+        with writing(self.engine) as connection:
             head = find_post(connection, find_post(connection, thread_id).thread_id)
             if known := _answered(connection, author, request_id, content):
                 return Posted(post_id=known, thread_id=head.post_id)
@@ -125,7 +122,7 @@ class ForumStore:
             PermissionDeniedError: it is another agent's.
             InvalidInputError: a text is empty or too long, or a reply is given a title or tags.
         """
-        with self._writing() as connection:
+        with writing(self.engine) as connection:
             post = find_post(connection, post_id, lock=True)
             if post.author != author:
                 raise PermissionDeniedError(f"post {post_id!r} is of {post.author!r}; answer it with `reply`")
@@ -147,7 +144,7 @@ class ForumStore:
             NotFoundError: there is no such post.
             PermissionDeniedError: it is the agent's own.
         """
-        with self._writing() as connection:
+        with writing(self.engine) as connection:
             post = find_post(connection, post_id, lock=True)
             if post.author == agent:
                 raise PermissionDeniedError(f"post {post_id!r} is your own; others vote on it")
@@ -162,12 +159,6 @@ class ForumStore:
                 event = {"post_id": post_id, "thread_id": post.thread_id, "by_agent": agent}
                 note(connection, "vote", event, [post.author])
         return Voted(post_id=post_id, score=post.score + value - before, your_vote=value)
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        """A write transaction. Threads of this process queue for it: the database's own wait is by polling."""
-        with self._turn, writing(self.engine) as connection:
-            yield connection
 
     def _check_pace(self, connection: Connection, author: str) -> None:
         recent = (posts.c.author == author, posts.c.posted_at > time.time() - 3600)

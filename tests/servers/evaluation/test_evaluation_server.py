@@ -738,8 +738,9 @@ async def test_bad_input_gets_an_error_and_costs_nothing(
 async def test_no_argument_makes_an_agent_somebody_else(settings: EvaluationSettings, file_run: FileRun) -> None:
     file_run(RUN, agent="bob")
     async with connect(build(settings)) as client:
-        with pytest.raises(ToolError, match="is another agent's"):
-            await client.call("evaluate", run_id=RUN, agent="bob", role="operator", caller={"agent": "bob"})
+        for name in ("agent", "role", "caller"):
+            with pytest.raises(ToolError, match=f"evaluate takes no '{name}'"):
+                await client.call("evaluate", run_id=RUN, **{name: "bob"})
 
 
 async def test_stdio_round_trip_of_the_evaluation_server(toy_home: Path, file_run: FileRun) -> None:

@@ -246,3 +246,15 @@ def test_thirty_threads_on_one_server_get_no_more_than_one_by_one(
     file_masks(*RUNS[:30])
     with ThreadPoolExecutor(30) as pool:
         assert sum(len(got) for got in pool.map(lambda run_id: answered(service, ADA, run_id), RUNS[:30])) <= 5
+
+
+def test_forty_new_questions_at_once_are_all_answered(start: Start, toy_home: Path, file_run: FileRun) -> None:
+    service = start(team_evaluations=1000)
+    items, names = len(load_secret(toy_home, "toy").test), [f"run-{number:010d}" for number in range(40)]
+    hard = np.random.default_rng(0).normal(size=items)
+    for number, name in enumerate(names):
+        sure = hard + 0.4 * np.random.default_rng(number).normal(size=items)
+        file_run(name, agent=f"agent{number}", predictions=tuple((1 / (1 + np.exp(-3 * sure))).tolist()))
+    with ThreadPoolExecutor(40) as pool:
+        told = pool.map(lambda name: service.evaluate(Caller(agent=f"agent{int(name[4:])}"), name, None), names)
+        assert all(one.charged for one in told)
