@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Column, Index, Integer, MetaData, String, Table, func, insert, inspect, select, update
+from sqlalchemy import Column, Index, Integer, MetaData, String, Table, event, func, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError as DuplicateError
 
 from outlearn.artifacts import LocalArtifactStore
@@ -280,7 +280,8 @@ def test_threads_share_one_engine(tmp_path: Path) -> None:
 
 def test_writers_that_wait_keep_no_connection_from_readers(tmp_path: Path) -> None:
     engine = open_database(f"sqlite:///{tmp_path}/db.sqlite", metadata)
-    begun = threading.Barrier(21)
+    begun, in_use = threading.Barrier(21), [0]
+    event.listen(engine, "checkout", lambda *_: in_use.append(engine.pool.checkedout()))
 
     def insert_one(number: int) -> None:
         begun.wait(timeout=30)
@@ -295,6 +296,7 @@ def test_writers_that_wait_keep_no_connection_from_readers(tmp_path: Path) -> No
                 with reading(engine) as connection:
                     assert connection.execute(select(func.count()).select_from(counters)).scalar_one() == 0
         list(written)
+    assert max(in_use) == 2, "a writer and a reader"
     engine.dispose()
 
 
