@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,8 @@ async def over_http(command: Sequence[str], folder: Path, tokens: Sequence[str])
     with subprocess.Popen([sys.executable, *command, "--ready-file", str(ready)], env=_environment()) as server:
         try:
             url = await _url(server, ready)
-            async with AsyncExitStack() as stack:
-                yield Served(psutil.Process(server.pid), [await _client(stack, url, token) for token in tokens])
+            async with _clients(url, tokens) as clients:
+                yield Served(psutil.Process(server.pid), clients)
         finally:
             server.terminate()
 
@@ -92,11 +92,27 @@ async def _make(client: Client, calls: Sequence[Call], taken: list[float]) -> No
             raise RuntimeError(f"{tool} {arguments}: {result.content}")
 
 
-async def _client(stack: AsyncExitStack, url: str, token: str) -> Client:
+@asynccontextmanager
+async def _clients(url: str, tokens: Sequence[str]) -> AsyncIterator[Sequence[Client]]:
+    """A client for each token, in a task of its own: opened one in the other, each would be slower than the last."""
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        ready = [asyncio.get_running_loop().create_future() for _ in tokens]
+        for token, future in zip(tokens, ready, strict=True):
+            group.create_task(_hold(url, token, future, over))
+        yield await asyncio.gather(*ready)
+        over.set()
+
+
+async def _hold(url: str, token: str, ready: "asyncio.Future[Client]", over: asyncio.Event) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     # there is no TLS on loopback, and each client would read all certificates
-    http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=120, verify=False))
-    return await stack.enter_async_context(Client(streamable_http_client(url, http_client=http)))
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=120, verify=False) as http,
+        Client(streamable_http_client(url, http_client=http)) as client,
+    ):
+        ready.set_result(client)
+        await over.wait()
 
 
 async def _url(server: "subprocess.Popen[bytes]", ready: Path) -> str:

@@ -21,7 +21,6 @@ import json
 import os
 import platform
 import resource
-import sys
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
@@ -105,7 +104,7 @@ def plan(tool: Tool, clients: int, calls: int) -> Plan:
 def main() -> None:
     options = read_options()
     console = Console()
-    make_room()
+    raise_descriptors()
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console) as progress:
         bar = progress.add_task(f"{options.findings:,} findings, {options.runs:,} runs", total=1)
@@ -141,9 +140,8 @@ def read_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_room() -> None:
-    """For 256 clients in one process: a descriptor each, and task groups as deep, as one is opened in the other."""
-    sys.setrecursionlimit(20_000)
+def raise_descriptors() -> None:
+    """Each client takes a descriptor, and many systems begin with 1,024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
