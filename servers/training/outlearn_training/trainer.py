@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -126,7 +126,7 @@ class PlainTrainer:
         self.meter.training_seconds += time.perf_counter() - start
         return trained
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(
         self,
         student: Weights | None,
@@ -134,16 +134,22 @@ class PlainTrainer:
         words: tuple[str, str],
         on_items: OnItems | None = None,
     ) -> Floats:
-        self.model.load(student)
-        tokens, word_ids, done = self._encode(prompts), self.model.word_ids(words), 0
-        result = np.empty(len(tokens), dtype=np.float64)
-        for rows in _by_length(tokens):
-            log_probs = self.model.label_log_probs(self.model.batch([tokens[i] for i in rows]), word_ids)
+        result, done = np.empty(len(prompts), dtype=np.float64), 0
+        for rows, log_probs in self._log_probs(student, prompts, self.model.word_ids(words)):
             result[rows] = log_probs.softmax(-1)[:, 1].double().cpu().numpy()
             done += len(rows)
             if on_items:
-                on_items(done, len(tokens))
+                on_items(done, len(prompts))
         return result
+
+    def _log_probs(
+        self, student: Weights | None, prompts: Sequence[str], word_ids: list[int]
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Indices of some prompts, and log-probabilities of the two words there (B, 2), until all have been there."""
+        self.model.load(student)
+        tokens = self._encode(prompts)
+        for rows in _by_length(tokens):
+            yield rows, self.model.label_log_probs(self.model.batch([tokens[i] for i in rows]), word_ids)
 
     @torch.inference_mode()
     def embed(self, student: Weights | None, prompts: Sequence[str]) -> NDArray[np.float32]:

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from outlearn.tasks import FineTuning, Floats, TaskCard
+from outlearn.tasks import FineTuning, TaskCard
 from outlearn_training.fast.attention import takes_any_length
 from outlearn_training.fast.decoder import Decoder, why_not
 from outlearn_training.fast.frozen import FrozenStates
 from outlearn_training.fast.layout import Row, by_budget, pack, pack_end_to_end, share_prefixes
 from outlearn_training.model import LabelModel, Weights
-from outlearn_training.trainer import CLIP_NORM, OnItems, PlainTrainer
+from outlearn_training.trainer import CLIP_NORM, PlainTrainer
 
 PREDICT_TOKENS = 4096
 WORTH_A_MASK = 0.3
@@ -36,22 +36,11 @@ class FastTrainer(PlainTrainer):
     def _frozen(self) -> FrozenStates:
         return FrozenStates(self.decoder)
 
-    @torch.no_grad()
-    def predict(
-        self,
-        student: Weights | None,
-        prompts: Sequence[str],
-        words: tuple[str, str],
-        on_items: OnItems | None = None,
-    ) -> Floats:
-        word_ids, result, done = self.model.word_ids(words), np.empty(len(prompts), dtype=np.float64), 0
+    def _log_probs(
+        self, student: Weights | None, prompts: Sequence[str], word_ids: list[int]
+    ) -> Iterator[tuple[list[int], Tensor]]:
         for members, states in self._states(student, prompts):
-            log_probs = self.decoder.label_log_probs(states, word_ids)
-            result[members] = log_probs.softmax(-1)[:, 1].double().cpu().numpy()
-            done += len(members)
-            if on_items:
-                on_items(done, len(prompts))
-        return result
+            yield members, self.decoder.label_log_probs(states, word_ids)
 
     @torch.no_grad()
     def embed(self, student: Weights | None, prompts: Sequence[str]) -> NDArray[np.float32]:
