@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NOMINEES = "nominees"
 KINDS = (
     "canary",
+    "commitment revealed",
     "detector failed",
     "dynamic code",
     "floor rate",
