@@ -7,6 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+FileVersion = tuple[int, int, int, int]
+
+
+def file_version(path: Path) -> FileVersion | None:
+    """Tells one version of a file from another, also where somebody set its times back. None where there is no file."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Write `data` to `path` so that a reader, or a crash, sees the old file or the new one, never a part.

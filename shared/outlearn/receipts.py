@@ -8,12 +8,13 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from outlearn.errors import IntegrityError, NotFoundError, OutdatedError
-from outlearn.files import write_atomic
+from outlearn.files import FileVersion, file_version, write_atomic
 from outlearn.identity import AgentName
 from outlearn.signing import Signed, Signer, parse_signed
 
 RUN_ID = re.compile(r"run-[a-z0-9]{6,32}")
 RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
+ReceiptsVersion = tuple[tuple[str, FileVersion | None], ...]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -68,6 +69,15 @@ class ReceiptBook:
         if receipts and receipts[0].run_id != run_id:
             raise IntegrityError(f"the receipts filed under {run_id!r} are of {receipts[0].run_id!r}")
         return tuple(sorted(receipts, key=lambda receipt: receipt.seed))
+
+    def version(self, run_id: str) -> ReceiptsVersion:
+        """Tells whether a run's receipts are others than they were."""
+        return tuple((path.name, file_version(path)) for path in sorted(self._run(run_id).glob("*.json")))
+
+    def run_ids(self) -> set[str]:
+        """Every run that has receipts, or had."""
+        names = (path.name for path in self._folder.glob("run-*"))
+        return {name for name in names if RUN_ID.fullmatch(name)}
 
     def _load(self, path: Path) -> Receipt:
         what = f"the receipt {path.name!r} of {path.parent.name!r}"

@@ -7,13 +7,13 @@ from pathlib import Path
 from pydantic import Field
 
 from outlearn.errors import IntegrityError
-from outlearn.files import write_atomic
+from outlearn.files import FileVersion, file_version, write_atomic
 from outlearn.identity import AgentName
 from outlearn.receipts import RUN_ID, RunId
 from outlearn.signing import PublicSigner, Signed, check_public, parse_signed
 
 PUBLIC_KEY = "public.key"
-Version = tuple[tuple[int, ...], str]
+Version = tuple[FileVersion, str]
 
 
 class VerifiedResult(Signed):
@@ -72,10 +72,9 @@ class ResultBook:
         if not RUN_ID.fullmatch(run_id):
             return None
         path = self._folder / f"{run_id}.json"
-        try:
-            version = _version(path), self._public_key()
-        except FileNotFoundError:
+        if (of_file := file_version(path)) is None:
             return None
+        version = of_file, self._public_key()
         known, result = self._checked.get(run_id, (None, None))
         if known != version:
             result = self._read(path, run_id, version[1])
@@ -99,9 +98,3 @@ class ResultBook:
             return (self._folder / PUBLIC_KEY).read_text(errors="replace")
         except FileNotFoundError:
             raise IntegrityError(f"no {PUBLIC_KEY!r} beside the published results: nothing proves them") from None
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    """Tells one version of a file from another, also where somebody set its times back."""
-    stat = path.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -32,6 +32,7 @@ from outlearn.errors import ConfigError, OutlearnError, PluginError
 from outlearn.hints import problems
 from outlearn.identity import Caller, TokenFile
 from outlearn.logs import configure_logging, redact
+from outlearn.outline import outline
 from outlearn.serving import serve_http, step_aside
 from outlearn.settings import ServerSettings
 
@@ -85,6 +86,9 @@ class ToolServer(MCPServer[Any]):
                 f"tool {tool_name!r} of server {self.name!r} needs a docstring: agents choose tools by it"
             )
         super().add_tool(_explaining(fn, ToolError), tool_name, *args, **kwargs)
+        tool = self._tool_manager.get_tool(tool_name)
+        if tool is not None and tool.fn_metadata.output_schema is not None:
+            tool.fn_metadata.output_schema = outline(tool.fn_metadata.output_schema)
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         """Call a tool; what is wrong with the name or the arguments is said in plain words.

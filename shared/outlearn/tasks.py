@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from outlearn.errors import ConflictError, IntegrityError, NotFoundError
-from outlearn.files import write_atomic
+from outlearn.files import FileVersion, file_version, write_atomic
 from outlearn.hints import problems
 from outlearn.seal import seal_task
 from outlearn.signing import canonical_json
@@ -308,16 +308,12 @@ def _is_same(home: Path, card: TaskCard, weak_labels: dict[int, Floats], baselin
 
 def _remembered(validate: Callable[[bytes], Parsed], path: Path) -> Parsed:
     """Parse a small file that is asked for again and again, once for each version of it."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return _parse(validate, path)
-    parsed: Parsed = _parse_version(validate, path, (stat.st_mtime_ns, stat.st_ino, stat.st_size))
+    parsed: Parsed = _parse_version(validate, path, file_version(path))
     return parsed
 
 
 @lru_cache(maxsize=64)
-def _parse_version(validate: Callable[[bytes], Parsed], path: Path, _version: tuple[int, int, int]) -> Parsed:
+def _parse_version(validate: Callable[[bytes], Parsed], path: Path, _version: FileVersion | None) -> Parsed:
     return _parse(validate, path)
 
 

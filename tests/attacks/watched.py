@@ -11,7 +11,7 @@ from probing import PROBES
 from world import ABILITY, AGENTS, CEILING, ITEMS, METHOD, SEED, SEEDS, WEAK, Vector, World
 
 from outlearn_evaluation.detectors import Change, Look, Suspicion
-from outlearn_evaluation.inspection import Case, changes_of, examine
+from outlearn_evaluation.inspection import OF_PLACE, OF_STUDENTS, Place, Students, changes_of, examine
 from outlearn_evaluation.ledger import Answered
 from outlearn_evaluation.scoring import NEAR, Votes, distances
 
@@ -90,8 +90,9 @@ class WatchedWorld(World):
     def _inspect(self, look: Look, positive: Bits) -> list[Suspicion]:
         changes = changes_of(look.agent, [*self.looks, look], self._known)
         labels, noise = (self.labels > 0).astype(np.int64), self.judge.weights - self.labels[self.public]
-        case = Case(look, self.looks, changes, positive, labels, self.mask, noise, frequent=self.frequent)
-        return [one for one in examine(case) if one.action != "note" or one.kind == "detector failed"]
+        students = Students(positive, labels, self.mask, noise, frequent=self.frequent)
+        found = (*examine(OF_STUDENTS, students), *examine(OF_PLACE, Place(look, self.looks, changes)))
+        return [one for one in found if one.action != "note" or one.kind == "detector failed"]
 
 
 def tiled(_: WatchedWorld) -> Dress:

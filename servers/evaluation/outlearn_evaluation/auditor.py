@@ -11,16 +11,13 @@ from sqlalchemy import Connection, Engine, bindparam, select
 from outlearn.audit import Action, AuditLog, Evidence
 from outlearn.database import reading
 from outlearn.errors import OutdatedError, PermissionDeniedError
-from outlearn.receipts import Receipt
-from outlearn_evaluation.commitment import Opened
-from outlearn_evaluation.detectors import Bits, Change, Look, Suspicion, random_masks
-from outlearn_evaluation.inspection import Case, changes_of, examine
+from outlearn_evaluation.detectors import Change, Look, Suspicion, random_masks
+from outlearn_evaluation.finished import FinishedRun
+from outlearn_evaluation.inspection import OF_PLACE, Place, changes_of, examine
 from outlearn_evaluation.ledger import Question, evaluations
 from outlearn_evaluation.standing import FORGED, MASKS, Withheld, because, withheld
-from outlearn_evaluation.submissions import submissions
-from outlearn_training.sanity import frequent_answer
+from outlearn_evaluation.submissions import Submission, submissions
 
-FREQUENT = "frequent answer"
 OUTDATED = "outdated receipt"
 _SINCE = (
     select(
@@ -41,7 +38,6 @@ class Auditor:
         self._log, self._engine, self._looks = audit_log, engine, Looks()
         self._withheld = (0, Withheld())  # as of so many records
         self._changes: dict[str, dict[str, Change | None]] = {}
-        self._frequent: dict[str, Bits | None] = {}
         self._inspected: set[str] = set()
         self._lock = Lock()  # calls come from several threads
 
@@ -69,18 +65,17 @@ class Auditor:
             "reviewed it (`outlearn review`). Nothing was charged, and you can have every old answer again"
         )
 
-    def inspect(self, receipts: tuple[Receipt, ...], opened: Opened) -> None:
+    def inspect(self, run: FinishedRun) -> None:
         """File what the detectors find about an evaluated run, once. It never raises: the agent's answer stands."""
-        first = receipts[0]
-        if first.run_id in self._inspected:
+        if run.run_id in self._inspected:
             return
         try:
             with reading(self._engine) as connection, self._lock:  # as `admit`, which has a connection when it locks
-                for found in examine(self._case(connection, receipts, opened)):
-                    self.file(found, first.run_id, first.agent, first.task)
-                self._inspected.add(first.run_id)
+                for found in (*run.suspicions, *examine(OF_PLACE, self._place(connection, run.submission))):
+                    self.file(found, run.run_id, run.agent, run.submission.task)
+                self._inspected.add(run.run_id)
         except Exception as error:  # noqa: BLE001 - an answer must not be lost over a look at it
-            log.error("a run was not inspected", run_id=first.run_id, error=f"{type(error).__name__}: {error}")
+            log.error("a run was not inspected", run_id=run.run_id, error=f"{type(error).__name__}: {error}")
 
     def forged(self, run_id: str, asked_by: str, error: Exception, action: Action) -> None:
         """File that a run's receipts are not what the predictor signed. One that says that it is old is not scored, and
@@ -113,28 +108,9 @@ class Auditor:
         known = self._changes.setdefault(fingerprint, {})
         return changes_of(agent, looks, known, self.withheld().released)
 
-    def _case(self, connection: Connection, receipts: tuple[Receipt, ...], opened: Opened) -> Case:
-        looks = self._looks.until(connection, receipts[0])
-        run, fingerprint = looks[-1], receipts[0].task_fingerprint
-        secret = opened.secret
-        return Case(
-            run=run,
-            earlier=looks[:-1],
-            changes=self._changes_of(run.agent, fingerprint, looks),
-            positive=np.array([one.predictions for one in receipts]) > 0.5,
-            labels=secret.test_labels,
-            public=secret.public_mask(),
-            noise=np.array(opened.seal.noise),
-            design_effect=opened.baselines.design_effect,
-            frequent=self._frequent_answers(opened),
-        )
-
-    def _frequent_answers(self, opened: Opened) -> Bits | None:
-        fingerprint = opened.baselines.fingerprint
-        if fingerprint not in self._frequent:
-            has_line = any(line.name == FREQUENT for line in opened.baselines.lines)
-            self._frequent[fingerprint] = frequent_answer(opened.secret) if has_line else None
-        return self._frequent[fingerprint]
+    def _place(self, connection: Connection, run: Submission) -> Place:
+        looks = self._looks.until(connection, run)
+        return Place(looks[-1], looks[:-1], self._changes_of(looks[-1].agent, run.fingerprint, looks))
 
 
 class Looks:
@@ -144,10 +120,10 @@ class Looks:
         self._last = 0
         self._known: defaultdict[str, dict[str, Look]] = defaultdict(dict)
 
-    def until(self, connection: Connection, run: Receipt) -> list[Look]:
+    def until(self, connection: Connection, run: Submission) -> list[Look]:
         """Those of the run's version of its task, up to this run."""
         self._read(connection)
-        found = self._known[run.task_fingerprint]
+        found = self._known[run.fingerprint]
         return list(found.values())[: list(found).index(run.run_id) + 1]
 
     def among(self, connection: Connection, fingerprint: str, run: Look) -> list[Look]:

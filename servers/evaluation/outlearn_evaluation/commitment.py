@@ -9,12 +9,15 @@ import numpy as np
 from pydantic import ValidationError
 
 from outlearn.errors import IntegrityError, NotFoundError
+from outlearn.files import FileVersion, file_version
 from outlearn.hints import problems
 from outlearn.seal import Seal, seal_task
+from outlearn.shortcuts import Bits, frequent_answer
 from outlearn.signing import canonical_json
 from outlearn.tasks import Baselines, Floats, Frozen, SecretTask, load_baselines, load_card, load_secret
+from outlearn_evaluation.scoring import Judge, make_judge
 
-Version = tuple[int, int, int]
+FREQUENT = "frequent answer"
 
 
 class Opened(Frozen):
@@ -46,6 +49,17 @@ class Opened(Frozen):
         signs = 2.0 * self.secret.test_labels[list(self.secret.public_half)] - 1
         return np.asarray(signs + np.array(self.seal.noise), dtype=np.float64)
 
+    @cached_property
+    def judge(self) -> Judge:
+        """Who scores runs of this task. Raises InvalidInputError where PGR is undefined."""
+        return make_judge(self.weights, self.baselines, self.secret, self.seal)
+
+    @cached_property
+    def frequent(self) -> Bits | None:
+        """What the most frequent answer of each group says, where that is one of the task's lines. Shape (items,)."""
+        has_line = any(line.name == FREQUENT for line in self.baselines.lines)
+        return frequent_answer(self.secret) if has_line else None
+
 
 def open_task(home: Path, name: str) -> Opened:
     """Everything sealed of a task; a home that was calibrated before there were seals gets one now.
@@ -56,7 +70,7 @@ def open_task(home: Path, name: str) -> Opened:
     """
     card, vault = load_card(home, name), home / "vault" / name
     files = [vault / file for file in ("secret.json", "baselines.json", f"seal-{card.fingerprint[:16]}.json")]
-    return _open(home, name, card.fingerprint, tuple(_version(path) for path in files))
+    return _open(home, name, card.fingerprint, tuple(file_version(path) for path in files))
 
 
 def read_opened(path: Path) -> Opened:
@@ -78,16 +92,8 @@ def verify(opened: Opened, published: str) -> None:
         )
 
 
-def _version(path: Path) -> Version | None:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_mtime_ns, stat.st_ino, stat.st_size
-
-
 @lru_cache(maxsize=32)
-def _open(home: Path, name: str, fingerprint: str, _versions: tuple[Version | None, ...]) -> Opened:
+def _open(home: Path, name: str, fingerprint: str, _versions: tuple[FileVersion | None, ...]) -> Opened:
     secret, baselines = load_secret(home, name), load_baselines(home, name)
     seal = seal_task(home / "vault" / name, fingerprint, len(secret.public_half))
     return Opened(task=name, seal=seal, secret=secret, baselines=baselines)

@@ -136,7 +136,7 @@ def change(run: Look, earlier: Sequence[Look]) -> Change | None:
     others = [look for look in earlier if not look.is_degenerate and look.seeds == run.seeds]
     if run.is_degenerate or not others:
         return None
-    counts = np.array([look.counts for look in others], dtype=np.int16)
+    counts = np.stack([look.counts for look in others]).astype(np.int16)
     base = others[int(np.abs(counts - run.counts).sum(axis=1).argmin())]
     yes = counts.mean(axis=0) / run.seeds
     steady = base.majority == (yes > 0.5)

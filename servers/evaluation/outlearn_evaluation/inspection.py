@@ -1,8 +1,9 @@
-"""What the detectors look at, and the order in which they do: one case a run."""
+"""What the detectors look at: the students of a run by themselves, and a run among those evaluated before it."""
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,34 +27,24 @@ from outlearn_evaluation.detectors import (
 
 
 @dataclass(frozen=True)
-class Case:
-    """A run when it was evaluated, all that was evaluated before it, and the task's secrets."""
+class Students:
+    """What a run's students answer on both halves, and the secrets that it is held against."""
 
-    run: Look
-    earlier: Sequence[Look]
-    """Everybody's of this version of the task, oldest first."""
-    changes: Sequence[Change]
-    """Of all its agent's runs up to this one."""
     positive: Bits
-    """(seeds, items) on both halves."""
+    """(seeds, items)"""
     labels: NDArray[np.int64]
-    """(items,) of both halves."""
+    """(items,)"""
     public: Bits
     """(items,) which items are public."""
     noise: Floats
     """(n,) for the public ones."""
     design_effect: float = 1.0
     frequent: Bits | None = None
-    """(items,) of both halves, where the task has groups."""
-
-    @cached_property
-    def own(self) -> list[Look]:
-        """The agent's runs up to this one."""
-        return [look for look in (*self.earlier, self.run) if look.agent == self.run.agent]
+    """(items,) where the task has groups."""
 
     @cached_property
     def right(self) -> Floats:
-        """(items,) of both halves, share of the seeds that are right."""
+        """(items,) share of the seeds that are right."""
         return np.asarray((self.positive == self.labels).mean(axis=0), dtype=np.float64)
 
     @cached_property
@@ -62,26 +53,44 @@ class Case:
         return np.asarray(2.0 * self.positive[:, self.public].mean(axis=0) - 1)
 
 
-Detector = Callable[[Case], Suspicion | None]
-DETECTORS: dict[str, Detector] = {
-    "near-duplicate": lambda case: near_duplicates(case.own),
-    "seeds alike": lambda case: seeds_alike(case.run),
-    "seeds apart": lambda case: seeds_apart(case.positive[:, case.public], case.labels[case.public]),
-    "floor rate": lambda case: floor_rate(case.own),
-    "random masks": lambda case: random_masks(case.changes),
-    "watermark": lambda case: watermark(case.signs, case.noise),
-    "public-private gap": lambda case: public_private_gap(case.right, case.public, case.design_effect),
-    "majority answer": lambda case: (
-        None if case.frequent is None else majority_answer(case.positive.mean(axis=0) > 0.5, case.frequent, case.labels)
+@dataclass(frozen=True)
+class Place:
+    """A run when it was evaluated, among all that was evaluated before it."""
+
+    run: Look
+    earlier: Sequence[Look]
+    """Everybody's of this version of the task, oldest first."""
+    changes: Sequence[Change]
+    """Of all its agent's runs up to this one."""
+
+    @cached_property
+    def own(self) -> list[Look]:
+        """The agent's runs up to this one."""
+        return [look for look in (*self.earlier, self.run) if look.agent == self.run.agent]
+
+
+Seen = TypeVar("Seen")
+OF_STUDENTS: dict[str, Callable[[Students], Suspicion | None]] = {
+    "seeds apart": lambda seen: seeds_apart(seen.positive[:, seen.public], seen.labels[seen.public]),
+    "watermark": lambda seen: watermark(seen.signs, seen.noise),
+    "public-private gap": lambda seen: public_private_gap(seen.right, seen.public, seen.design_effect),
+    "majority answer": lambda seen: (
+        None if seen.frequent is None else majority_answer(seen.positive.mean(axis=0) > 0.5, seen.frequent, seen.labels)
     ),
+}
+OF_PLACE: dict[str, Callable[[Place], Suspicion | None]] = {
+    "near-duplicate": lambda place: near_duplicates(place.own),
+    "seeds alike": lambda place: seeds_alike(place.run),
+    "floor rate": lambda place: floor_rate(place.own),
+    "random masks": lambda place: random_masks(place.changes),
 }
 
 
-def examine(case: Case) -> Iterator[Suspicion]:
-    """What the detectors find, each by itself: one that fails is a finding too, and the others go on."""
-    for name, detector in DETECTORS.items():
+def examine(detectors: Mapping[str, Callable[[Seen], Suspicion | None]], seen: Seen) -> Iterator[Suspicion]:
+    """What detectors find, each by itself: one that fails is a finding too, and the others go on."""
+    for name, detector in detectors.items():
         try:
-            found = detector(case)
+            found = detector(seen)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a detector must not lose an answer
             yield Suspicion("detector failed", "note", {"detector": name, "error": f"{type(error).__name__}: {error}"})
         else:

@@ -34,7 +34,7 @@ from outlearn_evaluation.closing import close, finals, refuse_closed
 from outlearn_evaluation.scoring import Judge
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.standing import NOTHING, Withheld
-from outlearn_evaluation.submissions import Submission, file_submission, metadata
+from outlearn_evaluation.submissions import Submission, file_submission, metadata, read_submission
 
 evaluations = Table(
     "evaluations",
@@ -139,10 +139,10 @@ class Ledger:
             row = connection.execute(_ANSWER, {"run_id": run_id, "against": against}).one_or_none()
             return (Answered.model_validate(row), self._budget(connection, agent)) if row else None
 
-    def was_evaluated(self, run_id: str) -> bool:
-        """Whether anybody evaluated this run."""
+    def submission(self, run_id: str) -> Submission | None:
+        """What an evaluated run answered; None where nobody evaluated it."""
         with reading(self.engine) as connection:
-            return _count(connection, evaluations.c.run_id == run_id) > 0
+            return read_submission(connection, run_id)
 
     def evaluated_runs(self) -> list[str]:
         """Every run that was evaluated, oldest first."""

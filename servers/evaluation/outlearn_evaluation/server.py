@@ -1,8 +1,12 @@
 """The evaluation server: scores for runs, the leaderboard, budgets and nominations."""
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
+import anyio
+import anyio.to_thread
 from mcp.types import CallToolResult
 from pydantic import Field
 
@@ -11,11 +15,13 @@ from outlearn.database import closing_at_end
 from outlearn.seal import DITHER
 from outlearn.server import told
 from outlearn.types import BudgetView, Evaluation, Leaderboard, Nominations
+from outlearn_evaluation.answer import answer_text
 from outlearn_evaluation.board import board_text
 from outlearn_evaluation.scoring import NEAR
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
 
+LOOK_SECONDS = 1.0
 INSTRUCTIONS = """Scores full runs of the training server. evaluate(run_id) answers with PGR: 0 is the teacher's \
 level, 1 the level of a student trained on the truth, in steps of 0.05. Only the receipts that the trusted predictor \
 signed count; no number of your own does. Evaluations are few: see get_budget, and read the resource outlearn://rules. \
@@ -58,7 +64,14 @@ RunArg = Annotated[str, Field(description="Such as run-0123456789.", max_length=
 def build(settings: EvaluationSettings) -> ToolServer:
     """The evaluation server on `settings.home`."""
     service = EvaluationService(settings)
-    lifespan = closing_at_end(service.engine)
+
+    @asynccontextmanager
+    async def lifespan(running: object) -> AsyncIterator[None]:
+        async with closing_at_end(service.engine)(running), anyio.create_task_group() as tasks:
+            tasks.start_soon(_get_ready, service)
+            yield
+            tasks.cancel_scope.cancel()
+
     server = make_server("outlearn-evaluation", settings, instructions=INSTRUCTIONS, lifespan=lifespan)
 
     @server.tool(annotations=CHANGES)
@@ -67,9 +80,10 @@ def build(settings: EvaluationSettings) -> ToolServer:
         against: Annotated[
             str | None, Field(description="An evaluated run to be compared with.", max_length=64)
         ] = None,
-    ) -> Evaluation:
+    ) -> Annotated[CallToolResult, Evaluation]:
         """PGR of your finished full run, its standard error and, with `against`, a verdict. Charged once a question."""
-        return service.evaluate(server.caller(), run_id, against)
+        answer = service.evaluate(server.caller(), run_id, against)
+        return told(answer, answer_text(answer))
 
     @server.tool(annotations=READ_ONLY)
     def leaderboard(
@@ -108,6 +122,13 @@ def build(settings: EvaluationSettings) -> ToolServer:
         return json.dumps(service.commitments())
 
     return server
+
+
+async def _get_ready(service: EvaluationService) -> None:
+    """Look for runs that finished, again and again."""
+    while True:
+        await anyio.to_thread.run_sync(service.get_ready)
+        await anyio.sleep(LOOK_SECONDS)
 
 
 def main() -> None:

@@ -7,23 +7,24 @@ import structlog
 from sqlalchemy import Engine
 
 from outlearn.audit import Action, AuditLog
-from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, PermissionDeniedError
+from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, OutlearnError, PermissionDeniedError
 from outlearn.identity import Caller
-from outlearn.receipts import Receipt, ReceiptBook
+from outlearn.receipts import Receipt, ReceiptBook, ReceiptsVersion
 from outlearn.results import ResultBook, VerifiedResult
-from outlearn.tasks import default_task, load_card, task_names
+from outlearn.tasks import default_task, task_names
 from outlearn.types import BudgetView, Evaluation, Leaderboard, LeaderboardRow, Nominations
 from outlearn_evaluation.auditor import Auditor
-from outlearn_evaluation.board import board_lines
+from outlearn_evaluation.board import Boards, board_lines
 from outlearn_evaluation.commitment import Opened, open_task
+from outlearn_evaluation.finished import FinishedRun, finished_run
 from outlearn_evaluation.ledger import Answered, Ledger, Question
 from outlearn_evaluation.published import Publisher
-from outlearn_evaluation.scoring import make_judge, read_votes
 from outlearn_evaluation.settings import EvaluationSettings
-from outlearn_evaluation.standing import OPERATOR
 from outlearn_evaluation.submissions import Submission
 
 EVERYTHING = 2**31
+MOST_READY = 1_000
+OPERATOR = Caller(agent="operator", role="operator")
 log = structlog.get_logger("outlearn.evaluation")
 
 
@@ -35,6 +36,8 @@ class EvaluationService:
         self._ledger = Ledger(settings)
         self._publisher = Publisher(self._ledger.engine)
         self.auditor = Auditor(AuditLog(settings.vault), self._ledger.engine)
+        self._ready: dict[str, FinishedRun] = {}
+        self._tried: dict[str, ReceiptsVersion] = {}
 
     @property
     def engine(self) -> Engine:
@@ -49,6 +52,10 @@ class EvaluationService:
     def _results(self) -> ResultBook:
         return ResultBook(self._settings.home)
 
+    @cached_property
+    def _boards(self) -> Boards:
+        return Boards(self.engine)
+
     def evaluate(self, caller: Caller, run_id: str, against: str | None) -> Evaluation:
         """Score a full run of the caller's, once charged; the same question again is free and gets the same answer.
 
@@ -60,7 +67,8 @@ class EvaluationService:
             BudgetError: no evaluations are left.
         """
         against = against or None  # clients that must fill in every argument send ""
-        known, charged = self._ledger.find(run_id, against or "", caller.agent), False
+        known = self._ledger.find(run_id, against or "", caller.agent) if run_id in self._asked else None
+        charged = False
         if known is not None:
             answer, budget = known
             _check_owner(caller, run_id, answer.agent)
@@ -84,10 +92,14 @@ class EvaluationService:
 
     def leaderboard(self, task: str, limit: int) -> Leaderboard:
         """The evaluated runs of a task, best first. Raises NotFoundError."""
-        card = load_card(self._settings.home, task or default_task(self._settings.home))
-        rows = tuple(self._ledger.board(card.name, limit, self.auditor.withheld()))
-        lines = board_lines(open_task(self._settings.home, card.name))
-        return Leaderboard(task=card.name, rows=rows, lines=lines)
+        task = task or default_task(self._settings.home)
+        opened, withheld = open_task(self._settings.home, task), self.auditor.withheld()
+
+        def make() -> Leaderboard:
+            rows = self._ledger.board(task, limit, withheld)
+            return Leaderboard(task=task, rows=tuple(rows), lines=board_lines(opened))
+
+        return self._boards.get(limit, withheld, opened, make)
 
     def budget(self, caller: Caller) -> BudgetView:
         """What the caller has left."""
@@ -115,60 +127,85 @@ class EvaluationService:
     def inspect_again(self) -> None:
         """Have the detectors look at every evaluated run: a crash may have kept them from one."""
         for run_id in self._ledger.evaluated_runs():
-            with suppress(IntegrityError):  # it was filed, or the run is of another version of its task
-                receipts = self._read_receipts(run_id, OPERATOR, "flag")  # it had its answer when they were whole
-                opened = open_task(self._settings.home, receipts[0].task) if receipts else None
-                if opened and receipts[0].task_fingerprint == opened.baselines.fingerprint:
-                    self.auditor.inspect(receipts, opened)
+            with suppress(OutlearnError):  # it was filed, or the run is of another version of its task
+                self.auditor.inspect(self._finished(run_id, OPERATOR, "flag"))  # its receipts were whole once
 
     def commitments(self) -> dict[str, str]:
         """The commitment of each task. Raises IntegrityError where one is not what was published before."""
         return {name: self._open(name).commitment for name in task_names(self._settings.home)}
 
+    def get_ready(self) -> None:
+        """Check runs that finished since the last time, and look at them: then their answers come at once.
+
+        It raises nothing: whoever asks for a run is told what is wrong with it.
+        """
+        try:
+            for run_id in self._receipts.run_ids() - self._asked - set(self._ready):
+                version = self._receipts.version(run_id)
+                if self._tried.get(run_id) != version:
+                    self._tried[run_id] = version
+                    with suppress(OutlearnError, OSError):  # most often, not all seeds are done
+                        self._finished(run_id)
+        except Exception as error:  # noqa: BLE001 - answers come all the same, a little later
+            log.error("runs were not made ready", error=f"{type(error).__name__}: {error}")
+
     def _charge(self, caller: Caller, run_id: str, against: str | None) -> tuple[Answered, bool, BudgetView]:
-        receipts = self._owned(caller, run_id)
-        opened = self._open(receipts[0].task)
-        judge = make_judge(opened.weights, opened.baselines, opened.secret, opened.seal)
-        charged = self._ledger.charge(self._question(receipts, against, opened), judge, caller, self.auditor.admit)
-        self.auditor.inspect(receipts, opened)
+        run = self._finished(run_id, caller)
+        other = self._comparable(run, against) if against is not None else None
+        question = Question(run=run.submission, agent=run.agent, method=run.method, against=other)
+        charged = self._ledger.charge(question, run.opened.judge, caller, self.auditor.admit)
+        self._asked.add(run_id)
+        self._ready.pop(run_id, None)
+        self.auditor.inspect(run)
         return charged
 
-    def _owned(self, caller: Caller, run_id: str) -> tuple[Receipt, ...]:
-        receipts = self._read_receipts(run_id, caller.agent)
+    def _finished(self, run_id: str, asked_by: Caller | None = None, action: Action = "disqualify") -> FinishedRun:
+        """A run with all its receipts. What was worked out earlier holds as long as its files and the task's do."""
+        version = self._receipts.version(run_id)
+        run = self._ready.get(run_id)
+        if run is None or run.version != version or run.opened is not self._open(run.submission.task):
+            receipts = self._read_receipts(run_id, asked_by, action)
+            _check_owner(asked_by, run_id, receipts[0].agent)
+            opened = self._open(receipts[0].task)
+            opened.judge  # noqa: B018 - raises where there is none
+            run = finished_run(receipts, version, opened)
+            if run_id not in self._asked and len(self._ready) < MOST_READY:
+                self._ready[run_id] = run
+        _check_owner(asked_by, run_id, run.agent)
+        return run
+
+    def _read_receipts(self, run_id: str, asked_by: Caller | None, action: Action) -> tuple[Receipt, ...]:
+        try:
+            receipts = self._receipts.read(run_id)
+        except IntegrityError as error:
+            if asked_by:
+                self.auditor.forged(run_id, asked_by.agent, error, action)
+            raise
         if not receipts:
             raise NotFoundError(
                 f"run {run_id!r} has no receipts: pilots get none, a full run gets them when it is done, "
                 "and `list_runs` shows your runs"
             )
-        _check_owner(caller, run_id, receipts[0].agent)
         return receipts
 
-    def _read_receipts(self, run_id: str, asked_by: str, action: Action = "disqualify") -> tuple[Receipt, ...]:
-        try:
-            return self._receipts.read(run_id)
-        except IntegrityError as error:
-            self.auditor.forged(run_id, asked_by, error, action)
-            raise
-
-    def _question(self, receipts: tuple[Receipt, ...], against: str | None, opened: Opened) -> Question:
-        first = receipts[0]
-        run = _submission(receipts, opened)
-        other = _submission(self._comparable(first, against), opened) if against is not None else None
-        return Question(run=run, agent=first.agent, method=first.method, against=other)
-
-    def _comparable(self, run: Receipt, against: str) -> tuple[Receipt, ...]:
-        if not self._ledger.was_evaluated(against):
+    def _comparable(self, run: FinishedRun, against: str) -> Submission:
+        other = self._ledger.submission(against)
+        if other is None:
             raise NotFoundError(f"{against[:80]!r} was never evaluated; compare with a run on the leaderboard")
-        receipts = self._receipts.read(against)
-        if against == run.run_id or not receipts or receipts[0].task != run.task:
+        if against == run.run_id or other.fingerprint != run.submission.fingerprint:
             raise InvalidInputError(f"{run.run_id!r} cannot be compared with {against!r}; take another run of its task")
-        return receipts
+        return other
 
     def _open(self, task: str) -> Opened:
         """Everything sealed of a task, as it was committed to."""
         opened = open_task(self._settings.home, task)
         self._publisher.publish(opened)
         return opened
+
+    @cached_property
+    def _asked(self) -> set[str]:
+        """Runs that were evaluated, as far as this process knows: others may have answered since it began."""
+        return set(self._ledger.evaluated_runs())
 
     def _is_published(self, run_id: str) -> bool:
         try:
@@ -184,12 +221,6 @@ class EvaluationService:
             self._results.publish(VerifiedResult(**fields, at_most=bool(answer.at_most)))
 
 
-def _submission(receipts: tuple[Receipt, ...], opened: Opened) -> Submission:
-    first = receipts[0]
-    votes = read_votes(receipts, opened.secret, opened.baselines)
-    return Submission(first.run_id, first.task, first.task_fingerprint, votes)
-
-
-def _check_owner(caller: Caller, run_id: str, owner: str) -> None:
-    if owner != caller.agent and not caller.is_operator:
+def _check_owner(caller: Caller | None, run_id: str, owner: str) -> None:
+    if caller and owner != caller.agent and not caller.is_operator:
         raise PermissionDeniedError(f"run {run_id!r} is another agent's; evaluate your own")

@@ -48,7 +48,7 @@ def file_submission(connection: Connection, run: Submission) -> Submission:
     """
     known = connection.execute(_KNOWN, {"run_id": run.run_id}).one_or_none()
     if known is not None:
-        return run if known.scored_as == run.run_id else _read(connection, known.scored_as)
+        return _scored_as(connection, run, known.scored_as)
     scored_as = _nearest(connection, run) or run.run_id
     values = {
         "run_id": run.run_id,
@@ -61,7 +61,22 @@ def file_submission(connection: Connection, run: Submission) -> Submission:
         "scored_as": scored_as,
     }
     connection.execute(_FILED, values)
-    return run if scored_as == run.run_id else _read(connection, scored_as)
+    return _scored_as(connection, run, scored_as)
+
+
+def read_submission(connection: Connection, run_id: str) -> Submission | None:
+    """A run as it was filed, by its own answers; None where it never was."""
+    row = connection.execute(_KNOWN, {"run_id": run_id}).one_or_none()
+    if row is None:
+        return None
+    items = len(row.counts)
+    bits = np.unpackbits(np.frombuffer(row.votes, dtype=np.uint8), count=row.seeds * items)
+    return Submission(row.run_id, row.task, row.fingerprint, Votes(bits.reshape(row.seeds, items).astype(bool)))
+
+
+def _scored_as(connection: Connection, run: Submission, run_id: str) -> Submission:
+    known = run if run.run_id == run_id else read_submission(connection, run_id)
+    return known or run
 
 
 def _nearest(connection: Connection, run: Submission) -> str | None:
@@ -75,10 +90,3 @@ def _nearest(connection: Connection, run: Submission) -> str | None:
     apart = distances(run.votes.counts, others.reshape(len(rows), -1), len(run.votes.positive))
     best = int(apart.argmin())
     return str(rows[best].run_id) if apart[best] <= NEAR else None
-
-
-def _read(connection: Connection, run_id: str) -> Submission:
-    row = connection.execute(_KNOWN, {"run_id": run_id}).one()
-    items = len(row.counts)
-    bits = np.unpackbits(np.frombuffer(row.votes, dtype=np.uint8), count=row.seeds * items)
-    return Submission(row.run_id, row.task, row.fingerprint, Votes(bits.reshape(row.seeds, items).astype(bool)))

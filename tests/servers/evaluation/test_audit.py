@@ -18,8 +18,8 @@ from outlearn.tasks import load_public, load_secret
 from outlearn.testing import connect
 from outlearn.types import RunView
 from outlearn_agents.cli import app
-from outlearn_evaluation import inspection
 from outlearn_evaluation.detectors import Suspicion
+from outlearn_evaluation.inspection import OF_PLACE, OF_STUDENTS
 from outlearn_evaluation.server import build
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
@@ -96,7 +96,10 @@ def test_what_detectors_find_is_filed_once_with_its_run(
 
 
 def quarantine_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspection, "DETECTORS", {"x": lambda case: Suspicion("random masks", "quarantine", {})})
+    for table in (OF_STUDENTS, OF_PLACE):
+        for name in list(table):
+            monkeypatch.delitem(table, name)
+    monkeypatch.setitem(OF_PLACE, "x", lambda place: Suspicion("random masks", "quarantine", {}))
 
 
 def test_a_quarantined_run_is_withheld_until_it_is_released(

@@ -5,7 +5,6 @@ import pytest
 
 from outlearn.results import VerifiedResult
 from outlearn.types import Finding
-from outlearn_evaluation import inspection
 from outlearn_evaluation.claims import false_claim
 from outlearn_evaluation.detectors import (
     Change,
@@ -20,7 +19,7 @@ from outlearn_evaluation.detectors import (
     seeds_apart,
     watermark,
 )
-from outlearn_evaluation.inspection import Case, changes_of, examine
+from outlearn_evaluation.inspection import OF_STUDENTS, Students, changes_of, examine
 
 ITEMS, SEEDS = 600, 5
 RNG = np.random.default_rng(0)
@@ -177,13 +176,9 @@ def test_a_copy_of_the_frequent_answer_is_told_from_a_student_that_errs_alike() 
     assert float(found.evidence["excess"]) > 0.75
 
 
-def make_case() -> Case:
-    positive = student()
-    return Case(
-        run=look(positive),
-        earlier=[],
-        changes=[],
-        positive=positive,
+def make_students() -> Students:
+    return Students(
+        positive=student(),
         labels=LABELS,
         public=np.ones(ITEMS, dtype=bool),
         noise=RNG.normal(size=ITEMS),
@@ -191,17 +186,18 @@ def make_case() -> Case:
 
 
 def test_a_detector_that_fails_is_a_finding_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: Case) -> None:
+    def broken(_: Students) -> None:
         raise ZeroDivisionError("oh")
 
-    last = list(inspection.DETECTORS)[-1]
-    seen: list[str] = []
-    monkeypatch.setitem(inspection.DETECTORS, "watermark", broken)
-    monkeypatch.setitem(inspection.DETECTORS, last, lambda case: seen.append(case.run.run_id) or None)
-    [found] = examine(make_case())
+    last = list(OF_STUDENTS)[-1]
+    seen: list[Students] = []
+    monkeypatch.setitem(OF_STUDENTS, "watermark", broken)
+    monkeypatch.setitem(OF_STUDENTS, last, lambda students: seen.append(students) or None)
+    students = make_students()
+    [found] = examine(OF_STUDENTS, students)
     assert (found.kind, found.action) == ("detector failed", "note")
     assert found.evidence == {"detector": "watermark", "error": "ZeroDivisionError: oh"}
-    assert seen == ["run-000000"]
+    assert seen == [students]
 
 
 def finding(text: str, pgr: float | None, *, at_most: bool = False) -> Finding:

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from outlearn.clusters import design_effect
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
 from outlearn.prepared import card_markdown
+from outlearn.shortcuts import frequent_answer
 from outlearn.sources import Example
 from outlearn.tasks import Baselines, LabelledItem, SecretTask, SeedBaseline, load_baselines, load_public
 from outlearn_training import calibrate as module
@@ -18,7 +19,7 @@ from outlearn_training.calibrate import calibrate, load_predictions
 from outlearn_training.calibration_report import make_report, read_report
 from outlearn_training.data.templates import compose, responses
 from outlearn_training.prepare import Task, prepare, read_calibration, tiny_task
-from outlearn_training.sanity import frequent_answer, length, majority, shortcut_lines
+from outlearn_training.sanity import length, majority, shortcut_lines
 from outlearn_training.table import as_markdown, make_table
 
 

@@ -1,0 +1,56 @@
+"""Finished runs: their receipts are checked and their students looked at, before anybody asks for the score."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from outlearn.receipts import Receipt, ReceiptsVersion
+from outlearn_evaluation.commitment import Opened
+from outlearn_evaluation.detectors import Suspicion
+from outlearn_evaluation.inspection import OF_STUDENTS, Students, examine
+from outlearn_evaluation.scoring import read_votes
+from outlearn_evaluation.submissions import Submission
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that can be scored, and what its students show by themselves. Nothing here is ever told before it is asked
+    for and charged."""
+
+    version: ReceiptsVersion
+    opened: Opened
+    agent: str
+    method: str
+    submission: Submission
+    suspicions: tuple[Suspicion, ...]
+
+    @property
+    def run_id(self) -> str:
+        """The run's."""
+        return self.submission.run_id
+
+
+def finished_run(receipts: Sequence[Receipt], version: ReceiptsVersion, opened: Opened) -> FinishedRun:
+    """A run by its receipts, sorted by seed. `version` is theirs, or of earlier ones: then they will be read again.
+
+    Raises IntegrityError: they are not of this version of the task, or not of exactly the server's seeds.
+    """
+    first = receipts[0]
+    votes = read_votes(receipts, opened.secret, opened.baselines)
+    students = Students(
+        positive=np.array([one.predictions for one in receipts]) > 0.5,
+        labels=opened.secret.test_labels,
+        public=opened.secret.public_mask(),
+        noise=np.array(opened.seal.noise),
+        design_effect=opened.baselines.design_effect,
+        frequent=opened.frequent,
+    )
+    return FinishedRun(
+        version=version,
+        opened=opened,
+        agent=first.agent,
+        method=first.method,
+        submission=Submission(first.run_id, first.task, first.task_fingerprint, votes),
+        suspicions=tuple(examine(OF_STUDENTS, students)),
+    )
