@@ -25,6 +25,7 @@ from outlearn.tasks import (
     split_in_halves,
     write_task,
 )
+from postgresql_server import PostgreSQL, is_installed, running
 
 SEEDS = (0, 1, 2, 3, 4)
 POOL, TEST = 48, 200
@@ -90,6 +91,30 @@ def write_toy_task(home: Path, student: str = "toy/student", name: str = "toy") 
     )
     baselines = Baselines(fingerprint=fingerprint(card, pool, secret), per_seed=per_seed)
     return write_task(home, card, pool, secret, weak, baselines)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server, where one is installed."""
+    if not is_installed():
+        pytest.skip("no PostgreSQL server, or no psycopg")
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgreSQL) -> Iterator[str]:
+    """An empty PostgreSQL database of the test's own."""
+    with postgresql.database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of the test's own, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state.sqlite'}"
+    return str(request.getfixturevalue("postgresql_url"))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
-"""Search and storage below the tools, on SQLite and, where OUTLEARN_TEST_POSTGRESQL names one, on PostgreSQL."""
+"""Search and storage below the tools, on SQLite and on PostgreSQL."""
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,22 +16,15 @@ from outlearn_forum import reader as reading
 from outlearn_forum.reader import Filters, ForumReader, Order
 from outlearn_forum.search import MAX_QUERY
 from outlearn_forum.store import ForumStore
-from outlearn_forum.tables import tables
 
-POSTGRESQL = os.environ.get("OUTLEARN_TEST_POSTGRESQL", "")
 Forum = tuple[ForumStore, ForumReader]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def forum(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Forum]:
-    if request.param == "postgresql" and not POSTGRESQL:
-        pytest.skip("OUTLEARN_TEST_POSTGRESQL names no database")
-    url = POSTGRESQL if request.param == "postgresql" else f"sqlite:///{tmp_path}/forum.sqlite"
+@pytest.fixture
+def forum(database_url: str, tmp_path: Path) -> Iterator[Forum]:
     results = ResultBook(tmp_path)
-    store = ForumStore(url, results)
+    store = ForumStore(database_url, results)
     yield store, ForumReader(store.engine, results)
-    if request.param == "postgresql":
-        tables.drop_all(store.engine)
     store.engine.dispose()
 
 
