@@ -1,7 +1,7 @@
 """An agent's process for tests that kill it: a Claude researcher on the toy task's servers, in one process.
 
 `python agent_process.py HOME FOLDER [TOOL]`: with TOOL, it kills itself (as kill -9 does) right after that tool took
-effect, before anybody saw the answer. At the end it prints its peak memory in MB.
+effect, before anybody saw the answer.
 """
 
 import os

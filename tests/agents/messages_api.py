@@ -20,6 +20,7 @@ from typing import Any
 
 import anyio
 import uvicorn
+from managed_context import SUMMARY, Context, count_tokens, tokens_of
 from scripted_model import Block, Body, next_answer
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -27,7 +28,6 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 CHUNK = 40
-CHARACTERS_A_TOKEN = 4
 KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -114,12 +114,15 @@ class MessagesApi:
             return _error(Failure(400, f"{unknown}: Extra inputs are not permitted"))
         if problem := check(body):
             return _error(Failure(400, problem))
+        context = Context(body)
+        if problem := context.problem():
+            return _error(Failure(400, problem))
         reply = self.script.pop(0) if self.script else self._model
         if callable(reply):
             reply = reply(body)
         if isinstance(reply, Failure):
             return _error(reply)
-        message = self._message(body, reply)
+        message = self._message(context, reply)
         if not body.get("stream"):
             return JSONResponse(message)
         return StreamingResponse(self._stream(message, reply), media_type="text/event-stream")
@@ -127,8 +130,10 @@ class MessagesApi:
     def _unknown(self, body: Body, betas: str) -> str | None:
         return next((name for name in sorted(self.refuses) if name in body or name in betas), None)
 
-    def _message(self, body: Body, answer: Answer) -> dict[str, Any]:
-        usage = self._usage(body, answer.content) | answer.usage
+    def _message(self, context: Context, answer: Answer) -> dict[str, Any]:
+        body, content = context.body, context.bind(answer.content)
+        content = [SUMMARY, *content] if context.is_full else content
+        usage = self._usage(body, content) | context.usage() | answer.usage
         self.usages.append(usage)
         if self._log:
             line = {"at": time.time(), "agent": agent_of(body), "model": body["model"], "usage": usage}
@@ -140,22 +145,23 @@ class MessagesApi:
             "type": "message",
             "role": "assistant",
             "model": body["model"],
-            "content": answer.content,
+            "content": content,
             "stop_reason": answer.stop_reason,
             "stop_sequence": None,
             "usage": usage,
+            "context_management": {"applied_edits": context.edits},
         }
 
     def _usage(self, body: Body, content: list[Block]) -> dict[str, Any]:
         """Prefixes that an earlier request cached are read from the cache, the rest is written to it."""
         total, read, prefix = count_tokens(body), 0, hashlib.sha256()
         prefix.update(json.dumps([body["model"], body.get("tools"), body.get("system")]).encode())
-        so_far = _tokens(body.get("tools")) + _tokens(body.get("system"))
+        so_far = tokens_of(body.get("tools")) + tokens_of(body.get("system"))
         caches = "cache_control" in body
         for part in [None, *body["messages"]]:
             if part is not None:
                 prefix.update(json.dumps(part).encode())
-                so_far += _tokens(part)
+                so_far += tokens_of(part)
             key = prefix.copy().hexdigest()
             read = so_far if caches and key in self._cache else read
             if caches:
@@ -163,7 +169,7 @@ class MessagesApi:
         written = total - read if caches else 0
         return {
             "input_tokens": total - read - written,
-            "output_tokens": _tokens(content),
+            "output_tokens": tokens_of(content),
             "cache_read_input_tokens": read,
             "cache_creation_input_tokens": written,
         }
@@ -211,7 +217,8 @@ def events(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield {"type": "content_block_delta", "index": index, "delta": delta}
         yield {"type": "content_block_stop", "index": index}
     delta = {"stop_reason": message["stop_reason"], "stop_sequence": None}
-    yield {"type": "message_delta", "delta": delta, "usage": usage}
+    managed = {"context_management": message.get("context_management")}
+    yield {"type": "message_delta", "delta": delta, "usage": usage, **managed}
     yield {"type": "message_stop"}
 
 
@@ -271,15 +278,6 @@ def check(body: Body) -> str | None:
             return f"messages.{index}: unexpected `tool_use_id` {sorted(answers - set(calls))}"
         calls = {one["id"]: index for one in blocks if one["type"] == "tool_use"}
     return f"messages: `tool_use` ids without `tool_result`: {sorted(calls)}" if calls else None
-
-
-def count_tokens(body: Body) -> int:
-    """Tokens of a request, about as many as a real tokenizer finds."""
-    return _tokens(body.get("tools")) + _tokens(body.get("system")) + sum(_tokens(one) for one in body["messages"])
-
-
-def _tokens(part: Any) -> int:
-    return len(json.dumps(part)) // CHARACTERS_A_TOKEN if part else 0
 
 
 def agent_of(body: Body) -> str:

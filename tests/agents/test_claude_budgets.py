@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from claude_peer import POST, Api, Serve, calls
-from messages_api import Body, count_tokens
+from managed_context import count_tokens
+from messages_api import Body
 
 from outlearn.errors import ConfigError
 from outlearn.types import FindingList

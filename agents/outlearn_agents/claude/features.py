@@ -42,14 +42,17 @@ class Features:
         return any(one.beta == COMPACTION_BETA for one in self._optional)
 
     def fields(self) -> dict[str, Any]:
-        """Arguments of the SDK's `messages.create`."""
+        """Fields of the request's body."""
         made: dict[str, Any] = dict(self._fixed)
         for one in self._optional:
             made |= one.fields
-        if edits := [one.edit for one in self._optional if one.edit]:
-            betas = ",".join(one.beta for one in self._optional if one.beta)
-            made |= {"extra_body": {"context_management": {"edits": edits}}, "extra_headers": {"anthropic-beta": betas}}
-        return made
+        edits = [one.edit for one in self._optional if one.edit]
+        return made | ({"context_management": {"edits": edits}} if edits else {})
+
+    def headers(self) -> dict[str, str]:
+        """The request's headers."""
+        betas = ",".join(one.beta for one in self._optional if one.beta)
+        return {"anthropic-beta": betas} if betas else {}
 
     def give_up(self) -> str | None:
         """Ask for less from now on. Returns what was given up, or None where there is nothing left to give up."""

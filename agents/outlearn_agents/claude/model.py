@@ -6,12 +6,14 @@ from typing import Any
 
 import anthropic
 import anyio
+from anthropic.types import MessageTokensCount
 
 from outlearn.errors import BudgetError, ConfigError
 from outlearn_agents.claude.assembly import Reply
 from outlearn_agents.claude.features import Features
 from outlearn_agents.claude.meter import Meter, Size
 from outlearn_agents.claude.options import ClaudeOptions
+from outlearn_agents.claude.request import Body
 from outlearn_agents.claude.stream import BrokenCallError, NotSentError, stream
 from outlearn_agents.claude.transcript import Transcript
 
@@ -21,10 +23,12 @@ RESULTS_TOKENS = 15_000
 """Room for tool results between a call and a last turn after it."""
 COUNT_MARGIN = 1.05
 TRY_AGAIN = (408, 409, 429)
+CANNOT_GO_ON = ("prompt is too long", "bound to a different conversation")
+"""What the API says of a conversation; the latter of its thoughts, where tools or brief are not as they were."""
 
 
 class MustBeginAnewError(Exception):
-    """The conversation is too long, or goes on from a summary that the endpoint cannot read."""
+    """The conversation is too long, or goes on from a summary or from thoughts that the endpoint does not take."""
 
 
 class Model:
@@ -60,9 +64,9 @@ class Model:
         backoff = self._options.retry_seconds
         while True:
             call, size = await self._reserve(prompt, is_last)
-            request = self._request(prompt, size) | self._features.fields()
+            body, headers = self._body(prompt, size), self._features.headers()
             try:
-                reply = await stream(self._client, request, show, self._options.silence_seconds)
+                reply = await stream(self._client, body, headers, show, self._options.silence_seconds)
             except BrokenCallError as error:
                 self._settle_broken(call, size, error.usage)
                 why, wish = str(error), 0.0
@@ -111,28 +115,24 @@ class Model:
 
     async def _count(self, prompt: dict[str, Any]) -> int | None:
         """The conversation's tokens as the API counts them, and a margin; None where it does not."""
-        messages: Any = self._transcript.messages
+        body = Body({"model": self._options.model, **prompt}, self._transcript)
+        ask: Any = {"cast_to": MessageTokensCount, "content": body, "options": {"headers": body.headers}}
         try:
-            counted = await self._client.messages.count_tokens(model=self._options.model, messages=messages, **prompt)
+            counted = await self._client.post("/v1/messages/count_tokens", **ask)
         except anthropic.APIError as error:
             self._transcript.note(f"tokens are not counted: {error}")
             return None
         return int(counted.input_tokens * COUNT_MARGIN)
 
-    def _request(self, prompt: dict[str, Any], size: Size) -> dict[str, Any]:
-        return {
-            "model": self._options.model,
-            "max_tokens": size.output,
-            "messages": self._transcript.messages,
-            "cache_control": CACHE,
-            **prompt,
-        }
+    def _body(self, prompt: dict[str, Any], size: Size) -> Body:
+        fixed = {"model": self._options.model, "max_tokens": size.output, "stream": True, "cache_control": CACHE}
+        return Body({**fixed, **prompt, **self._features.fields()}, self._transcript)
 
     def _see_to(self, error: anthropic.APIStatusError) -> str:
         """What to wait for, or nothing where the call can be made again at once, asking for less."""
         if error.status_code in TRY_AGAIN or error.status_code >= 500:
             return f"{error.type or error.status_code}: {error.api_message or error.message}"
-        if _is_too_long(error):
+        if _cannot_go_on(error):
             raise MustBeginAnewError(error.message) from error
         given_up = self._features.give_up() if isinstance(error, anthropic.BadRequestError) else None
         if given_up is None:
@@ -160,5 +160,6 @@ def asked_pause(error: anthropic.APIStatusError) -> float:
     return 0.0
 
 
-def _is_too_long(error: anthropic.APIStatusError) -> bool:
-    return isinstance(error, anthropic.ContentTooLargeError) or "prompt is too long" in error.message.lower()
+def _cannot_go_on(error: anthropic.APIStatusError) -> bool:
+    why = error.message.lower()
+    return isinstance(error, anthropic.ContentTooLargeError) or any(words in why for words in CANNOT_GO_ON)

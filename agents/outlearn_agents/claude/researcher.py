@@ -142,14 +142,14 @@ class _Conversation:
         """Open the conversation, or pick up an interrupted one."""
         if not self._meter.knows_price:
             self._session.say(f"no price of {self._options.model!r} is known: its dollars are not counted")
-        if self._transcript.messages and self._transcript.model not in ("", self._options.model):
+        if self._transcript.last and self._transcript.model not in ("", self._options.model):
             self._start_over(f"the model was {self._transcript.model}")  # which another one cannot go on from
         if calls := self._transcript.open_calls():
             excuse = read_prompt("interrupted")
             self._tell(await self._desk.answer_interrupted(calls, excuse))
-        elif not self._transcript.messages:
+        elif self._transcript.last is None:
             self._say("begin")
-        elif self._transcript.messages[-1]["role"] == "assistant":
+        elif self._transcript.last["role"] == "assistant":
             self._say("continue")
 
     async def _finish(self) -> None:
@@ -172,7 +172,7 @@ class _Conversation:
         try:
             reply = await self._ask(is_last)
         except MustBeginAnewError as error:
-            if len(self._transcript.messages) < 2:  # it is the prompt that is too long
+            if len(self._transcript) < 2:  # it is the prompt that is too long
                 raise ConfigError(f"the API refuses model {self._options.model!r}: {error}") from error
             self._start_over(str(error))
             return _Next.GO_ON

@@ -2,13 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anthropic
 import httpx2
 
+from outlearn.errors import OutlearnError
 from outlearn_agents.claude.assembly import Assembly, Reply
+from outlearn_agents.claude.request import Body
 
 SHOW_SECONDS = 1.0
 CONNECT_SECONDS = 15.0
@@ -28,7 +30,11 @@ class NotSentError(Exception):
 
 
 async def stream(
-    client: anthropic.AsyncAnthropic, fields: dict[str, Any], show: Callable[[str], None], silence_seconds: float
+    client: anthropic.AsyncAnthropic,
+    body: Body,
+    headers: Mapping[str, str],
+    show: Callable[[str], None],
+    silence_seconds: float,
 ) -> Reply:
     """Make a call and read its stream to the end. `show` is told about once a second what the model is at.
 
@@ -36,13 +42,15 @@ async def stream(
         anthropic.APIStatusError: the API refused the call, which costs nothing.
         BrokenCallError: the call broke after it was sent.
         NotSentError: the API cannot be reached.
+        IntegrityError: the transcript was changed.
     """
     assembly, watch = Assembly(), _Watch(show)
     timeout = httpx2.Timeout(silence_seconds, connect=CONNECT_SECONDS)
-    messages = client.messages.with_streaming_response
+    ask: Any = {"cast_to": object, "stream": True, "stream_cls": anthropic.AsyncStream[Any]}
+    ask |= {"content": body, "options": {"headers": {**headers, **body.headers}, "timeout": timeout}}
     try:
-        async with messages.create(**fields, stream=True, timeout=timeout) as response:
-            async for sent in anthropic.AsyncStream.raw_events(response.http_response):
+        async with await client.post("/v1/messages", **ask) as answer:
+            async for sent in anthropic.AsyncStream.raw_events(answer.response):
                 event = json.loads(sent.data)
                 if event["type"] == "error":
                     raise BrokenCallError(f"the API gave up: {event['error']['type']}", assembly.usage)
@@ -52,6 +60,8 @@ async def stream(
             return assembly.reply()
     except (anthropic.APIConnectionError, httpx2.HTTPError) as error:
         cause = error.__cause__ or error
+        if isinstance(cause, OutlearnError):
+            raise cause from None
         if isinstance(cause, NOT_SENT):
             raise NotSentError(str(cause)) from error
         raise BrokenCallError(f"{type(cause).__name__}: {cause}", assembly.usage) from error

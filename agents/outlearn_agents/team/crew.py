@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Mapping
 from functools import partial
 
 from outlearn.countdown import Countdown
@@ -13,8 +12,6 @@ from outlearn_agents.team.status import read_status, write_status
 
 CANNOT_WORK = 2
 """Exit code of an agent that no restart would help."""
-MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
-"""Has glibc give back what a request of megabytes took, over days of requests."""
 KILL_SECONDS = 0.5
 MIN_SECONDS = 1.0
 
@@ -85,7 +82,7 @@ class Crew:
     def _start(self, name: str, token: str) -> Child:
         argv = [sys.executable, "-m", "outlearn_agents.team.agent", "--run", str(self._folder.root)]
         argv += ["--agent", name, "--seconds", f"{max(MIN_SECONDS, self.countdown.left):.3f}"]
-        env: Mapping[str, str] = {**MEMORY, **os.environ, "OUTLEARN_TOKEN": token}
+        env = {**os.environ, "OUTLEARN_TOKEN": token}
         return Child(f"agent-{name}", argv, self._folder.log(f"agent-{name}"), env)
 
 
