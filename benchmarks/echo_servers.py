@@ -1,4 +1,4 @@
-"""Two servers with an echo tool and nothing else: `bare`, of the `mcp` package alone, and `kit`, of ours.
+"""Two servers with an echo tool and hardly anything else: `bare`, of the `mcp` package alone, and `kit`, of ours.
 
 python benchmarks/echo_servers.py bare|kit [options of any outlearn server]
 """
@@ -28,6 +28,7 @@ def serve_bare(settings: ServerSettings) -> None:
     """Serve an echo tool as the `mcp` package does it, with no settings but what is needed to find it."""
     server: MCPServer[Any] = MCPServer("bare", log_level="WARNING")
     server.tool()(echo)
+    server.tool()(repeat)
     if settings.transport == "stdio":
         server.run("stdio")
     elif settings.ready_file:
@@ -37,6 +38,11 @@ def serve_bare(settings: ServerSettings) -> None:
 def echo(text: str) -> str:
     """Return the text."""
     return text
+
+
+def repeat(text: str, times: int) -> str:
+    """Return the text so many times."""
+    return text * times
 
 
 def _serve_http(server: MCPServer[Any], ready: Path) -> None:

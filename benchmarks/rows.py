@@ -12,7 +12,7 @@ Row = dict[str, float]
 Rows = dict[str, dict[int, Row]]
 """By tool, then by number of clients."""
 BAR = 1.5
-READS = ("search", "leaderboard", "evaluate", "read_file")
+READS = ("search", "list_threads", "read_thread", "leaderboard", "evaluate", "read_file")
 
 
 def rows_of(turns: Mapping[str, Sequence[Turn]]) -> dict[str, Row]:

@@ -2,7 +2,8 @@
 
     python benchmarks/services.py [--quick] [--clients 1 9] [--tools search vote] [--transport http]
 
-In every round each tool has a turn, two echo tools among them: one on a bare `mcp` server, one on a server of our kit.
+In every round each tool has a turn, two echo tools among them: one on a bare `mcp` server, one on a server of our kit;
+and one of the bare server that answers with 8 KB, as many as ten findings have, to tell what length alone costs.
 In a turn all clients call at once, each again as soon as it has its answer. Every server is a process of its own; the
 clients, `mcp`'s, are in this one. Over HTTP there are so many clients, with connections of their own and the bearer
 tokens of sixteen agents. Over stdio a server has one client: there "clients" are callers at once on one connection.
@@ -34,18 +35,21 @@ from load import Plan, Served, Turn, over_http, over_stdio, take_turn
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from rows import Rows, rows_of, table_of
-from worlds import BARE, KIT, Tool, World, agent_of, make_tools
+from worlds import BARE, KIT, LONG, Tool, World, agent_of, make_tools
 
 RESULTS = Path(__file__).parent / "results" / "services.json"
 TRANSPORTS = ("stdio", "http")
-TOOLS = ("post", "reply", "vote", "search", "leaderboard", "evaluate", "evaluate_new", "read_file", "write_file")
+FORUM = ("post", "reply", "vote", "search", "list_threads", "read_thread")
+TOOLS = (*FORUM, "leaderboard", "evaluate", "evaluate_new", "read_file", "write_file")
 SHARE_OF_ONCE = 4
 QUICK = {"clients": [1, 9], "rounds": 2, "calls": 36, "findings": 2_000, "runs": 500, "json": None}
 
 
 async def measure(world: World, transport: str, options: argparse.Namespace, progress: Progress) -> Rows:
     """The rows of one transport."""
-    tools = {name: one for name, one in make_tools(world, transport).items() if name in {BARE, KIT, *options.tools}}
+    tools = {
+        name: one for name, one in make_tools(world, transport).items() if name in {BARE, KIT, LONG, *options.tools}
+    }
     bar = progress.add_task(transport, total=len(options.clients) * (options.rounds + 1))
     found: Rows = {name: {} for name in tools}
     async with AsyncExitStack() as stack:

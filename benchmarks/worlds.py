@@ -29,7 +29,7 @@ TASK = "math"
 AGENTS = tuple(f"caller-{number}" for number in range(16))
 PLENTY = [f"--{whose}-evaluations=1000000" for whose in ("agent", "daily", "team")]
 METHOD = "".join(f"    weights[{line}] = confidence[{line}] ** 2  # of the teacher\n" for line in range(30))
-BARE, KIT = "bare_echo", "kit_echo"
+BARE, KIT, LONG = "bare_echo", "kit_echo", "bare_8_kb"
 
 
 class World:
@@ -118,12 +118,15 @@ def make_tools(world: World, transport: str) -> dict[str, Tool]:
     return {
         BARE: Tool(BARE, lambda _: echo),
         KIT: Tool(KIT, lambda _: echo),
+        LONG: Tool(BARE, lambda _: ("repeat", {"text": "hello ", "times": 1_333})),
         "post": Tool("forum", post, pass_an_hour),
         "reply": Tool(
             "forum", lambda _: ("reply", {"thread_id": some_finding(), "text": words(rng, 40)}), pass_an_hour
         ),
         "vote": Tool("forum", lambda _: ("vote", {"post_id": some_finding(), "value": rng.choice((-1, 1))})),
         "search": Tool("forum", search),
+        "list_threads": Tool("forum", lambda _: ("list_threads", {})),
+        "read_thread": Tool("forum", lambda _: ("read_thread", {"thread_id": some_finding()})),
         "leaderboard": Tool("leaderboard", lambda _: ("leaderboard", {})),
         "evaluate": Tool("evaluation", lambda caller: ("evaluate", {"run_id": known[agent_of(caller, transport)]})),
         "evaluate_new": Tool(

@@ -192,8 +192,7 @@ class _Verifier:
 def told(answer: BaseModel, text: str) -> CallToolResult:
     """A tool's answer with a text of its own for the agent, and data for programs.
 
-    The data leave out what has its default value: clients check each value against the schema, which takes them longer
-    than all else.
+    The data leave out what has its default value: the schema says what that is.
     """
     content = TextContent(type="text", text=text)
     return CallToolResult(content=[content], structured_content=answer.model_dump(mode="json", exclude_defaults=True))

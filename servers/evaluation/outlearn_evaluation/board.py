@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 
 from sqlalchemy import Engine, event
@@ -52,15 +53,15 @@ class Changes:
     """Tells whether anybody, in whatever process, committed to a SQLite database."""
 
     def __init__(self, engine: Engine) -> None:
-        file = engine.url.database
-        self._file = file if engine.dialect.name == "sqlite" and file != ":memory:" else None
+        file = engine.url.database or ""
+        self._file = file if engine.dialect.name == "sqlite" and Path(file).is_file() else None
         self._connection: sqlite3.Connection | None = None
         self._closed = 0
         self._lock = Lock()
         event.listen(engine, "engine_disposed", self._close)
 
     def version(self) -> Version | None:
-        """It is another one after each commit. None where the database has none.
+        """It is another one after each commit. None where the database is no file of SQLite's.
 
         SQLite counts, for each connection, what others commit: this is one of our own, on which nobody writes.
         """

@@ -4,6 +4,7 @@ The structured content of an answer has the same as data.
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from mcp.types import CallToolResult
 from pydantic import BaseModel
@@ -82,7 +83,7 @@ def _finding(finding: Finding) -> Iterator[str]:
     parts = [f"{finding.finding_id}: {finding.kind} by {finding.author}"]
     parts += [f"task {finding.task}"] if finding.task else []
     parts += [f"tags {' '.join(finding.tags)}"] if finding.tags else []
-    parts += [f"score {finding.score}, {finding.replies} replies", f"{finding.posted_at:%Y-%m-%d %H:%M}"]
+    parts += [f"score {finding.score}, {finding.replies} replies", _minute(finding.posted_at)]
     parts += ["edited"] if finding.edited_at else []
     if finding.run_id:
         parts.append(f"{finding.run_id}: {finding.verified or 'no verified result'}")
@@ -97,7 +98,7 @@ def _finding(finding: Finding) -> Iterator[str]:
 
 def _reply(one: Reply) -> Iterator[str]:
     edited = "; edited" if one.edited_at else ""
-    yield f"[{one.reply_id}: reply by {one.author}; score {one.score}; {one.posted_at:%Y-%m-%d %H:%M}{edited}]"
+    yield f"[{one.reply_id}: reply by {one.author}; score {one.score}; {_minute(one.posted_at)}{edited}]"
     yield from quote(one.text)
 
 
@@ -112,6 +113,10 @@ def _node(node: LineageNode) -> Iterator[str]:
     pgr = "" if node.pgr is None else f", PGR {pgr_text(node.pgr, node.at_most)}"
     yield f"{node.kind} {node.id}{by}{pgr}"
     yield from quote(node.title)
+
+
+def _minute(at: datetime) -> str:
+    return at.isoformat(" ", "minutes")[:16]  # strftime takes longer than all else in a line
 
 
 def _cursors(**cursors: str | None) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """What the forum shows: threads, lists and search results, in pages that fit an agent's context."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -12,14 +13,13 @@ from outlearn.paging import PAGE_BYTES, fit_page, make_cursor, read_cursor
 from outlearn.results import ResultBook
 from outlearn.types import Finding, FindingKind, FindingList, Thread
 from outlearn_forum.lineage import relatives
-from outlearn_forum.search import check_query, few_having, hits, snippets
+from outlearn_forum.search import CommonWords, Words, check_query, few_having, hits, snippets
 from outlearn_forum.showing import EXCERPT_BYTES, Show, reply, version
 from outlearn_forum.store import find_post
 from outlearn_forum.tables import posts, versions
 from outlearn_forum.text import facets
 
 REPLIES = 50
-CHUNK = 100
 FEW = 500
 """Where no more posts have what a list is filtered by, they are looked up; more are soon found among the newest."""
 Order = Literal["new", "top"]
@@ -49,6 +49,10 @@ class Filters:
 
 EVERYTHING = Filters()
 _NEWEST = select(func.max(posts.c.last_seq))
+_VERSIONS = (
+    select(versions).where(versions.c.post_id == bindparam("post")).order_by(versions.c.number.desc()).limit(REPLIES)
+)
+_HEADS = select(posts).where(posts.c.post_id.in_(bindparam("ids", expanding=True)))
 _REPLIES = (
     select(posts)
     .where(posts.c.thread_id == bindparam("thread"), posts.c.kind.is_(None), posts.c.seq > bindparam("seq"))
@@ -63,6 +67,7 @@ class ForumReader:
     def __init__(self, engine: Engine, results: ResultBook) -> None:
         self._engine = engine
         self._show = Show(results)
+        self._common = CommonWords()
 
     def list_threads(
         self, *, cursor: str | None = None, order: Order = "new", filters: Filters = EVERYTHING, limit: int = 20
@@ -93,8 +98,7 @@ class ForumReader:
             head = post if post.post_id == post.thread_id else find_post(connection, post.thread_id)
             place = {"thread": head.post_id, "seq": after}
             rows = connection.execute(_REPLIES, place).all() if head.replies else []
-            before = select(versions).where(versions.c.post_id == post.post_id).order_by(versions.c.number.desc())
-            old = connection.execute(before.limit(REPLIES)).all() if history else []
+            old = connection.execute(_VERSIONS, {"post": post.post_id}).all() if history else []
             sources, children = relatives(connection, head, self._show)
         finding = self._show.finding(head, max_bytes=EXCERPT_BYTES if after else None)
         past = fit_page((version(row) for row in old), max_bytes=PAGE_BYTES // 2)
@@ -118,17 +122,18 @@ class ForumReader:
         Raises:
             InvalidInputError: the query has no words or is too long, or the cursor is not of this tool.
         """
-        words = check_query(query)
+        query = check_query(query)
         form, (skip,) = read_cursor(cursor, {"all": 1, "any": 1}) if cursor else ("all", (0,))
         with reading(self._engine) as connection:
-            best = _best(connection, words, filters, form == "any", skip + limit + 1)
+            words = replace(self._common.read(connection, query), any_word=form == "any")
+            best = _best(connection, words, filters, skip + limit + 1)
             if not best and cursor is None:
-                form = "any"
-                best = _best(connection, words, filters, True, limit + 1)
+                form, words = "any", replace(words, any_word=True)
+                best = _best(connection, words, filters, limit + 1)
             page = best[skip:]
-            heads = select(posts).where(posts.c.post_id.in_([thread_id for thread_id, _ in page]))
-            found = {row.post_id: row for row in connection.execute(heads)} if page else {}
-            snippet_of = snippets(connection, words, [seq for _, seq in page[:limit]], any_word=form == "any")
+            heads = connection.execute(_HEADS, {"ids": [thread_id for thread_id, _ in page[:limit]]})
+            found = {row.post_id: row for row in heads}
+            snippet_of = snippets(connection, words, [seq for _, seq in page[:limit]])
         shown = (
             self._show.finding(found[thread_id], snippet=snippet_of.get(seq, "")) for thread_id, seq in page[:limit]
         )
@@ -185,16 +190,12 @@ def _query(filters: Filters, form: str, among_few: bool) -> Select[Any]:
     return query.where(posts.c.last_seq < bindparam("seq")) if form == "before" else query
 
 
-def _best(connection: Connection, query: str, filters: Filters, any_word: bool, most: int) -> list[tuple[str, int]]:
+def _best(connection: Connection, words: Words, filters: Filters, most: int) -> list[tuple[str, int]]:
     """The `most` best threads that match, each with the number of its post that matches best."""
     best: dict[str, int] = {}
-    seqs = hits(connection, query, filters.words(), any_word=any_word)
-    for start in range(0, len(seqs), CHUNK):
-        chunk = seqs[start : start + CHUNK]
-        rows = connection.execute(select(posts.c.seq, posts.c.thread_id).where(posts.c.seq.in_(chunk)))
-        thread_of = {row.seq: row.thread_id for row in rows}
-        for seq in chunk:
-            best.setdefault(thread_of[seq], seq)
-        if len(best) >= most:
-            break
-    return list(best.items())[:most]
+    with closing(hits(connection, words, filters.words())) as found:
+        for seq, thread_id in found:
+            best.setdefault(thread_id, seq)
+            if len(best) == most:
+                break
+    return list(best.items())

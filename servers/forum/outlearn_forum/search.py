@@ -3,11 +3,24 @@
 Whatever a user types is a valid query: words and "quoted phrases", never the database's query language.
 """
 
+import json
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Connection, column, func, literal, literal_column, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    bindparam,
+    func,
+    literal,
+    literal_column,
+    select,
+    text,
+)
 
 from outlearn.errors import InvalidInputError
 from outlearn_forum.tables import posts
@@ -17,50 +30,130 @@ SNIPPET_WORDS = 24
 COMMON = 4_000
 """bm25 reads all that the index has on a word, so words of more posts than this, which say little, are not ranked."""
 BEST = 1_000
+RECENT = 4_000
+RECENT_FOR_PHRASES = 20_000
+MAX_KNOWN = 1_000
+Hits: TypeAlias = Generator[tuple[int, str], None, None]
 _WORDS: ColumnElement[Any] = literal_column("posts.words")
+_WORD = re.compile(r"\w+")
 _PHRASES = re.compile(r'"([^"]+)"|(\S+)')
+# CROSS JOIN keeps the order of what is on its left, so that no more rows are made than are taken
 _RANKED = text(
-    "SELECT rowid FROM post_words WHERE post_words MATCH :ranked"
+    "SELECT posts.seq, posts.thread_id FROM (SELECT rowid FROM post_words WHERE post_words MATCH :ranked"
     " AND (:whole = '' OR +rowid IN (SELECT rowid FROM post_words WHERE post_words MATCH :whole))"
-    " ORDER BY bm25(post_words, 4.0, 1.0, 2.0, 0.0), rowid DESC LIMIT :best"
+    " ORDER BY bm25(post_words, 4.0, 1.0, 2.0, 0.0), rowid DESC LIMIT :best) AS best"
+    " CROSS JOIN posts ON posts.seq = best.rowid"
 )
-_NEWEST = text("SELECT rowid FROM post_words WHERE post_words MATCH :whole ORDER BY rowid DESC LIMIT :best")
-_IN_TITLE = text("SELECT rowid FROM post_words WHERE post_words MATCH :in_title AND rowid >= :oldest")
-_IS_COMMON = text("SELECT 1 FROM post_words WHERE post_words MATCH :phrase LIMIT 1 OFFSET :common")
+_NEWEST = text(
+    "SELECT posts.seq, posts.thread_id FROM post_words CROSS JOIN posts ON posts.seq = post_words.rowid"
+    " WHERE post_words MATCH :words ORDER BY post_words.rowid DESC LIMIT :best"
+)
+# +rowid: sorted afterwards, as FTS5 heeds a lower bound only where it walks upwards
+_IN_TITLE = text(
+    "SELECT posts.seq, posts.thread_id FROM (SELECT rowid FROM post_words WHERE post_words MATCH :words"
+    " AND rowid > (SELECT max(seq) FROM posts) - :recent ORDER BY +rowid DESC LIMIT :best) AS titled"
+    " CROSS JOIN posts ON posts.seq = titled.rowid"
+)
+_ANY = text("SELECT 1 FROM post_words WHERE post_words MATCH :words LIMIT 1")
+_HOW_MANY = text(
+    "SELECT value, (SELECT 1 FROM post_words WHERE post_words MATCH value LIMIT 1 OFFSET :common) IS NOT NULL,"
+    " (SELECT 1 FROM post_words WHERE post_words MATCH value LIMIT 1) IS NULL FROM json_each(:words)"
+)
 _HAVING = text("SELECT rowid FROM post_words WHERE post_words MATCH :phrase LIMIT :most")
+_SNIPPETS = text(
+    "SELECT rowid, snippet(post_words, -1, '**', '**', '…', :size) FROM post_words"
+    " WHERE post_words MATCH :words AND rowid IN (SELECT value FROM json_each(:seqs))"
+)
+_SNIPPETS_WALKED = text(
+    "SELECT rowid, snippet(post_words, -1, '**', '**', '…', :size) FROM post_words"
+    " WHERE post_words MATCH :words AND rowid BETWEEN :first AND :last"
+    " AND +rowid IN (SELECT value FROM json_each(:seqs))"
+)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A query of which posts have all or, with `any_word`, one word; its words that many posts have, and that none."""
+
+    query: str
+    common: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+    any_word: bool = False
+
+    @cached_property
+    def phrases(self) -> list[str]:
+        """The words and phrases to look for. With `any_word`, common words only where there are no others."""
+        if self.any_word:
+            words = list(dict.fromkeys(_WORD.findall(self.query)))
+            return [one for one in words if one not in self.common | self.absent] or words
+        found = (phrase or word for phrase, word in _PHRASES.findall(self.query))
+        return list(dict.fromkeys(one for one in found if _WORD.search(one)))
+
+    @cached_property
+    def rare(self) -> list[str]:
+        """Those that few posts have; a phrase is in no more of them than its rarest word."""
+        common = self.common | self.absent if self.any_word else self.common
+        return [one for one in self.phrases if not common.issuperset(_WORD.findall(one))]
+
+    def __str__(self) -> str:
+        return self.match(self.phrases)
+
+    def match(self, phrases: Sequence[str]) -> str:
+        """Phrases as FTS5 strings: each in quotes, so that nothing in it is syntax."""
+        return (" OR " if self.any_word else " AND ").join('"' + one.replace('"', '""') + '"' for one in phrases)
+
+
+class CommonWords:
+    """Knows which words are in more than `COMMON` posts. Such a word stays one, as posts are not deleted."""
+
+    def __init__(self) -> None:
+        self._known: frozenset[str] = frozenset()
+
+    def read(self, connection: Connection, query: str) -> Words:
+        """The query as it is looked for."""
+        words = set(_WORD.findall(query))
+        asked = words - self._known if connection.dialect.name != "postgresql" else ()
+        if not asked:
+            return Words(query, self._known & words)
+        values = {"words": json.dumps([f'"{one}"' for one in asked]), "common": COMMON}
+        rows = [(word.strip('"'), common, absent) for word, common, absent in connection.execute(_HOW_MANY, values)]
+        found = self._known & words | {word for word, common, _ in rows if common}
+        self._known = (self._known if len(self._known) < MAX_KNOWN else frozenset()) | found
+        return Words(query, found, frozenset(word for word, _, absent in rows if absent))
 
 
 def check_query(query: str) -> str:
     """The query. Raises InvalidInputError where it is too long or has no word in it."""
     if len(query) > MAX_QUERY:
         raise InvalidInputError(f"a query of {len(query):,} characters is too long; the limit is {MAX_QUERY}")
-    if "\0" in query or not re.search(r"\w", query):
+    if "\0" in query or not _WORD.search(query):
         raise InvalidInputError(f"query {query!r} has no word to search for; `list_threads` shows all findings")
     return query
 
 
-def hits(connection: Connection, query: str, facets: Sequence[str], *, any_word: bool) -> Sequence[int]:
-    """The 1,000 best posts that have all words of the query, or any of them, best first.
+def hits(connection: Connection, words: Words, facets: Sequence[str]) -> Hits:
+    """The numbers of the 1,000 best posts and their threads' ids, best first, found as they are taken.
 
     `facets` are what their threads must have. Words that are in more than `COMMON` posts do not count for the order;
-    where all are, it is the newest posts, those first that have them in the title.
+    where all are, the newest posts come first, before them those of the newest 4,000 that have them in the title (of
+    the newest 20,000 where there are quotes in the query).
     """
     if connection.dialect.name == "postgresql":
-        return _postgresql_hits(connection, query, facets, any_word)
-    phrases = _phrases(query, any_word)
-    rare = [one for one in phrases if not _is_common(connection, one)]
-    if any_word:
-        phrases = rare or phrases
-    words = _expression(phrases, any_word)
+        yield from _take(connection, _postgresql_hits(words, facets))
+        return
     only = "".join(f' AND facets : "{one}"' for one in facets)
-    if rare:
-        whole = f"({words}){only}" if only or len(rare) < len(phrases) else ""
-        values = {"ranked": _expression(rare, any_word), "whole": whole, "best": BEST}
-        return connection.scalars(_RANKED, values).all()
-    newest = connection.scalars(_NEWEST, {"whole": f"({words}){only}", "best": BEST}).all()
-    in_title = {"in_title": f"({{title tags}} : ({words})){only}", "oldest": min(newest, default=0)}
-    titled = set(connection.scalars(_IN_TITLE, in_title)) if newest else set()
-    return sorted(newest, key=lambda seq: (seq not in titled, -seq))
+    if words.rare:
+        whole = f"({words}){only}" if only or len(words.rare) < len(words.phrases) else ""
+        yield from _take(connection, _RANKED, ranked=words.match(words.rare), whole=whole)
+        return
+    found, phrase = f"({words}){only}", '"' in words.query
+    if phrase and not connection.scalar(_ANY, {"words": found}):
+        return  # a phrase of common words is looked for in nearly all posts, which takes twice as long from the end
+    titled, recent = set(), RECENT_FOR_PHRASES if phrase else RECENT
+    for hit in _take(connection, _IN_TITLE, words=f"{{title tags}} : ({words}){only}", recent=recent):
+        titled.add(hit)
+        yield hit
+    yield from (hit for hit in _take(connection, _NEWEST, words=found) if hit not in titled)
 
 
 def few_having(connection: Connection, facets: Sequence[str], most: int) -> Sequence[int] | None:
@@ -72,49 +165,39 @@ def few_having(connection: Connection, facets: Sequence[str], most: int) -> Sequ
     return found if len(found) <= most else None
 
 
-def snippets(connection: Connection, query: str, seqs: Sequence[int], *, any_word: bool) -> dict[int, str]:
+def snippets(connection: Connection, words: Words, seqs: Sequence[int]) -> dict[int, str]:
     """Where these posts match, with the words between `**`, by their `seq`."""
     if connection.dialect.name == "postgresql":
         options = f"MaxWords={SNIPPET_WORDS},MinWords={SNIPPET_WORDS // 2},StartSel=**,StopSel=**"
         shown = posts.c.title + literal("\n") + posts.c.text
-        snippet = func.ts_headline("english", shown, _tsquery(query, any_word), options)
-        found = select(posts.c.seq, snippet.label("snippet")).where(posts.c.seq.in_(seqs))
+        snippet = func.ts_headline("english", shown, _tsquery(words), options)
+        rows = connection.execute(select(posts.c.seq, snippet).where(posts.c.seq.in_(seqs)))
     else:
-        name: ColumnElement[Any] = literal_column("post_words")
-        snippet = func.snippet(name, -1, "**", "**", "…", SNIPPET_WORDS)
-        rowid: ColumnElement[int] = column("rowid")
-        matches = name.bool_op("MATCH")(_expression(_phrases(query, any_word), any_word))
-        columns = select(rowid.label("seq"), snippet.label("snippet")).select_from(text("post_words"))
-        found = columns.where(matches, rowid.in_(seqs))
-    return {row.seq: row.snippet for row in connection.execute(found)}
+        first, last = min(seqs, default=0), max(seqs, default=0)
+        values = {"words": str(words), "seqs": json.dumps(list(seqs)), "first": first, "last": last}
+        # the index looks each post up by itself: to walk is faster where they are close, or few have the words
+        walk = last - first < RECENT or words.rare == words.phrases
+        statement = _SNIPPETS_WALKED if walk else _SNIPPETS
+        rows = connection.execute(statement, {**values, "size": SNIPPET_WORDS})
+    return {row[0]: row[1] for row in rows}
 
 
-def _is_common(connection: Connection, phrase: str) -> bool:
-    """Whether each word of a phrase is in many posts; a phrase is in no more of them than its rarest word."""
-    words = re.findall(r"\w+", phrase)
-    values = ({"phrase": _expression([word], False), "common": COMMON} for word in words)
-    return all(connection.scalar(_IS_COMMON, one) for one in values)
+def _take(connection: Connection, statement: Executable, **values: Any) -> Hits:
+    with connection.execute(statement, {**values, "best": BEST}) as found:
+        for row in found:
+            yield row[0], row[1]
 
 
-def _phrases(query: str, any_word: bool) -> list[str]:
-    found = re.findall(r"\w+", query) if any_word else [phrase or word for phrase, word in _PHRASES.findall(query)]
-    return list(dict.fromkeys(one for one in found if re.search(r"\w", one)))
-
-
-def _expression(phrases: Sequence[str], any_word: bool) -> str:
-    """The phrases as FTS5 strings: each in quotes, so that nothing in it is syntax."""
-    return (" OR " if any_word else " AND ").join('"' + one.replace('"', '""') + '"' for one in phrases)
-
-
-def _postgresql_hits(connection: Connection, query: str, facets: Sequence[str], any_word: bool) -> Sequence[int]:
-    words = _tsquery(query, any_word)
-    having = (posts.c.facets.contains(one) for one in facets)
-    matching = select(posts.c.seq, func.ts_rank(_WORDS, words).label("place")).where(_WORDS.op("@@")(words), *having)
+def _postgresql_hits(words: Words, facets: Sequence[str]) -> Executable:
+    query, having = _tsquery(words), (posts.c.facets.contains(one) for one in facets)
+    place = func.ts_rank(_WORDS, query).label("place")
+    matching = select(posts.c.seq, posts.c.thread_id, place).where(_WORDS.op("@@")(query), *having)
     hit = matching.order_by(posts.c.seq.desc()).limit(20 * BEST).subquery("hit")
-    return connection.scalars(select(hit.c.seq).order_by(hit.c.place.desc(), hit.c.seq.desc()).limit(BEST)).all()
+    ranked = select(hit.c.seq, hit.c.thread_id).order_by(hit.c.place.desc(), hit.c.seq.desc())
+    return ranked.limit(bindparam("best"))
 
 
-def _tsquery(query: str, any_word: bool) -> Any:
+def _tsquery(words: Words) -> Any:
     # a leading "-" would mean "without"
-    plain = " or ".join(re.findall(r"\w+", query)) if any_word else query.replace("-", " ")
+    plain = " or ".join(words.phrases) if words.any_word else words.query.replace("-", " ")
     return func.websearch_to_tsquery("english", plain)

@@ -1,6 +1,7 @@
 """Rows of the database as the forum shows them, with the evaluation server's numbers joined to them."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Row
@@ -22,26 +23,7 @@ class Show:
 
     def finding(self, row: Row[Any], *, max_bytes: int | None = EXCERPT_BYTES, snippet: str = "") -> Finding:
         """A finding; its text is cut at `max_bytes`, if any."""
-        text = row.text if max_bytes is None else cut_text(row.text, max_bytes)
-        verified = self.verified(row)
-        return Finding(
-            finding_id=row.post_id,
-            kind=row.kind,
-            title=row.title,
-            text=text,
-            author=row.author,
-            run_id=row.run_id,
-            task=row.task,
-            verified=verified,
-            badge=_badge(row, verified),
-            tags=tuple(row.tags.split()),
-            score=row.score,
-            replies=row.replies,
-            posted_at=moment(row.posted_at),
-            edited_at=moment(row.edited_at) if row.edited_at else None,
-            text_cut=text != row.text,
-            snippet=cut_text(snippet, EXCERPT_BYTES),
-        )
+        return _finding(row, self.verified(row), max_bytes, snippet)
 
     def verified(self, row: Row[Any]) -> VerifiedResult | None:
         """The published result of a finding's run; None where it is missing, tampered with or another agent's."""
@@ -87,6 +69,30 @@ def version(row: Row[Any]) -> Version:
 def moment(seconds: float) -> datetime:
     """A time in seconds since 1970, in UTC."""
     return datetime.fromtimestamp(seconds, UTC)
+
+
+@lru_cache(maxsize=1_000)
+def _finding(row: Row[Any], verified: VerifiedResult | None, max_bytes: int | None, snippet: str) -> Finding:
+    """Kept by all that it is made of, since lists show the same findings again and again."""
+    text = row.text if max_bytes is None else cut_text(row.text, max_bytes)
+    return Finding(
+        finding_id=row.post_id,
+        kind=row.kind,
+        title=row.title,
+        text=text,
+        author=row.author,
+        run_id=row.run_id,
+        task=row.task,
+        verified=verified,
+        badge=_badge(row, verified),
+        tags=tuple(row.tags.split()),
+        score=row.score,
+        replies=row.replies,
+        posted_at=moment(row.posted_at),
+        edited_at=moment(row.edited_at) if row.edited_at else None,
+        text_cut=text != row.text,
+        snippet=cut_text(snippet, EXCERPT_BYTES),
+    )
 
 
 def _badge(row: Row[Any], verified: VerifiedResult | None) -> Badge:

@@ -1,5 +1,7 @@
 """Search and storage below the tools, on SQLite and on PostgreSQL."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,6 +15,7 @@ from sqlalchemy import text
 from outlearn.errors import InvalidInputError
 from outlearn.results import ResultBook
 from outlearn_forum import reader as reading
+from outlearn_forum import search as searching
 from outlearn_forum.reader import Filters, ForumReader, Order
 from outlearn_forum.search import MAX_QUERY
 from outlearn_forum.store import ForumStore
@@ -24,6 +27,15 @@ Forum = tuple[ForumStore, ForumReader]
 def forum(database_url: str, tmp_path: Path) -> Iterator[Forum]:
     results = ResultBook(tmp_path)
     store = ForumStore(database_url, results)
+    yield store, ForumReader(store.engine, results)
+    store.engine.dispose()
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Forum]:
+    """PostgreSQL ranks all words."""
+    results = ResultBook(tmp_path)
+    store = ForumStore(f"sqlite:///{tmp_path}/forum.sqlite", results)
     yield store, ForumReader(store.engine, results)
     store.engine.dispose()
 
@@ -108,6 +120,105 @@ def test_a_list_by_tag_is_the_same_whether_few_have_it_or_many(
     shown = [finding.title for finding in (*first.findings, *rest.findings)]
     assert shown == (["0", "6", "4", "2"] if order == "new" else ["2", "6", "4", "0"])
     assert reader.list_threads(order=order, filters=Filters(tag="odd")).findings == ()
+
+
+@pytest.fixture
+def all_common(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever word a post has counts as common, as in a very large forum."""
+    monkeypatch.setattr(searching, "COMMON", 0)
+
+
+@pytest.mark.usefixtures("all_common")
+def test_for_common_words_the_newest_come_first_and_before_them_those_that_have_them_in_the_title(
+    sqlite: Forum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, reader = sqlite
+    monkeypatch.setattr(searching, "RECENT", 3)
+    for title, said in (("loss, long ago", "-"), ("a", "the loss"), ("loss", "-"), ("b", "a loss"), ("c", "no losses")):
+        post(store, title, said)
+    assert titles(reader, "loss") == ["loss", "c", "b", "a", "loss, long ago"]
+    assert titles(reader, '"the loss"') == ["a"]
+    assert titles(reader, '"loss the"') == ["loss", "loss, long ago", "c", "b", "a"]  # any of its words
+    assert titles(reader, '"loss"') == ["loss", "loss, long ago", "c", "b", "a"]
+
+
+@pytest.mark.usefixtures("all_common")
+def test_pages_of_common_words_meet_every_thread_once(sqlite: Forum, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, reader = sqlite
+    monkeypatch.setattr(searching, "RECENT", 5)
+    threads = [post(store, "pgr" if number % 3 else "none", "pgr of it") for number in range(9)]
+    for thread in threads[::2]:
+        store.reply("bob", thread_id=thread, text="that pgr again")
+    seen, cursor = [], None
+    while True:
+        page = reader.search("pgr", limit=2, cursor=cursor)
+        seen += [finding.finding_id for finding in page.findings]
+        if (cursor := page.next_cursor) is None:
+            break
+    assert sorted(seen) == sorted(threads)
+
+
+@pytest.mark.parametrize("common", [0, 4_000], ids=["common", "rare"])
+@pytest.mark.parametrize("query", ["loss", '"the loss"', "loss seeds", "nothing or loss or seeds"])
+def test_snippets_are_the_same_whether_posts_are_looked_up_or_walked(
+    sqlite: Forum, common: int, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, reader = sqlite
+    monkeypatch.setattr(searching, "COMMON", common)
+    for number in range(6):
+        post(store, f"number {number}", f"{'words ' * 40} the loss of {number} seeds {'words ' * 40}")
+    found = []
+    for recent in (0, 1_000):
+        monkeypatch.setattr(searching, "RECENT", recent)
+        found.append([(one.title, one.snippet) for one in reader.search(query).findings])
+    assert found[0] == found[1]
+    assert len(found[0]) == 6
+    assert all("loss**" in snippet for _, snippet in found[0])
+
+
+@pytest.mark.usefixtures("all_common")
+def test_common_words_are_looked_for_where_no_post_has_the_others(sqlite: Forum) -> None:
+    store, reader = sqlite
+    post(store, "weak labels")
+    assert titles(reader, "unheard of labels") == ["weak labels"]
+
+
+def test_a_word_that_becomes_common_is_found_as_before(sqlite: Forum, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, reader = sqlite
+    monkeypatch.setattr(searching, "COMMON", 3)
+    expected = set()
+    for number in range(8):
+        expected.add(post(store, f"loss {number}"))
+        assert {one.finding_id for one in reader.search("loss").findings} == expected
+        assert titles(reader, f"loss {number}") == [f"loss {number}"]
+
+
+@pytest.mark.parametrize("common", [0, 4_000], ids=["common", "rare"])
+def test_searches_and_lists_show_what_anybody_changed_at_once(
+    sqlite: Forum, common: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, reader = sqlite
+    monkeypatch.setattr(searching, "COMMON", common)
+    thread = post(store, "first words", "PGR 0.93 of it")
+
+    def shown() -> list[tuple[str, str, int, int]]:
+        found = reader.search("first").findings
+        assert [one.model_copy(update={"snippet": ""}) for one in found] == list(reader.list_threads().findings)
+        return [(one.title, one.badge, one.score, one.replies) for one in found]
+
+    assert shown() == [("first words", "unverified", 0, 0)]
+    store.vote("bob", thread, 1)
+    store.reply("bob", thread_id=thread, text="Seen.")
+    assert shown() == [("first words", "unverified", 1, 1)]
+    store.edit("alice", thread, title="first of all", text="No number.")
+    assert shown() == [("first of all", "", 1, 1)]
+    write = "import sqlite3, sys; base = sqlite3.connect(sys.argv[1]); base.execute(sys.argv[2]); base.commit()"
+    change = "UPDATE posts SET title = 'first, elsewhere', score = 5"
+    subprocess.run([sys.executable, "-c", write, str(store.engine.url.database), change], check=True)
+    assert shown() == [("first, elsewhere", "", 5, 1)]
+    change = "DELETE FROM posts"
+    subprocess.run([sys.executable, "-c", write, str(store.engine.url.database), change], check=True)
+    assert shown() == []
 
 
 def test_edited_and_deleted_posts_are_found_as_they_are_now(forum: Forum) -> None:
