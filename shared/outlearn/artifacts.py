@@ -14,8 +14,12 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 class ArtifactStore(Protocol):
     """Where weights, method sources and file snapshots are kept."""
 
-    def put(self, data: bytes) -> str:
-        """Store `data`; return its SHA-256 digest (64 hexadecimal digits). Storing it again costs nothing."""
+    def put(self, data: bytes, digest: str = "") -> str:
+        """Store `data`; return its SHA-256 digest (64 hexadecimal digits). Storing it again costs nothing.
+
+        Args:
+            digest: that digest, where the caller has just computed it; of other data, nobody could `get` it.
+        """
         ...
 
     def get(self, digest: str) -> bytes:
@@ -37,8 +41,8 @@ class LocalArtifactStore:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def put(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
+    def put(self, data: bytes, digest: str = "") -> str:
+        digest = digest or hashlib.sha256(data).hexdigest()
         if not self.has(digest):
             write_atomic(self._path(digest), data)
         return digest

@@ -93,7 +93,7 @@ def submitting(folder: Path) -> bool:
         failed = refused(lambda: submit("a"), OSError)
     none = not service.list_runs(ADA, None, 50, None).runs
     twice = submit("a") == submit("a")
-    with no_room_in(service._queue._engine):
+    with no_room_in(service.engine):
         full = until_full(lambda n: submit(f"b{n}"))
     last = submit(f"b{full}") == submit(f"b{full}")
     return failed and none and twice and full is not None and last and service._queue.waiting() == full + 2

@@ -12,12 +12,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from outlearn.database import open_database, reading, utc_now, writing
-from outlearn.types import RunStatus
-from outlearn_training.queue_tables import Run, claimed_seeds, find_run, metadata, runs, update_run
+from outlearn.types import FINISHED, RunStatus
+from outlearn_training.queue_tables import UNFINISHED, Run, claimed_seeds, find_run, metadata, runs, update_run
 
 MAX_ATTEMPTS = 3
 DONE = {"full": "done: `evaluate` it", "pilot": "done: submit it as a full run to have it scored"}
-UNFINISHED = runs.c.status.in_(("queued", "running"))
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Claims:
     """Claims on the runs of a database. Every change is one transaction; a killed worker loses and repeats nothing."""
 
     def __init__(self, url: str) -> None:
-        self._engine = open_database(url, metadata)
+        self.engine = open_database(url, metadata)
 
     def claim(self, slot: int, is_alive: Callable[[int], bool], going_on: str = "") -> Claim | None:
         """Claim a seed for the worker in `slot`, or None where there is nothing to do.
@@ -60,7 +59,7 @@ class Claims:
         """
         if not self._unfinished():  # idle workers ask all the time, and must not hold the write lock for it
             return None
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             for running in _running(connection):
                 dead = [one for one in running.claims if not one.done and (one.slot == slot or not is_alive(one.slot))]
                 _bury(connection, running, dead)
@@ -78,7 +77,7 @@ class Claims:
     def report(self, claim: Claim, *, seconds: float, share: float, **values: Any) -> bool:
         """Record the share of a seed that is done, and the `seconds` since the last report. False: the run has ended,
         or is to end."""
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             row = find_run(connection, claim.run.run_id)
             if row.status != "running":
                 return False
@@ -89,7 +88,7 @@ class Claims:
 
     def seed_done(self, claim: Claim) -> None:
         """The seed is done; with the last one, so is the run."""
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             row = find_run(connection, claim.run.run_id)
             if row.status != "running":
                 return
@@ -101,21 +100,27 @@ class Claims:
 
     def end(self, run_id: str, status: RunStatus, message: str) -> None:
         """End a running run as failed or cancelled. A run that ended already is left as it is."""
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             row = find_run(connection, run_id)
             if row.status == "running":
                 _end(connection, row, status, message[:2000])
 
     def give_back(self, claim: Claim) -> None:
         """Give up a claim because the worker was told to leave, which does not count as an attempt."""
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             row = find_run(connection, claim.run.run_id)
             if row.status == "running":
                 _drop(connection, claim.run.run_id, [claim.seed])
                 _requeue(connection, row, "its worker was stopped")
 
+    def ended(self, agent: str) -> list[str]:
+        """The agent's runs that have ended, the newest first."""
+        query = select(runs.c.run_id).where(runs.c.agent == agent, runs.c.status.in_(FINISHED))
+        with reading(self.engine) as connection:
+            return list(connection.scalars(query.order_by(runs.c.number.desc())))
+
     def _unfinished(self) -> bool:
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             return connection.execute(select(runs.c.number).where(UNFINISHED).limit(1)).first() is not None
 
 

@@ -6,11 +6,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, true
 
 from outlearn.errors import BudgetError
-from outlearn.types import FINISHED
-from outlearn_training.queue_tables import Submission, runs
+from outlearn_training.queue_tables import UNFINISHED, Submission, runs
 
 WARN_AT = 0.8
-UNFINISHED = runs.c.status.not_in(tuple(FINISHED))
 
 
 @dataclass(frozen=True)

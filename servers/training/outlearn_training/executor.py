@@ -6,9 +6,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from threading import Lock
 from typing import Protocol
 
-from outlearn_training.limits import count_cores
+from outlearn_training.limits import count_cores, take_second_place
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.slots import slot_is_alive, slot_is_held, slot_pid, want_worker
 
@@ -35,8 +36,13 @@ class LocalExecutor:
         self._gpus = visible_gpus()
         self._slots = count_slots(settings, self._gpus)
         self._starting: dict[int, int] = {}  # slot to process id, until the worker holds the lock
+        self._ensuring = Lock()
 
     def ensure(self) -> None:
+        with self._ensuring:
+            self._ensure()
+
+    def _ensure(self) -> None:
         if not any(slot_is_alive(self._settings.home, slot) for slot in range(self._slots)):
             want_worker(self._settings.home)
         for slot in range(self._slots):
@@ -64,7 +70,7 @@ class LocalExecutor:
         log.parent.mkdir(parents=True, exist_ok=True)
         reader, writer = os.pipe()  # not the command line, which shows the database's password to everybody
         try:
-            return os.posix_spawn(
+            pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-P", "-m", "outlearn_training.worker", str(slot)],
                 slot_environment(self._settings, slot, self._gpus),
@@ -74,6 +80,8 @@ class LocalExecutor:
                     (os.POSIX_SPAWN_DUP2, 1, 2),
                 ],
             )
+            take_second_place(pid)  # it imports much before it can do so itself
+            return pid
         finally:
             os.write(writer, self._settings.model_dump_json().encode())
             os.close(writer)

@@ -27,8 +27,8 @@ def export_students(home: Path, run_id: str, seed: int | None, folder: Path) -> 
     card, files = load_card(home, receipts[0].task), weight_files(home)
     if not all(files.has(digest) for receipt in receipts for digest in receipt.weights_sha256):
         raise NotFoundError(
-            f"the students of run {run_id!r} were removed to make room (--keep-weights-gb of outlearn-training); "
-            "submit its method again"
+            f"the students of run {run_id!r} were removed to make room (--keep-weights-gb of outlearn-training); have "
+            f"{receipts[0].method!r} of {receipts[0].agent!r} run again, full and with the same params, and export that"
         )
     model, written = LabelModel(card.student, card.student_tuning), []
     for receipt in receipts:

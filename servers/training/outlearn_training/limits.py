@@ -31,7 +31,12 @@ def begin_session() -> None:
         os.setsid()
     with suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(NICENESS))
-    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
+    take_second_place()
+
+
+def take_second_place(pid: int = 0) -> None:
+    """Let a process, this one or a child, give way to others of its session."""
+    os.setpriority(os.PRIO_PROCESS, pid, max(NICENESS, os.getpriority(os.PRIO_PROCESS, pid)))
 
 
 def die_with_parent() -> None:

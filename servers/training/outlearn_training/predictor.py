@@ -47,7 +47,7 @@ class Predictor:
             tell = further(on_items, index * len(hidden), len(students) * len(hidden))
             predictions.append(_no_answer_for_nan(trainer.predict(weights, hidden, card.label_words, tell)))
             digests.append(digest)
-        self._weights.put(run.run_id, students)
+        self._weights.put(run.run_id, dict(zip(digests, students, strict=True)))
         self._receipts.issue(
             Receipt(
                 run_id=run.run_id,

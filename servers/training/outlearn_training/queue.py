@@ -9,9 +9,9 @@ from sqlalchemy import Connection, Row, func, select
 from outlearn.database import as_utc, open_database, reading, utc_now, writing
 from outlearn.errors import BudgetError, ConflictError
 from outlearn.identity import Caller
-from outlearn.types import FINISHED, RunStatus, RunUsage, RunView
+from outlearn.types import RunStatus, RunUsage, RunView
 from outlearn_training.device_budget import UNLIMITED, DeviceBudget, check_room, overspent
-from outlearn_training.queue_tables import Submission, claimed_seeds, find_run, metadata, runs, update_run
+from outlearn_training.queue_tables import UNFINISHED, Submission, claimed_seeds, find_run, metadata, runs, update_run
 
 MIN_PROGRESS = 0.02
 """From where on the time left can be estimated."""
@@ -24,7 +24,7 @@ class RunQueue:
     """Runs in a database that servers and workers share."""
 
     def __init__(self, url: str) -> None:
-        self._engine = open_database(url, metadata)
+        self.engine = open_database(url, metadata)
 
     def submit(
         self,
@@ -46,7 +46,7 @@ class RunQueue:
             BudgetError: the agent has `max_waiting` unfinished runs, or had `max_runs` in all, or their different
                 sources would be more than `max_source_bytes`, or device-seconds are short.
         """
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             known = _by_request(connection, submission)
             if known is not None:
                 return _view(connection, known)
@@ -63,7 +63,7 @@ class RunQueue:
 
     def view(self, run_id: str, caller: Caller) -> RunView:
         """A run of the caller's. Raises NotFoundError, also where it is another agent's."""
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             return _view(connection, find_run(connection, run_id, caller))
 
     def page(
@@ -77,13 +77,13 @@ class RunQueue:
             query = query.where(runs.c.status == status)
         if before is not None:
             query = query.where(runs.c.number < before)
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             rows = connection.execute(query).all()
             return [_view(connection, row) for row in rows[:limit]], rows[limit - 1].number if rows[limit:] else None
 
     def cancel(self, run_id: str, caller: Caller) -> RunView:
         """Cancel a queued run now, a running one within seconds, a finished one not at all."""
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             row = find_run(connection, run_id, caller)
             if row.status == "queued":
                 update_run(connection, run_id, status="cancelled", message="cancelled", finished_at=utc_now())
@@ -93,11 +93,11 @@ class RunQueue:
 
     def end_overspent(self, budget: DeviceBudget) -> None:
         """Cancel the unfinished runs of agents whose device-seconds, or the team's, are spent."""
-        with reading(self._engine) as connection:
+        with reading(self.engine) as connection:
             over = overspent(connection, budget)
         if not over:
             return
-        with writing(self._engine) as connection:
+        with writing(self.engine) as connection:
             for row in overspent(connection, budget):
                 if row.status == "queued":
                     message = "cancelled: the budget of device-seconds is spent"
@@ -107,8 +107,8 @@ class RunQueue:
 
     def waiting(self) -> int:
         """Number of unfinished runs."""
-        with reading(self._engine) as connection:
-            query = select(func.count()).select_from(runs).where(runs.c.status.in_(("queued", "running")))
+        with reading(self.engine) as connection:
+            query = select(func.count()).select_from(runs).where(UNFINISHED)
             return int(connection.execute(query).scalar_one())
 
 
@@ -127,7 +127,7 @@ def _by_request(connection: Connection, submission: Submission) -> Row[Any] | No
 
 
 def _unfinished(connection: Connection, agent: str) -> int:
-    query = select(func.count()).select_from(runs).where(runs.c.agent == agent, runs.c.status.not_in(tuple(FINISHED)))
+    query = select(func.count()).select_from(runs).where(runs.c.agent == agent, UNFINISHED)
     return int(connection.execute(query).scalar_one())
 
 

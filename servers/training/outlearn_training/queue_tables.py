@@ -11,6 +11,7 @@ from sqlalchemy import (
     Connection,
     DateTime,
     Float,
+    Index,
     Integer,
     MetaData,
     Row,
@@ -52,6 +53,7 @@ runs = Table(
     Column("started_at", DateTime),
     Column("finished_at", DateTime),
     UniqueConstraint("agent", "request_id"),
+    Index("runs_by_spending", "agent", "status", "device_seconds", "seeds_done"),  # each submission sums over all runs
 )
 claimed_seeds = Table(
     "claimed_seeds",
@@ -69,6 +71,8 @@ stored_weights = Table(
     Column("sha256", String(64), primary_key=True),
     Column("bytes", BigInteger, nullable=False),
 )
+
+UNFINISHED = runs.c.status.in_(("queued", "running"))
 
 
 class Submission(BaseModel):

@@ -11,6 +11,7 @@ from mcp.server.mcpserver import Context
 from pydantic import Field
 
 from outlearn import ADDS, CHANGES, READ_ONLY, ToolServer, make_server, run
+from outlearn.database import closing_at_end
 from outlearn.tasks import task_names
 from outlearn.types import (
     FINISHED,
@@ -23,6 +24,7 @@ from outlearn.types import (
     RunView,
     TaskDescription,
 )
+from outlearn_training.catalogue import methods
 from outlearn_training.executor import Executor, LocalExecutor
 from outlearn_training.prepare import prepare
 from outlearn_training.service import TrainingService
@@ -45,10 +47,11 @@ def build(settings: TrainingSettings, executor: Executor | None = None) -> ToolS
         prepare(settings.home)
     executor = executor or LocalExecutor(settings)
     service = TrainingService(settings, executor)
+    methods()  # not in the first calls, which all agents of a team make at the same moment
 
     @asynccontextmanager
-    async def lifespan(_: MCPServer[Any]) -> AsyncIterator[None]:
-        async with anyio.create_task_group() as group:
+    async def lifespan(running: MCPServer[Any]) -> AsyncIterator[None]:
+        async with closing_at_end(service.engine)(running), anyio.create_task_group() as group:
             group.start_soon(_supervise, service)
             yield
             group.cancel_scope.cancel()

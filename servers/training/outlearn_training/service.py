@@ -1,21 +1,21 @@
 """What the training server does, without MCP: tasks, methods and runs, for a caller."""
 
 import ast
-import codecs
 import hashlib
 import json
 from typing import Any
 
 import numpy as np
 import structlog
+from sqlalchemy import Engine
 
 from outlearn.artifacts import LocalArtifactStore
 from outlearn.confined import read_confined
 from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn.identity import Caller
-from outlearn.plain import show_plain
 from outlearn.tasks import PublicTask, default_task, load_card, load_public, task_names
 from outlearn.types import (
+    FINISHED,
     ItemPage,
     LogPage,
     MethodList,
@@ -32,12 +32,12 @@ from outlearn_training.executor import Executor
 from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
 from outlearn_training.queue import RunQueue
 from outlearn_training.queue_tables import Submission
+from outlearn_training.run_logs import read_page
 from outlearn_training.settings import TrainingSettings
 
 log = structlog.get_logger("outlearn.training")
 MAX_SOURCE_BYTES = 64_000
 MAX_PARAMS_BYTES = 10_000
-MAX_CHARACTER_BYTES = 4
 
 
 class TrainingService:
@@ -51,6 +51,11 @@ class TrainingService:
         self._device_budget = DeviceBudget(settings.agent_device_seconds, settings.team_device_seconds)
         self._mechanisms = find_mechanisms(settings)
         log.info("sandbox", sandbox=describe_mechanisms(self._mechanisms))
+
+    @property
+    def engine(self) -> Engine:
+        """The queue's database, to be closed in the end."""
+        return self._queue.engine
 
     def describe_task(self, task: str) -> TaskDescription:
         """The task's card, and statistics of its weak labels."""
@@ -141,20 +146,17 @@ class TrainingService:
         return RunList(runs=tuple(views), next_cursor=str(following) if following else None)
 
     def read_log(self, caller: Caller, run_id: str, offset: int, max_bytes: int) -> LogPage:
-        """A part of a run's output, cut at a character."""
+        """A part of a run's output, cut at a character. Raises NotFoundError, also where it made room for others."""
         view = self._queue.view(run_id, caller)
-        path = self._settings.run_log(view.run_id)
-        if not path.exists():
+        try:
+            return read_page(self._settings.run_log(view.run_id), offset, max_bytes)
+        except FileNotFoundError:
+            if view.status in FINISHED and view.started_at:
+                raise NotFoundError(
+                    f"the log of run {view.run_id!r} made room for newer ones (--keep-logs-mb of outlearn-training); "
+                    "`get_run` still has its message and metrics, and to see its output, submit it again"
+                ) from None
             return LogPage(text="", offset=0, next_offset=None, size=0)
-        size = path.stat().st_size
-        start = min(offset, size)
-        with path.open("rb") as file:
-            file.seek(start)
-            data = file.read(max_bytes)
-        whole = start + len(data) >= size or len(data) < MAX_CHARACTER_BYTES
-        text, used = codecs.utf_8_decode(data, "replace", whole)
-        end = start + used
-        return LogPage(text=show_plain(text), offset=start, next_offset=end if end < size else None, size=size)
 
     def cancel(self, caller: Caller, run_id: str) -> RunView:
         """Cancel a run that is not finished."""

@@ -37,6 +37,12 @@ class TrainingSettings(ServerSettings):
         description="Disk for the students of one agent's runs that were never evaluated, in GiB: the oldest are "
         "removed. Those of evaluated runs and of its newest one stay, and so do all receipts, metrics and predictions.",
     )
+    keep_logs_mb: float = Field(
+        256,
+        ge=0,
+        description="Disk for the logs of one agent's runs that were never evaluated, in MiB: the oldest are removed. "
+        "Those of evaluated runs, of unfinished ones and of its newest one stay.",
+    )
     agent_device_seconds: float | None = Field(None, gt=0, description="Device time of one agent in all; default: any.")
     team_device_seconds: float | None = Field(None, gt=0, description="Device time of all agents together.")
 

@@ -7,8 +7,7 @@ keeps out whoever would note it anew, and where no other run has the same.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from hashlib import sha256
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import structlog
@@ -38,16 +37,15 @@ class WeightStore:
         self._engine = open_database(settings.database("training"), metadata)
         self._files, self._results = weight_files(settings.home), ResultBook(settings.home)
 
-    def put(self, run_id: str, students: Sequence[bytes]) -> None:
-        """Store students of a run. The same ones again change nothing."""
-        sizes = {sha256(data).hexdigest(): len(data) for data in students}
+    def put(self, run_id: str, students: Mapping[str, bytes]) -> None:
+        """Store students of a run, by their SHA-256. The same ones again change nothing."""
         with writing(self._engine) as connection:
             query = select(stored_weights.c.sha256).where(stored_weights.c.run_id == run_id)
-            for digest in sizes.keys() - set(connection.scalars(query)):
-                values = {"run_id": run_id, "sha256": digest, "bytes": sizes[digest]}
+            for digest in students.keys() - set(connection.scalars(query)):
+                values = {"run_id": run_id, "sha256": digest, "bytes": len(students[digest])}
                 connection.execute(stored_weights.insert().values(values))
-        for data in students:
-            self._files.put(data)
+        for digest, data in students.items():
+            self._files.put(data, digest)
 
     def make_room(self, most_bytes: int) -> int:
         """Remove the students of runs that have ended and were never evaluated, each agent's oldest first, until the
@@ -57,8 +55,8 @@ class WeightStore:
             if not self._unwanted(connection, most_bytes):
                 return 0
         with writing(self._engine) as connection:
-            unwanted = self._unwanted(connection, most_bytes)[-AT_ONCE:]
-            of_them = stored_weights.c.run_id.in_(unwanted)
+            gone = self._unwanted(connection, most_bytes)[-AT_ONCE:]
+            of_them = stored_weights.c.run_id.in_(gone)
             others = stored_weights.c.sha256.in_(select(stored_weights.c.sha256).where(~of_them))
             query = select(stored_weights.c.sha256, stored_weights.c.bytes).where(of_them, ~others).distinct()
             removed = 0
@@ -66,8 +64,8 @@ class WeightStore:
                 self._files.remove(digest)
                 removed += size
             connection.execute(stored_weights.delete().where(of_them))
-        if unwanted:
-            log.info("students removed", runs=len(unwanted), mib=round(removed / 2**20, 1))
+        if gone:
+            log.info("students removed", runs=len(gone), mib=round(removed / 2**20, 1))
         return removed
 
     def _unwanted(self, connection: Connection, most_bytes: int) -> list[str]:
@@ -79,12 +77,23 @@ class WeightStore:
             .group_by(runs.c.number, runs.c.run_id, runs.c.agent)
             .order_by(runs.c.number.desc())
         )
-        held, unwanted = Counter[str](), list[str]()
-        for row in connection.execute(query):
-            if self._results.has(row.run_id):
-                continue
-            newest = row.agent not in held
-            held[row.agent] += int(row.bytes)
-            if not newest and held[row.agent] > most_bytes:
-                unwanted.append(row.run_id)
-        return unwanted
+        kept = ((row.run_id, row.agent, int(row.bytes)) for row in connection.execute(query))
+        return unwanted(kept, self._results, most_bytes)
+
+
+def unwanted(kept: Iterable[tuple[str, str, int]], results: ResultBook, most_bytes: int) -> list[str]:
+    """Runs of which nobody needs what is kept, the newest first: they were never evaluated, and newer ones of the same
+    agent have `most_bytes` already.
+
+    Args:
+        kept: run, agent and bytes of runs that have ended, the newest first.
+    """
+    held, found = Counter[str](), list[str]()
+    for run_id, agent, size in kept:
+        if results.has(run_id):
+            continue
+        newest = agent not in held
+        held[agent] += size
+        if not newest and held[agent] > most_bytes:
+            found.append(run_id)
+    return found

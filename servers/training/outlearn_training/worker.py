@@ -4,7 +4,6 @@ import shutil
 import signal
 import sys
 import time
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -20,6 +19,7 @@ from outlearn_training.job import Job
 from outlearn_training.limits import begin_session
 from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
 from outlearn_training.queue_tables import Run
+from outlearn_training.run_logs import RunLogs
 from outlearn_training.sandbox import MAX_METRICS, Event, MethodSandbox
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.slots import give_way, hold_slot, slot_is_alive
@@ -46,6 +46,7 @@ class Worker:
 
         self._claims = Claims(settings.database("training"))
         self._artifacts = LocalArtifactStore(settings.home / "artifacts")
+        self._logs = RunLogs(settings, self._claims)
         self._weights = WeightStore(settings)
         self._predictor = Predictor(settings.home, self._weights)
 
@@ -100,18 +101,17 @@ class Worker:
         def on_event(event: Event) -> None:
             (watched.take if "watched" in event else progress.on_event)(event)
 
-        out = self._settings.home / "scratch" / run.run_id / str(seed)
+        out = self._settings.home / "scratch" / f"slot-{self._slot}"  # ours alone, whatever a killed worker left there
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         try:
-            self._sandbox.run(self._job(run, seed, out), self._log(run, seed), on_event, progress.should_stop)
+            log_path = self._log(run, seed)
+            self._sandbox.run(self._job(run, seed, out), log_path, on_event, progress.should_stop)
             if run.kind == "full":
                 self._predictor.sign(run, seed, out, describe_mechanisms(self._mechanisms), progress.on_test_items)
             progress.finish()
         finally:
             shutil.rmtree(out, ignore_errors=True)
-            with suppress(OSError):  # another seed of the run is at work
-                out.parent.rmdir()
 
     def _job(self, run: Run, seed: int, out: Path) -> Job:
         source = self._artifacts.get(run.source_sha256).decode()
@@ -131,8 +131,7 @@ class Worker:
         )
 
     def _log(self, run: Run, seed: int) -> Path:
-        path = self._settings.run_log(run.run_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._logs.begin(run.run_id, run.agent)
         with path.open("a", encoding="utf-8") as file:
             file.write(f"# seed {seed}, sandbox: {describe_mechanisms(self._mechanisms)}\n")
         return path

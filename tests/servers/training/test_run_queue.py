@@ -1,5 +1,6 @@
-"""The run queue under concurrency and death."""
+"""The run queue under concurrency and death, on SQLite and on PostgreSQL."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,17 @@ ADA, BOB, OPERATOR = Caller(agent="ada"), Caller(agent="bob"), Caller(agent="op"
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'training.sqlite'}"
+def queue(database_url: str) -> Iterator[RunQueue]:
+    queue = RunQueue(database_url)
+    yield queue
+    queue.engine.dispose()
 
 
 @pytest.fixture
-def queue(url: str) -> RunQueue:
-    return RunQueue(url)
-
-
-@pytest.fixture
-def claims(url: str) -> Claims:
-    return Claims(url)
+def claims(database_url: str) -> Iterator[Claims]:
+    claims = Claims(database_url)
+    yield claims
+    claims.engine.dispose()
 
 
 def submit(queue: RunQueue, agent: str = "ada", max_waiting: int = 100, **changes: Any) -> str:
@@ -59,14 +59,15 @@ def finish(claims: Claims, run_id: str) -> None:
         claims.seed_done(found)
 
 
-def test_concurrent_workers_never_claim_the_same_seed(queue: RunQueue, url: str) -> None:
+def test_concurrent_workers_never_claim_the_same_seed(queue: RunQueue, database_url: str) -> None:
     ids = [submit(queue) for _ in range(20)]
 
     def claim_all(slot: int) -> list[tuple[str, int]]:
-        claims, found = Claims(url), []
+        claims, found = Claims(database_url), []
         while (one := claims.claim(slot, everybody_lives)) is not None:
             found.append((one.run.run_id, one.seed))
             claims.seed_done(one)
+        claims.engine.dispose()
         return found
 
     with ThreadPoolExecutor(4) as pool:

@@ -117,7 +117,7 @@ async def test_students_make_room_for_newer_ones_and_receipts_stay(home: Path, t
         assert [(await finish(client, run_id))["status"] for run_id in (old, new)] == ["done", "done"]
         await until(lambda: not any(map(has_students(home, old), range(5))), client, old)
     assert len(export_students(home, new, None, tmp_path / "new")) == 5
-    with pytest.raises(NotFoundError, match="removed to make room"):
+    with pytest.raises(NotFoundError, match=r"removed to make room.*'vanilla' of 'ada' run again"):
         export_students(home, old, None, tmp_path / "old")
     assert not (tmp_path / "old").exists()
     assert len(ReceiptBook(settings.vault).read(old)) == 5
@@ -247,6 +247,22 @@ async def test_a_run_survives_the_kill_of_its_worker_and_repeats_no_finished_see
     log = read_text(settings.run_log(run_id))
     assert [log.count(f"ran {seed}\n") for seed in range(5)] == [1, 1, 2, 1, 1]
     assert [receipt.seed for receipt in ReceiptBook(settings.vault).read(run_id)] == [0, 1, 2, 3, 4]
+
+
+async def test_what_a_killed_worker_left_of_a_run_that_nobody_wants_any_more_is_removed(home: Path) -> None:
+    settings = settings_for(home)
+    source = "import time\ndef method(lab, seed):\n    print('in', flush=True)\n    while True: time.sleep(0.01)\n"
+    async with serving(settings) as client:
+        run_id = (await client.call("submit_run", file=write_method(settings, source)))["run_id"]
+        await until(lambda: "in" in read_text(settings.run_log(run_id)), client, run_id)
+        pid = slot_pid(home, 0)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        assert list((home / "scratch").iterdir())
+        await client.call("cancel_run", run_id=run_id)
+        assert (await finish(client, run_id))["status"] == "cancelled"
+        assert (await finish(client, (await client.call("submit_run", method="vanilla"))["run_id"]))["status"] == "done"
+        assert not list((home / "scratch").iterdir())
 
 
 async def test_runs_go_on_when_the_server_leaves_and_a_second_server_shows_them(home: Path) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from outlearn.artifacts import LocalArtifactStore
 from outlearn.database import open_database, reading
+from outlearn.errors import IntegrityError
 from outlearn.receipts import RunId
 from outlearn.results import ResultBook, VerifiedResult
 from outlearn_training.claims import Claims
@@ -36,7 +37,7 @@ class Home:
         run_id = self.queue.submit(submission, max_waiting=99).run_id
         claim = self.claims.claim(0, lambda _: True)
         assert claim
-        self.store.put(run_id, [content(one) for one in students])
+        self.store.put(run_id, files(*students))
         if ends:
             self.claims.seed_done(claim)
         return run_id
@@ -57,6 +58,10 @@ class Home:
 
 def content(student: str) -> bytes:
     return student.encode().ljust(10)
+
+
+def files(*students: str) -> dict[str, bytes]:
+    return {sha256(content(one)).hexdigest(): content(one) for one in students}
 
 
 @pytest.fixture
@@ -102,10 +107,17 @@ def test_a_student_that_another_run_has_too_stays(home: Home) -> None:
 
 def test_a_seed_that_is_done_again_after_a_kill_stores_its_students_once(home: Home) -> None:
     run_id = home.run("a", "a", ends=False)
-    WeightStore(home.settings).put(run_id, [content("a"), content("b")])
+    WeightStore(home.settings).put(run_id, files("a", "b"))
     assert home.has("a")
     assert home.has("b")
     assert home.noted() == {run_id}
+
+
+def test_a_student_that_was_stored_under_anothers_digest_is_never_handed_out(home: Home) -> None:
+    [digest] = files("good")
+    home.store.put(home.run("other"), {digest: content("bad")})
+    with pytest.raises(IntegrityError, match="damaged"):
+        weight_files(home.settings.home).get(digest)
 
 
 def test_room_making_that_is_killed_midway_is_done_by_the_next(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +158,7 @@ def test_no_student_of_a_run_at_work_is_lost_while_others_make_room(home: Home) 
     unfinished = home.run("else", ends=False)
 
     def store(_: int) -> bool:
-        WeightStore(home.settings).put(unfinished, [content("same")])
+        WeightStore(home.settings).put(unfinished, files("same"))
         return home.has("same")
 
     with ThreadPoolExecutor(4) as pool:
