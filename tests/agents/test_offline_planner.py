@@ -152,6 +152,21 @@ def test_agents_that_know_the_same_survey_different_methods() -> None:
     assert len(set(surveyed)) == 2
 
 
+def test_what_others_are_trying_is_not_proposed_until_they_are_done_with_it() -> None:
+    planner, claimed = Planner(space(), "ada", "trust", seed=1), openings("trust", space())[:1]
+    reasons = []
+    while len(claimed) < 12:
+        proposal = planner.propose([], lambda _: True, claimed)
+        assert proposal is not None
+        assert proposal.recipe.same_as not in {recipe.same_as for recipe in claimed}
+        claimed.append(proposal.recipe)
+        reasons.append(proposal.reason)
+    assert reasons.count("nobody has tried it yet") == 2
+    freed = planner.propose([], lambda _: True, [])
+    assert freed is not None
+    assert freed.recipe == claimed[0]
+
+
 def test_of_equal_answers_the_one_whose_method_did_well_otherwise_ranks_first() -> None:
     planner = Planner(space(SCHEMA), "ada", "trust", seed=1)
     lucky, tuned = space(SCHEMA).named("vanilla"), space(SCHEMA).named("logconf")

@@ -3,7 +3,7 @@
 import ast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlearn.types import RunView
@@ -21,6 +21,7 @@ def test_a_composition_and_its_name_are_the_same_thing(composition: Composition)
     assert Recipe.of_file(Recipe.composed(composition).file) == Recipe.composed(composition)
 
 
+@settings(deadline=None)
 @given(compositions)
 def test_every_composition_is_a_short_readable_method_file(composition: Composition) -> None:
     source = render(composition)

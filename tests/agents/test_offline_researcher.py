@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from outlearn.errors import ConfigError
@@ -15,6 +16,7 @@ from outlearn.types import (
     Finding,
     FindingList,
     Leaderboard,
+    MethodList,
     Posted,
     RunList,
     RunView,
@@ -22,6 +24,7 @@ from outlearn.types import (
     Thread,
 )
 from outlearn_agents.offline import OfflineResearcher
+from outlearn_agents.offline.recipes import Recipe
 from outlearn_training.queue_tables import Run
 
 EARLY = "# Early students\n\nLook at early students and iterate."
@@ -73,6 +76,59 @@ async def test_it_builds_on_another_agents_result_and_tells_them(open_session: A
     assert any(reply.author == "ada" and "built on this" in reply.text for one in threads for reply in one.replies)
     slugs = {post.title for post in posts if post.kind == "result" and post.author == "boole"}
     assert not slugs & {post.title for post in posts if post.kind == "result" and post.author == "ada"}
+
+
+async def test_it_says_what_it_tries_before_it_tries_it(open_session: Any) -> None:
+    announced, tried = [], []
+    async with open_session("ada", direction=EARLY) as session:
+        call = session.tools.call
+
+        async def watched(server: str, tool: str, arguments: Any) -> Any:
+            if tool == "submit_run":
+                (plan,) = (await session.ask(FindingList, "forum", "list_threads", tag="plan")).findings
+                announced.append(Recipe.from_text(plan.text))
+            answer = await call(server, tool, arguments)
+            tried.extend([Recipe.of_run(RunView.model_validate(answer.content))] if tool == "submit_run" else [])
+            return answer
+
+        session.tools.call = watched
+        await OfflineResearcher().research(session)
+        (plan,) = (await session.ask(FindingList, "forum", "list_threads", tag="plan")).findings
+    assert len(tried) == 6
+    assert announced == tried
+    assert plan.text.startswith("I have finished.")
+
+
+async def test_agents_that_begin_together_in_one_direction_repeat_nothing(open_session: Any) -> None:
+    async with open_session("ada") as ada, open_session("boole") as boole, open_session("curie") as curie:
+        team = (ada, boole, curie)
+        async with anyio.create_task_group() as group:
+            for session in team:
+                group.start_soon(OfflineResearcher().research, session)
+        runs = [run for session in team for run in await own_runs(session)]
+    tried = [recipe.same_as for run in runs if (recipe := Recipe.of_run(run))]
+    assert len(tried) == 18
+    assert len(set(tried)) == 18
+
+
+async def test_who_claims_a_method_and_falls_silent_keeps_it_from_nobody(open_session: Any) -> None:
+    async with open_session("gone") as gone:
+        claim = Recipe(family="self_train", params=await defaults(gone, "self_train"))
+        await gone.ask(
+            Posted, "forum", "post_finding", title="I try it", text=f"recipe: {claim.model_dump_json()}",
+            kind="hypothesis", tags=["plan"],
+        )  # fmt: skip
+    async with open_session("ada", direction=EARLY, agent_evaluations=14, daily_evaluations=14) as ada:
+        await OfflineResearcher().research(ada)
+        methods = [run.method for run in reversed(await own_runs(ada))]
+    assert "self_train" not in methods[:3]
+    assert "self_train" in methods
+
+
+async def defaults(session: Session, method: str) -> dict[str, Any]:
+    listed = (await session.ask(MethodList, "training", "list_methods")).methods
+    (properties,) = [one.params["properties"] for one in listed if one.name == method]
+    return {name: value["default"] for name, value in properties.items()}
 
 
 async def test_started_again_it_finishes_what_a_crash_left_and_repeats_nothing(open_session: Any) -> None:
@@ -172,10 +228,17 @@ async def test_it_waits_for_tomorrows_evaluations_only_if_tomorrow_is_in_time(
 ) -> None:
     monkeypatch.setattr("outlearn_agents.offline.researcher.seconds_to_tomorrow", lambda: tomorrow)
     said: list[str] = []
-    async with open_session("ada", daily_evaluations=1, agent_evaluations=9, seconds=3) as session:
-        await OfflineResearcher().research(dataclasses.replace(session, on_status=said.append))
+    waiting = "today's evaluations are used up; waiting for tomorrow's"
+    async with open_session("ada", daily_evaluations=1, agent_evaluations=9) as session:
+
+        def hear(doing: str) -> None:
+            said.append(doing)
+            if doing == waiting:
+                session.stop.ask()
+
+        await OfflineResearcher().research(dataclasses.replace(session, on_status=hear))
         assert len((await ask(session.tools, Leaderboard, "evaluation", "leaderboard")).rows) == 1
-    assert ("today's evaluations are used up; waiting for tomorrow's" in said) == (tomorrow < 3)
+    assert (waiting in said) == (tomorrow < 3)
     assert said[-1] == "done"
 
 

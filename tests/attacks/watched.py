@@ -14,6 +14,7 @@ from outlearn_evaluation.detectors import Change, Look, Suspicion
 from outlearn_evaluation.inspection import OF_PLACE, OF_STUDENTS, Place, Students, changes_of, examine
 from outlearn_evaluation.ledger import Answered
 from outlearn_evaluation.scoring import NEAR, Votes, distances
+from outlearn_evaluation.thresholds import CONSTANTS, Thresholds
 
 ANSWERS = 200
 Bits = NDArray[np.bool_]
@@ -27,6 +28,7 @@ class WatchedWorld(World):
 
     ledger: Any = NO_LEDGER
     dress: Dress = lambda answers: np.broadcast_to(answers > 0, (SEEDS, ITEMS))
+    thresholds: Thresholds = CONSTANTS
     looks: list[Look] = field(default_factory=list)
     found: list[list[Suspicion]] = field(default_factory=list)
     _scored: dict[str, Votes] = field(default_factory=dict)
@@ -41,7 +43,7 @@ class WatchedWorld(World):
 
     def right_where(self, ability: Vector, accuracy: float) -> Bits:
         """Answers (items,) that are right where `ability` is highest."""
-        return np.asarray((self.labels > 0) == (ability > np.quantile(ability, 1 - accuracy)))
+        return np.asarray((self.labels > 0) == (ability > np.quantile(ability, max(0.0, 1 - accuracy))))
 
     def ask(self, answers: Vector, against: str | None = None) -> Answered | None:
         """As the real server; the team's tokens take turns."""
@@ -90,8 +92,9 @@ class WatchedWorld(World):
     def _inspect(self, look: Look, positive: Bits) -> list[Suspicion]:
         changes = changes_of(look.agent, [*self.looks, look], self._known)
         labels, noise = (self.labels > 0).astype(np.int64), self.judge.weights - self.labels[self.public]
-        students = Students(positive, labels, self.mask, noise, frequent=self.frequent)
-        found = (*examine(OF_STUDENTS, students), *examine(OF_PLACE, Place(look, self.looks, changes)))
+        students = Students(positive, labels, self.mask, noise, frequent=self.frequent, thresholds=self.thresholds)
+        place = Place(look, self.looks, changes, self.thresholds)
+        found = (*examine(OF_STUDENTS, students), *examine(OF_PLACE, place))
         return [one for one in found if one.action != "note" or one.kind == "detector failed"]
 
 
@@ -116,17 +119,17 @@ def mimicking(world: WatchedWorld) -> Dress:
 DRESSES: dict[str, Callable[[WatchedWorld], Dress]] = {"tiled": tiled, "jittered": jittered, "mimicking": mimicking}
 
 
-def campaign(attack: str, dress: str, seed: int) -> WatchedWorld:
+def campaign(attack: str, dress: str, seed: int, thresholds: Thresholds = CONSTANTS) -> WatchedWorld:
     """A server that was attacked by nine tokens of one team."""
-    world = WatchedWorld(np.random.default_rng(seed))
+    world = WatchedWorld(np.random.default_rng(seed), thresholds=thresholds)
     world.dress = DRESSES[dress](world)
     PROBES[attack].attack(world)
     return world
 
 
-def honest_team(seed: int) -> WatchedWorld:
+def honest_team(seed: int, thresholds: Thresholds = CONSTANTS) -> WatchedWorld:
     """Nine honest agents at work, from those that try unrelated methods to those that turn the best one's knobs."""
-    world = WatchedWorld(np.random.default_rng(seed))
+    world = WatchedWorld(np.random.default_rng(seed), thresholds=thresholds)
     agents = [HonestAgent(world, f"agent-{number}") for number in range(AGENTS)]
     for turn in range(ANSWERS):
         agents[turn % AGENTS].work()
@@ -148,13 +151,14 @@ class HonestAgent:
         world, rng, best = self._world, self._world.rng, self._best
         if best is not None and rng.random() < self._tunes:
             taste = best[1] + rng.choice([0.0, 0.1, 0.3, 0.6]) * rng.normal(size=ITEMS)
-            accuracy = float(np.clip(best[2] + 0.01 * rng.normal(), 0.5, 0.75))
+            accuracy = best[2] + 0.01 * rng.normal()
         else:
-            taste, accuracy = rng.normal(size=ITEMS), float(np.clip(self._skill + 0.04 * rng.normal(), 0.48, 0.76))
+            taste, accuracy = rng.normal(size=ITEMS), self._skill + 0.04 * rng.normal()
+        accuracy = float(np.clip(accuracy, WEAK - 0.04, CEILING + 0.02))
         spread = np.sqrt(SEED * rng.choice([0.2, 1.0, 1.0, 4.0]))
         sure = np.sqrt(ABILITY) * world.ability + np.sqrt(self._method) * taste
         seeds = [sure + spread * rng.normal(size=ITEMS) for _ in range(SEEDS)]
-        positive = np.array([world.right_where(one, accuracy + 0.01 * rng.normal()) for one in seeds])
+        positive = np.array([world.right_where(one, accuracy + 0.03 * (1 - accuracy) * rng.normal()) for one in seeds])
         told = world.submit(positive, self._name, best[3] if best else None)
         if best is None or told.pgr > best[0]:
             self._best = (told.pgr, taste, accuracy, told.run_id)

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from pydantic import ValidationError
 
-from outlearn.errors import InvalidInputError, NotFoundError
+from outlearn.errors import InvalidInputError, NotFoundError, OutlearnError
 from outlearn_agents.commands.options import Json, RunArgument
 
 if TYPE_CHECKING:
@@ -58,6 +60,9 @@ def audit(
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the chain of hashes, and print the last one.")
     ] = False,
+    thresholds: Annotated[
+        bool, typer.Option("--thresholds", help="Show the detectors' thresholds, task by task, and what they are from.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show the audit log of a run folder: what detectors flagged, withheld and disqualified. For the operator.
@@ -78,6 +83,9 @@ def audit(
         count, head = log.verify()
         typer.echo(json.dumps({"records": count, "head": head}) if as_json else f"{count} records, the last is {head}")
         return
+    if thresholds:
+        _print_thresholds(run, as_json)
+        return
     if scan or check_teacher:
         _look(run, check_teacher or [], scan)
     wanted = {"kind": kind, "agent": agent, "run_id": run_id}
@@ -88,6 +96,7 @@ def audit(
         typer.echo(json.dumps([one.model_dump(mode="json") for one in records], indent=1))
     else:
         _print(records)
+        _say_where_thresholds_are_constants(run)
 
 
 def review(
@@ -246,6 +255,30 @@ def _print(records: Sequence["AuditRecord"]) -> None:
         table.add_row(*(Text(cell) for cell in row))  # an agent's text must not be markup
     console().print(table)
     typer.echo(f"{len(records)} record{'' if len(records) == 1 else 's'}")
+
+
+def _print_thresholds(home: Path, as_json: bool) -> None:
+    from outlearn_evaluation.thresholds import in_force
+
+    found = in_force(home)
+    if as_json:
+        typer.echo(json.dumps({task: asdict(one) for task, one in found.items()}, indent=1))
+        return
+    for task, one in found.items():
+        alike = f"seeds that disagree on less than {100 * one.alike:.2g} % of the items"
+        typer.echo(f"task {task}, from {one.source}")
+        typer.echo(f"  seeds alike   {alike if one.alike else 'off: too few items to tell equal seeds by'}")
+        typer.echo(f"  seeds apart   seeds that disagree more than {100 * one.apart:.0f} % as often as strangers")
+        typer.echo(f"  random masks  changes with an effect under {one.doubt:.2f}")
+
+
+def _say_where_thresholds_are_constants(home: Path) -> None:
+    from outlearn_evaluation.thresholds import in_force
+
+    with suppress(OutlearnError):  # a task that cannot be opened has no detectors either, and the log is shown
+        for task, one in in_force(home).items():
+            if not one.calibrated:
+                typer.echo(f"thresholds of task {task}: {one.source}")
 
 
 def _short(value: int | float | str) -> str:

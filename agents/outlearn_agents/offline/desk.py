@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 
 from outlearn.errors import ToolRefusedError
 from outlearn.researcher import Session
@@ -26,6 +27,8 @@ from outlearn_agents.offline.recipes import Recipe
 NOTEBOOK = "notebook.md"
 NOMINATED = 2
 MAX_ROWS = 500
+PLAN = "plan"
+PATIENCE = 3
 
 
 class Desk:
@@ -37,7 +40,8 @@ class Desk:
         self._cursor: str | None = None
         self._results: dict[str, Finding] = {}
         self._own_runs: dict[str, Recipe] = {}
-        self._own_kinds: set[str] = set()
+        self._own_times: list[datetime] = []
+        self._plans: dict[str, Finding] = {}
 
     def remember(self, run_id: str, recipe: Recipe) -> None:
         """Note what an own run tries."""
@@ -59,15 +63,18 @@ class Desk:
                 return runs
 
     async def read_forum(self) -> None:
-        """Take in what is new on the forum and the leaderboard."""
+        """Take in what is new on the forum and the leaderboard.
+
+        Others are scored, post, and then plan anew. Read the other way round, nothing is missed that comes meanwhile.
+        """
+        await self._read_plans()
         for finding in await self._new_findings():
             if finding.run_id and finding.kind == "result":
                 self._results[finding.run_id] = finding
-            if finding.author == self._session.agent:
-                self._own_kinds.add(finding.kind)
         board = await self._session.ask(
             Leaderboard, "evaluation", "leaderboard", task=self._session.task, limit=MAX_ROWS
         )
+        self._own_times = [row.evaluated_at for row in board.rows if row.agent == self._session.agent]
         for row in board.rows:
             self._learn(row)
 
@@ -94,11 +101,35 @@ class Desk:
         """Write a workspace file."""
         await self._session.ask(FileWritten, "filesystem", "write_file", path=path, text=text)
 
-    async def post_hypothesis(self, first: Recipe | None) -> None:
-        """Say once, at the beginning, what the researcher is after."""
-        if "hypothesis" not in self._own_kinds:
-            title = self._session.direction.strip().splitlines()[0].strip("# ")[:160]
-            await self._post("hypothesis", title, writing.hypothesis(self._session.direction, first))
+    async def announce(self, proposal: Proposal | None) -> None:
+        """Say what comes next before it begins, in a finding that is kept up to date; then read what others say."""
+        direction = self._session.direction.strip()
+        text = writing.plan(direction, proposal)
+        if (mine := self._plans.get(self._session.agent)) is not None:
+            await self._edit(mine.finding_id, text)
+        elif proposal is not None:
+            title = direction.splitlines()[0].strip("# ")[:160]
+            # others with the same direction plan as well: that theirs reads alike is no reason to keep it back
+            await self._post("hypothesis", title, text, tags=[PLAN], anyway=True)
+        await self._read_plans()
+
+    @property
+    def claimed(self) -> list[Recipe]:
+        """What others are trying."""
+        return [recipe for recipe, _ in self._claims()]
+
+    def came_first(self, recipe: Recipe) -> bool:
+        """Whether nobody announced this before this agent did."""
+        mine = self._plans.get(self._session.agent)
+        return mine is None or not any(
+            other.same_as == recipe.same_as and at < _said_at(mine) for other, at in self._claims()
+        )
+
+    def _claims(self) -> list[tuple[Recipe, datetime]]:
+        """What others announced, and when. Who is silent while this agent gets results may be gone: no claim lasts."""
+        plans = [(plan, _said_at(plan)) for plan in self._plans.values() if plan.author != self._session.agent]
+        fresh = [(plan, at) for plan, at in plans if sum(time > at for time in self._own_times) < PATIENCE]
+        return [(recipe, at) for plan, at in fresh if (recipe := Recipe.from_text(plan.text)) is not None]
 
     async def post_result(self, proposal: Proposal, run_id: str, verdict: str) -> None:
         """Post an evaluated run, answer in the thread that it builds on, and write it down."""
@@ -133,12 +164,21 @@ class Desk:
         if text and results[0].agent == self._session.agent:  # one agent writes it, or all would post the same
             title = f"What the parts of a method do, over {len(results)} runs"
             await self._post("insight", title, text)
+        await self.announce(None)
         await self.write_notebook("finished")
         own = [result.run_id for result in results if result.agent == self._session.agent]
         if own:
             await self.save_snapshot(f"at the end, {len(own)} runs")
             await self._session.ask(Nominations, "evaluation", "nominate", run_ids=own[:NOMINATED])
         self._session.say("done")
+
+    async def _read_plans(self) -> None:
+        page = await self._list(None, tag=PLAN)
+        found = list(page.findings)
+        while page.older_cursor:
+            page = await self._list(page.older_cursor, tag=PLAN)
+            found += page.findings
+        self._plans = {one.author: one for one in found}
 
     async def _new_findings(self) -> list[Finding]:
         """Findings since the last look; at the first look, all."""
@@ -151,11 +191,18 @@ class Desk:
             found += page.findings
         return found
 
-    async def _list(self, cursor: str | None) -> FindingList:
-        return await self._session.ask(FindingList, "forum", "list_threads", cursor=cursor, limit=50)
+    async def _list(self, cursor: str | None, **filters: str) -> FindingList:
+        return await self._session.ask(FindingList, "forum", "list_threads", cursor=cursor, limit=50, **filters)
 
     async def _post(
-        self, kind: FindingKind, title: str, text: str, run_id: str | None = None, built_on: Sequence[str] = ()
+        self,
+        kind: FindingKind,
+        title: str,
+        text: str,
+        run_id: str | None = None,
+        built_on: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        anyway: bool = False,
     ) -> None:
         """Post a finding. One that the forum refuses, such as because another agent said the same, stays unsaid."""
         digest = hashlib.sha256(f"{title}\0{text}\0{run_id}".encode()).hexdigest()
@@ -169,11 +216,19 @@ class Desk:
                 kind=kind,
                 run_id=run_id,
                 built_on=list(built_on),
-                tags=["offline", self._session.task],
+                tags=["offline", self._session.task, *tags],
+                anyway=anyway,
                 request_id=f"{kind}-{digest[:20]}",
             )
         except ToolRefusedError as error:
             self._session.say(f"the forum refused my {kind}", error=str(error))
+
+    async def _edit(self, post_id: str, text: str) -> None:
+        """Change an own finding, unless it is gone."""
+        try:
+            await self._session.ask(Posted, "forum", "edit_post", post_id=post_id, text=text)
+        except ToolRefusedError as error:
+            self._session.say("the forum refused my edit", error=str(error))
 
     async def _answer(self, finding_id: str, text: str, verdict: str) -> None:
         """Reply and vote in another agent's thread. A thread that is gone is no reason to stop."""
@@ -184,3 +239,7 @@ class Desk:
                 await self._session.ask(Voted, "forum", "vote", post_id=finding_id, value=1)
         except ToolRefusedError as error:
             self._session.say("the thread that I built on refused my answer", error=str(error))
+
+
+def _said_at(plan: Finding) -> datetime:
+    return plan.edited_at or plan.posted_at

@@ -110,17 +110,20 @@ class Planner:
         if trial is not None:
             self._study.tell(trial, state=TrialState.FAIL)
 
-    def propose(self, taken: Iterable[Recipe], fits: Callable[[Recipe], bool]) -> Proposal | None:
+    def propose(
+        self, taken: Iterable[Recipe], fits: Callable[[Recipe], bool], claimed: Iterable[Recipe] = ()
+    ) -> Proposal | None:
         """What to try next.
 
         Args:
             taken: recipes that this agent tried.
             fits: whether there is time left for a recipe.
+            claimed: recipes that others are trying.
 
         Returns:
             A new recipe that fits, or None where none was found.
         """
-        tried = [*taken, *(result.recipe for result in self._results.values())]
+        tried = [*taken, *claimed, *(result.recipe for result in self._results.values())]
         known = {recipe.same_as for recipe in tried}
         self._proposed += 1
         rng = random.Random(f"{self._seed}:{len(known)}:{self._proposed}")

@@ -19,6 +19,7 @@ from outlearn_agents.offline.writing import describe
 
 WAIT_SECONDS = 3.0
 BUDGET_POLL_SECONDS = 600.0
+YIELDS = 5
 
 
 class OfflineResearcher:
@@ -52,12 +53,8 @@ class _Search:
     async def run(self) -> None:
         """Search until the end, then write up."""
         await self._take_up()
-        if first := self._propose():
-            self._planner.failed(first.recipe)
-        await self._desk.post_hypothesis(first.recipe if first else None)
         while self._session.stop.seconds_left > 0 and await self._may_evaluate():
-            await self._desk.read_forum()
-            proposal = self._propose()
+            proposal = await self._choose()
             if proposal is None:
                 self._session.say("nothing new fits into the time that is left")
                 break
@@ -77,9 +74,25 @@ class _Search:
             if run.kind == "full" and run.status not in ("failed", "cancelled"):
                 await self._conclude(run, Proposal(recipe=recipe, reason="taken up from an earlier session"))
 
+    async def _choose(self) -> Proposal | None:
+        """What to try next, announced. Of agents that announce the same, all but the first look for something else."""
+        proposal = None
+        for _ in range(YIELDS):
+            await self._desk.read_forum()
+            proposal = self._propose()
+            if proposal is None:
+                break
+            await self._desk.announce(proposal)
+            if self._desk.came_first(proposal.recipe):
+                break
+            self._planner.failed(proposal.recipe)
+        return proposal
+
     def _propose(self) -> Proposal | None:
         left = self._session.stop.seconds_left
-        return self._planner.propose(self._taken.values(), lambda recipe: self._pace.seconds(recipe) <= left)
+        return self._planner.propose(
+            self._taken.values(), lambda recipe: self._pace.seconds(recipe) <= left, self._desk.claimed
+        )
 
     async def _may_evaluate(self) -> bool:
         """Whether an evaluation is left; waits for tomorrow's where today's are used up and tomorrow is in time."""

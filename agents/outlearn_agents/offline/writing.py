@@ -33,7 +33,7 @@ def result_text(proposal: Proposal, verdict: str) -> str:
         lines.append(
             f"compared with {proposal.parents[0].recipe.label if proposal.parents else 'the best so far'}: {verdict}"
         )
-    return "\n".join([*lines, "", f"recipe: {proposal.recipe.model_dump_json(exclude_defaults=True)}"])
+    return "\n".join([*lines, "", stated(proposal.recipe)])
 
 
 def reply_text(proposal: Proposal, run_id: str, verdict: str) -> str:
@@ -42,10 +42,17 @@ def reply_text(proposal: Proposal, run_id: str, verdict: str) -> str:
     return f"I built on this: {tried}. Compared with yours: {verdict or 'not compared'}."
 
 
-def hypothesis(direction: str, first: Recipe | None) -> str:
-    """What the researcher believes at the start."""
-    start = f"I begin with {first.label}. {describe(first)}" if first else "I begin with what the forum knows."
-    return f"{direction.strip()}\n\n{start}"
+def plan(direction: str, proposal: Proposal | None) -> str:
+    """What the researcher tries next and what it is after; the recipe comes first, as lists show only a beginning."""
+    if proposal is None:
+        return f"I have finished.\n\n{direction.strip()}"
+    said = f"{describe(proposal.recipe)} Why: {proposal.reason}."
+    return f"{stated(proposal.recipe)}\n\nI try this next. {said}\n\n{direction.strip()}"
+
+
+def stated(recipe: Recipe) -> str:
+    """A recipe for other researchers to parse, as `Recipe.from_text` does."""
+    return f"recipe: {recipe.model_dump_json(exclude_defaults=True)}"
 
 
 def insight(results: Iterable[Result]) -> str | None:

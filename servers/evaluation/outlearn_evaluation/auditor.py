@@ -17,6 +17,7 @@ from outlearn_evaluation.inspection import OF_PLACE, Place, changes_of, examine
 from outlearn_evaluation.ledger import Question, evaluations
 from outlearn_evaluation.standing import FORGED, MASKS, Withheld, because, withheld
 from outlearn_evaluation.submissions import Submission, submissions
+from outlearn_evaluation.thresholds import CONSTANTS, FindThresholds
 
 OUTDATED = "outdated receipt"
 _SINCE = (
@@ -34,8 +35,11 @@ log = structlog.get_logger("outlearn.evaluation")
 class Auditor:
     """Watches the evaluations of one home folder."""
 
-    def __init__(self, audit_log: AuditLog, engine: Engine) -> None:
+    def __init__(
+        self, audit_log: AuditLog, engine: Engine, thresholds: FindThresholds = lambda _task, _fingerprint: CONSTANTS
+    ) -> None:
         self._log, self._engine, self._looks = audit_log, engine, Looks()
+        self._thresholds = thresholds
         self._withheld = (0, Withheld())  # as of so many records
         self._changes: dict[str, dict[str, Change | None]] = {}
         self._inspected: set[str] = set()
@@ -97,12 +101,14 @@ class Auditor:
             log.error("the audit log cannot be written", run_id=run_id, kind=found.kind, error=str(failure))
 
     def _masks(self, connection: Connection, question: Question) -> Suspicion | None:
-        """What is seen of masks once this run is among the evaluated ones. It tells nothing secret, as votes do not."""
+        """What is seen of masks once this run is among the evaluated ones. It tells nothing secret: votes do not, and
+        the threshold is the same for all."""
         run = question.run
+        doubt = self._thresholds(run.task, run.fingerprint).doubt
         asked = Look(run.run_id, question.agent, len(run.votes.positive), run.votes.counts, False, None)
         with self._lock:
             looks = self._looks.among(connection, run.fingerprint, asked)
-            return random_masks(self._changes_of(question.agent, run.fingerprint, looks))
+            return random_masks(self._changes_of(question.agent, run.fingerprint, looks), doubt)
 
     def _changes_of(self, agent: str, fingerprint: str, looks: Sequence[Look]) -> list[Change]:
         known = self._changes.setdefault(fingerprint, {})
@@ -110,7 +116,8 @@ class Auditor:
 
     def _place(self, connection: Connection, run: Submission) -> Place:
         looks = self._looks.until(connection, run)
-        return Place(looks[-1], looks[:-1], self._changes_of(looks[-1].agent, run.fingerprint, looks))
+        changes = self._changes_of(looks[-1].agent, run.fingerprint, looks)
+        return Place(looks[-1], looks[:-1], changes, self._thresholds(run.task, run.fingerprint))
 
 
 class Looks:

@@ -1,4 +1,4 @@
-"""What looks like gaming, as pure functions over votes, answers and secrets. Thresholds are derived in decision 14.
+"""What looks like gaming, as pure functions over votes, answers and secrets. Decisions 14 and 22 derive thresholds.
 
 `n` is the number of public items, `s` of seeds. Counts say how many seeds vote 1 for each item, `(n,)`. A detector
 returns a suspicion or None. Only those that need nothing secret may quarantine a run: an agent can see that it is.
@@ -67,27 +67,35 @@ class Look:
         return min(share, 1 - share) < LOPSIDED
 
 
-def seeds_alike(run: Look) -> Suspicion | None:
+def disagreement(counts: NDArray[np.integer], seeds: int) -> float:
+    """The share of items on which two of the seeds disagree, mean over pairs; `counts` (n,) say yes."""
+    yes = counts.astype(np.float64)
+    return float(np.mean(yes * (seeds - yes))) / math.comb(seeds, 2)
+
+
+def strangers_disagreement(right: Floats) -> float:
+    """The same for seeds of these accuracies, (s,), that err independently."""
+    return float(np.mean([one * (1 - other) + other * (1 - one) for one, other in combinations(right, 2)]))
+
+
+def seeds_alike(run: Look, least: float = ALIKE) -> Suspicion | None:
     """Seeds have teachers of their own, so students of two of them disagree somewhere: on 2 % of the items and more
     with the built-in methods, on 0.6 % in the narrowest honest run that we saw."""
-    yes = run.counts.astype(np.float64)
-    apart = float(np.mean(yes * (run.seeds - yes))) / (run.seeds * (run.seeds - 1) / 2) if run.seeds > 1 else 1.0
-    if run.is_degenerate or apart >= ALIKE:
+    apart = disagreement(run.counts, run.seeds) if run.seeds > 1 else 1.0
+    if run.is_degenerate or apart >= least:
         return None
-    return Suspicion("seeds alike", "flag", {"disagreement": round(apart, 5), "least": ALIKE})
+    return Suspicion("seeds alike", "flag", {"disagreement": round(apart, 5), "least": round(least, 5)})
 
 
-def seeds_apart(positive: Bits, labels: NDArray[np.int64]) -> Suspicion | None:
+def seeds_apart(positive: Bits, labels: NDArray[np.int64], most: float = APART) -> Suspicion | None:
     """Students learn the same task and err on the same hard items. Seeds `(s, n)` that disagree as often as strangers
     of their accuracies were made to differ: several attempts packed into one run."""
     shares = positive.mean(axis=1)
     if len(positive) < 2 or np.minimum(shares, 1 - shares).min() < LOPSIDED:
         return None
-    pairs = list(combinations(range(len(positive)), 2))
-    right = (positive == labels).mean(axis=1)
-    strangers = float(np.mean([right[i] * (1 - right[j]) + right[j] * (1 - right[i]) for i, j in pairs]))
-    apart = np.mean([positive[i] != positive[j] for i, j in pairs], axis=0)
-    z = (float(apart.mean()) - APART * strangers) / max(float(apart.std()) / math.sqrt(len(apart)), 1e-9)
+    strangers = strangers_disagreement((positive == labels).mean(axis=1))
+    apart = np.mean([one != other for one, other in combinations(positive, 2)], axis=0)
+    z = (float(apart.mean()) - most * strangers) / max(float(apart.std()) / math.sqrt(len(apart)), 1e-9)
     if z <= APART_Z:
         return None
     return Suspicion("seeds apart", "flag", {"disagreement": float(apart.mean()), "strangers": strangers, "z": z})
@@ -148,18 +156,18 @@ def change(run: Look, earlier: Sequence[Look]) -> Change | None:
     return Change(float(changed.sum() * (~changed).mean()), effect)
 
 
-def random_masks(changes: Sequence[Change]) -> Suspicion | None:
-    """Changes of an agent's that fall on items without regard to how doubtful these are.
+def random_masks(changes: Sequence[Change], doubt: float = DOUBT) -> Suspicion | None:
+    """Changes of an agent's that fall on items without regard to how doubtful these are: with an effect under `doubt`.
 
     A retrained student changes its mind where it or others were in doubt. Masks, random or in blocks, have an effect of
     0. Blind changes count by themselves, so that others in between do not hide them, and one may be a failed training.
     """
-    blind = [one for one in changes if one.effect < DOUBT]
+    blind = [one for one in changes if one.effect < doubt]
     weight = sum(one.weight for one in blind)
     if len(blind) < FEW_BLIND or weight < BLIND_WEIGHT:
         return None
     effect = sum(one.weight * one.effect for one in blind) / weight
-    return Suspicion(MASKS, "quarantine", {"effect": effect, "blind": len(blind), "weight": weight})
+    return Suspicion(MASKS, "quarantine", {"effect": effect, "blind": len(blind), "weight": weight, "least": doubt})
 
 
 def watermark(mean_votes: Floats, noise: Floats) -> Suspicion | None:

@@ -11,6 +11,7 @@ from outlearn_evaluation.detectors import Suspicion
 from outlearn_evaluation.inspection import OF_STUDENTS, Students, examine
 from outlearn_evaluation.scoring import read_votes
 from outlearn_evaluation.submissions import Submission
+from outlearn_evaluation.thresholds import Thresholds
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class FinishedRun:
         return self.submission.run_id
 
 
-def finished_run(receipts: Sequence[Receipt], version: ReceiptsVersion, opened: Opened) -> FinishedRun:
+def finished_run(
+    receipts: Sequence[Receipt], version: ReceiptsVersion, opened: Opened, thresholds: Thresholds
+) -> FinishedRun:
     """A run by its receipts, sorted by seed. `version` is theirs, or of earlier ones: then they will be read again.
 
     Raises IntegrityError: they are not of this version of the task, or not of exactly the server's seeds.
@@ -45,6 +48,7 @@ def finished_run(receipts: Sequence[Receipt], version: ReceiptsVersion, opened: 
         noise=np.array(opened.seal.noise),
         design_effect=opened.baselines.design_effect,
         frequent=opened.frequent,
+        thresholds=thresholds,
     )
     return FinishedRun(
         version=version,

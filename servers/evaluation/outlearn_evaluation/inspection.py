@@ -24,6 +24,7 @@ from outlearn_evaluation.detectors import (
     seeds_apart,
     watermark,
 )
+from outlearn_evaluation.thresholds import CONSTANTS, Thresholds
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Students:
     design_effect: float = 1.0
     frequent: Bits | None = None
     """(items,) where the task has groups."""
+    thresholds: Thresholds = CONSTANTS
 
     @cached_property
     def right(self) -> Floats:
@@ -62,6 +64,7 @@ class Place:
     """Everybody's of this version of the task, oldest first."""
     changes: Sequence[Change]
     """Of all its agent's runs up to this one."""
+    thresholds: Thresholds = CONSTANTS
 
     @cached_property
     def own(self) -> list[Look]:
@@ -71,7 +74,9 @@ class Place:
 
 Seen = TypeVar("Seen")
 OF_STUDENTS: dict[str, Callable[[Students], Suspicion | None]] = {
-    "seeds apart": lambda seen: seeds_apart(seen.positive[:, seen.public], seen.labels[seen.public]),
+    "seeds apart": lambda seen: seeds_apart(
+        seen.positive[:, seen.public], seen.labels[seen.public], seen.thresholds.apart
+    ),
     "watermark": lambda seen: watermark(seen.signs, seen.noise),
     "public-private gap": lambda seen: public_private_gap(seen.right, seen.public, seen.design_effect),
     "majority answer": lambda seen: (
@@ -80,9 +85,9 @@ OF_STUDENTS: dict[str, Callable[[Students], Suspicion | None]] = {
 }
 OF_PLACE: dict[str, Callable[[Place], Suspicion | None]] = {
     "near-duplicate": lambda place: near_duplicates(place.own),
-    "seeds alike": lambda place: seeds_alike(place.run),
+    "seeds alike": lambda place: seeds_alike(place.run, place.thresholds.alike),
     "floor rate": lambda place: floor_rate(place.own),
-    "random masks": lambda place: random_masks(place.changes),
+    "random masks": lambda place: random_masks(place.changes, place.thresholds.doubt),
 }
 
 

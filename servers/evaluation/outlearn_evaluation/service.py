@@ -21,6 +21,7 @@ from outlearn_evaluation.ledger import Answered, Ledger, Question
 from outlearn_evaluation.published import Publisher
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.submissions import Submission
+from outlearn_evaluation.thresholds import ThresholdBook
 
 EVERYTHING = 2**31
 MOST_READY = 1_000
@@ -35,7 +36,8 @@ class EvaluationService:
         self._settings = settings
         self._ledger = Ledger(settings)
         self._publisher = Publisher(self._ledger.engine)
-        self.auditor = Auditor(AuditLog(settings.vault), self._ledger.engine)
+        self._thresholds = ThresholdBook(settings.home).of
+        self.auditor = Auditor(AuditLog(settings.vault), self._ledger.engine, self._thresholds)
         self._ready: dict[str, FinishedRun] = {}
         self._tried: dict[str, ReceiptsVersion] = {}
 
@@ -168,7 +170,8 @@ class EvaluationService:
             _check_owner(asked_by, run_id, receipts[0].agent)
             opened = self._open(receipts[0].task)
             opened.judge  # noqa: B018 - raises where there is none
-            run = finished_run(receipts, version, opened)
+            thresholds = self._thresholds(opened.task, opened.baselines.fingerprint)
+            run = finished_run(receipts, version, opened, thresholds)
             if run_id not in self._asked and len(self._ready) < MOST_READY:
                 self._ready[run_id] = run
         _check_owner(asked_by, run_id, run.agent)

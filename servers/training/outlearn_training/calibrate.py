@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from outlearn.baseline_votes import BaselineVotes, keep_votes, pack_votes
 from outlearn.clusters import design_effect
 from outlearn.errors import ConflictError, IntegrityError, InvalidInputError
 from outlearn.files import locked, write_atomic
@@ -51,7 +52,7 @@ def calibrate(
 
     Args:
         on_progress: called with what is being trained and the share done, in [0, 1].
-        keep_in: folder for `weak_labels.npz` and `baselines.json` too, as they ship with outlearn.
+        keep_in: folder for `weak_labels.npz`, `baselines.json` and `votes.npz` too, as they ship with outlearn.
         profile: other models and fine-tuning than the task was prepared with.
         changes: of single fields of the profile, such as {"student_tuning.lr": 1e-4}.
         train: trains seeds and keeps their predictions; the results are the same wherever that happens.
@@ -126,13 +127,21 @@ def _write(home: Path, task: Task, found: Found, keep_in: Path | None) -> TaskCa
         len(everything),
         _design_effect(secret, found, everything),
     )
+    votes = pack_votes(_votes(found))
     with locked(vault / "baselines.json"):  # another calibration may end at the same time
         card = write_task(home, card, pool, secret, weak_labels, baselines)
+        keep_votes(vault, card.fingerprint, votes)
         write_atomic(vault / "calibration.json", report.model_dump_json(indent=1).encode(), mode=0o600)
         write_atomic(home / "data" / card.name / "card.md", card_markdown(card).encode())
     if keep_in:
-        write_calibration(keep_in, weak_labels, baselines)
+        write_calibration(keep_in, weak_labels, baselines, votes)
     return card
+
+
+def _votes(found: Found) -> BaselineVotes:
+    kinds = ("weak_test", "ceiling_test", "shuffled_test")
+    teachers, ceilings, controls = (np.array([getattr(one, kind) > 0.5 for one in found.values()]) for kind in kinds)
+    return BaselineVotes(tuple(found), teachers, ceilings, controls)
 
 
 def _baseline(secret: SecretTask, seed: int, found: SeedPredictions) -> SeedBaseline:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from outlearn.baseline_votes import SHIPPED, keep_votes
 from outlearn.errors import NotFoundError
 from outlearn.tasks import (
     Baselines,
@@ -34,7 +35,9 @@ def prepare(home: Path, name: str = "math") -> TaskCard:
     weak_labels, baselines = read_calibration(CALIBRATIONS / name)
     if baselines.fingerprint != card.fingerprint:
         raise NotFoundError(f"the shipped calibration of {name!r} is for other data; run `outlearn calibrate {name}`")
-    return write_task(home, card, pool, secret, weak_labels, baselines)
+    written = write_task(home, card, pool, secret, weak_labels, baselines)
+    keep_votes(home / "vault" / name, card.fingerprint, (CALIBRATIONS / name / SHIPPED).read_bytes())
+    return written
 
 
 def tiny_task(name: str, seed: int = 0) -> Task:
@@ -69,12 +72,13 @@ def tiny_task(name: str, seed: int = 0) -> Task:
     return with_fingerprint(card, pool, secret), pool, secret
 
 
-def write_calibration(folder: Path, weak_labels: dict[int, Floats], baselines: Baselines) -> None:
+def write_calibration(folder: Path, weak_labels: dict[int, Floats], baselines: Baselines, votes: bytes) -> None:
     """Keep what a calibration found, so that `prepare` can install it. Weak labels are rounded to 1e-4."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"seed_{seed}": values.round(4).astype(np.float32) for seed, values in weak_labels.items()}
     np.savez_compressed(folder / "weak_labels.npz", allow_pickle=False, **arrays)
     (folder / "baselines.json").write_text(baselines.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / SHIPPED).write_bytes(votes)
 
 
 def read_calibration(folder: Path) -> tuple[dict[int, Floats], Baselines]:

@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from outlearn.baseline_votes import SHIPPED, load_votes, votes_path
 from outlearn.clusters import design_effect
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
 from outlearn.prepared import card_markdown
@@ -146,6 +147,23 @@ def test_the_results_table_has_a_row_for_each_method_and_control(small_task: Tas
     assert {row.seeds for row in rows} == {1, 5}
     assert heard == sorted(heard)
     assert as_markdown(rows).count("\n") == len(rows) + 2
+
+
+def test_votes_are_kept_beside_the_baselines_and_made_again_without_training(small_task: Task, tmp_path: Path) -> None:
+    card = calibrate(tmp_path, "math", keep_in=tmp_path / "kept")
+    vault, levels = tmp_path / "vault" / "math", load_baselines(tmp_path, "math")
+    votes = load_votes(vault, card.fingerprint)
+    assert votes is not None
+    for kind, end in ((votes.teachers, "weak"), (votes.ceilings, "ceiling")):
+        right = (kind == small_task[2].test_labels).mean(axis=1)
+        assert right.tolist() == [getattr(one, end) for one in levels.per_seed]
+    path, heard = votes_path(vault, card.fingerprint), list[str]()
+    kept = path.read_bytes()
+    assert (tmp_path / "kept" / SHIPPED).read_bytes() == kept
+    path.unlink()
+    assert calibrate(tmp_path, "math", on_progress=lambda what, share: heard.append(what)) == card
+    assert heard == ["done"]
+    assert path.read_bytes() == kept
 
 
 def test_few_or_equal_seeds_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outlearn.baseline_votes import load_votes
 from outlearn.errors import InvalidInputError
+from outlearn.tasks import load_baselines, load_secret
 from outlearn_training.prepare import CALIBRATIONS, prepare, read_calibration
 from outlearn_training.testbed import TESTBEDS, Example, chat, code, math
 from outlearn_training.testbed.chat_corpus import CHAT_CORPUS
@@ -379,6 +381,17 @@ def test_the_shipped_calibration_is_for_this_data_and_shows_a_weak_to_strong_pro
     assert lines["zero-shot"] < baselines.ceiling_acc - 0.1
     assert lines["length"] < baselines.weak_acc
     assert lines["shuffled labels"] == pytest.approx(0.5, abs=0.07)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_shipped_votes_are_those_of_the_shipped_baselines(task: str, tmp_path: Path) -> None:
+    card = prepare(tmp_path, task)
+    votes, baselines = load_votes(tmp_path / "vault" / task, card.fingerprint), load_baselines(tmp_path, task)
+    labels = load_secret(tmp_path, task).test_labels
+    assert votes is not None
+    assert votes.seeds == tuple(one.seed for one in baselines.per_seed)
+    assert (votes.teachers == labels).mean(axis=1).tolist() == [one.weak for one in baselines.per_seed]
+    assert (votes.ceilings == labels).mean(axis=1).tolist() == [one.ceiling for one in baselines.per_seed]
 
 
 def test_student_recalls_the_facts_of_the_task() -> None:
