@@ -8,7 +8,7 @@ In a turn all clients call at once, each again as soon as it has its answer. Eve
 clients, `mcp`'s, are in this one. Over HTTP there are so many clients, with connections of their own and the bearer
 tokens of sixteen agents. Over stdio a server has one client: there "clients" are callers at once on one connection.
 `evaluate` asks what was asked before; `evaluate_new` asks new questions, of which a team has 200 in all, so it has one
-turn, in the last round.
+turn, in the last round, some seconds after the runs ended.
 
 Writes `benchmarks/results/services.json`: `{"stdio": {tool: {clients: row}}, "http": {...}, "inside": ..., ...}`. A
 row has `rps`; `p50_ms` and `p99_ms` of a call as its client sees it; the processor time of a call, the server's
@@ -17,6 +17,7 @@ one, `vs_kit_echo` for the kit's: each turn is held against the echo's of its ro
 """
 
 import argparse
+import asyncio
 import gc
 import json
 import os
@@ -93,7 +94,9 @@ async def rounds(
             if tool.once and number < options.rounds:
                 continue
             calls = options.calls // SHARE_OF_ONCE if tool.once else options.calls
-            turn = await take_turn(served[tool.server], plan(tool, clients, calls))
+            asked = plan(tool, clients, calls)
+            await asyncio.sleep(tool.rest_seconds * sum(map(len, asked)))
+            turn = await take_turn(served[tool.server], asked)
             turns[name] += [turn] if number else []
         advance()
     return turns

@@ -84,6 +84,8 @@ class Tool:
     """What is done before each turn."""
     once: bool = False
     """Whether it has a turn in the last round only, with fewer calls."""
+    rest_seconds: float = 0.0
+    """For each call, how long its turn waits before it begins: a run is not asked about in the moment it ends."""
 
 
 def agent_of(caller: int, transport: str) -> str:
@@ -130,7 +132,10 @@ def make_tools(world: World, transport: str) -> dict[str, Tool]:
         "leaderboard": Tool("leaderboard", lambda _: ("leaderboard", {})),
         "evaluate": Tool("evaluation", lambda caller: ("evaluate", {"run_id": known[agent_of(caller, transport)]})),
         "evaluate_new": Tool(
-            "evaluation", lambda caller: ("evaluate", {"run_id": runs.file(agent_of(caller, transport))}), once=True
+            "evaluation",
+            lambda caller: ("evaluate", {"run_id": runs.file(agent_of(caller, transport))}),
+            once=True,
+            rest_seconds=0.1,
         ),
         "read_file": Tool("filesystem", lambda _: ("read_file", {"path": "method.py"})),
         "write_file": Tool("filesystem", write),

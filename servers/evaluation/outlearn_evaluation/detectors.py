@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from outlearn.audit import Action, Evidence
 from outlearn.tasks import Floats
+from outlearn_evaluation.scoring import distances
 from outlearn_evaluation.standing import MASKS
 
 Counts = NDArray[np.uint8]
@@ -144,8 +145,8 @@ def change(run: Look, earlier: Sequence[Look]) -> Change | None:
     others = [look for look in earlier if not look.is_degenerate and look.seeds == run.seeds]
     if run.is_degenerate or not others:
         return None
-    counts = np.stack([look.counts for look in others]).astype(np.int16)
-    base = others[int(np.abs(counts - run.counts).sum(axis=1).argmin())]
+    counts = np.stack([look.counts for look in others])
+    base = others[int(distances(run.counts, counts, run.seeds).argmin())]
     yes = counts.mean(axis=0) / run.seeds
     steady = base.majority == (yes > 0.5)
     doubt = (np.minimum(yes, 1 - yes) + base.minority / run.seeds)[steady]

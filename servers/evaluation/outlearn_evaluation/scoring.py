@@ -141,7 +141,7 @@ def distances(counts: NDArray[np.uint8], others: NDArray[np.uint8], seeds: int) 
         counts: (items,) of one run.
         others: (runs, items).
     """
-    apart = np.abs(others.astype(np.int16) - counts.astype(np.int16)).sum(axis=1, dtype=np.int64)
+    apart = (np.maximum(others, counts) - np.minimum(others, counts)).sum(axis=1, dtype=np.int64)  # in bytes
     return np.asarray(apart / (seeds * max(len(counts), 1)))
 
 
