@@ -33,6 +33,10 @@ class Caller(BaseModel):
         return self.role == "operator"
 
 
+OPERATOR = Caller(agent="operator", role="operator")
+"""Who asks where the operator's own commands do."""
+
+
 class Grant(Caller):
     """What a token stands for."""
 

@@ -18,7 +18,7 @@ from outlearn_agents import cli
 from outlearn_agents.commands import team as team_commands
 from outlearn_agents.spending.ledger import Budget, Cost, Ledger, Limits
 from outlearn_agents.team.control import read_control
-from outlearn_agents.team.folder import OPERATOR, AgentSpec, RunFolder, SessionFile, TeamSpec
+from outlearn_agents.team.folder import AgentSpec, RunFolder, SessionFile, TeamSpec
 from outlearn_agents.team.overview import Overview, look_over
 from outlearn_agents.team.overview_table import print_overview
 from outlearn_agents.team.runner import set_budget
@@ -105,7 +105,7 @@ def test_status_says_who_waits_for_a_review(folder: RunFolder) -> None:
     shown = runner.invoke(cli.app, ["team", "status", str(folder.root)]).output
     assert f"ada gets no new answers: run '{run}' is withheld" in shown
     assert "release ada` lets it go on" in shown
-    log.append(OPERATOR, "release", agent="ada")
+    log.append("operator", "release", agent="ada")
     assert look_over(folder).refused == {}
 
 

@@ -201,14 +201,15 @@ def _check_claims(home: Path, service: "EvaluationService") -> None:
 async def _read_findings(home: Path) -> list["Finding"]:
     """With their whole texts, oldest first."""
     from outlearn import ServerSettings
+    from outlearn.identity import OPERATOR
     from outlearn.researcher import ask
     from outlearn.toolbox import open_toolbox
     from outlearn.types import Thread
-    from outlearn_agents.team.folder import OPERATOR
     from outlearn_agents.team.watch import all_findings
     from outlearn_forum.server import build
 
-    async with open_toolbox({"forum": build(ServerSettings(home=home, agent=OPERATOR, role="operator"))}) as tools:
+    settings = ServerSettings(home=home, agent=OPERATOR.agent, role=OPERATOR.role)
+    async with open_toolbox({"forum": build(settings)}) as tools:
         return [
             (await ask(tools, Thread, "forum", "read_thread", thread_id=one.finding_id)).finding
             if one.text_cut

@@ -6,10 +6,11 @@ import anyio
 
 from outlearn import ServerSettings
 from outlearn.audit import AuditLog
+from outlearn.identity import OPERATOR
 from outlearn.logs import configure_logging
 from outlearn.toolbox import open_toolbox
 from outlearn_agents.report.summary import REVEALED, Summary, collect
-from outlearn_agents.team.folder import OPERATOR, RunFolder, TeamSpec
+from outlearn_agents.team.folder import RunFolder, TeamSpec
 from outlearn_agents.team.runner import write_summary
 from outlearn_evaluation.server import build as build_evaluation
 from outlearn_evaluation.settings import EvaluationSettings
@@ -33,9 +34,9 @@ async def collect_at_rest(folder: RunFolder, spec: TeamSpec) -> Summary:
     configure_logging(ServerSettings.model_construct(log_format="console", log_level="warning"))
     home = folder.root
     servers = {
-        "training": build_training(TrainingSettings(home=home, agent=OPERATOR, role="operator"), Idle()),
-        "evaluation": build_evaluation(EvaluationSettings(home=home, agent=OPERATOR, role="operator")),
-        "forum": build_forum(ServerSettings(home=home, agent=OPERATOR, role="operator")),
+        "training": build_training(TrainingSettings(home=home, agent=OPERATOR.agent, role=OPERATOR.role), Idle()),
+        "evaluation": build_evaluation(EvaluationSettings(home=home, agent=OPERATOR.agent, role=OPERATOR.role)),
+        "forum": build_forum(ServerSettings(home=home, agent=OPERATOR.agent, role=OPERATOR.role)),
     }
     async with open_toolbox(servers) as tools:
         return await collect(tools, folder, spec, spec.seconds_worked)

@@ -15,7 +15,6 @@ from outlearn_agents.team.holding import holder, holding
 
 NAMES = ("ada", "boole", "curie", "dirac", "emmy", "fisher", "gauss", "hopper", "ising", "jeans", "kepler", "lovasz")
 MAX_AGENTS = 64
-OPERATOR = "operator"
 
 
 class AgentSpec(BaseModel):

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from outlearn.audit import AuditLog
-from outlearn.identity import Caller
+from outlearn.identity import OPERATOR
 from outlearn.settings import ServerSettings
 from outlearn.types import RunView
 from outlearn_agents.report.labels import method_label
 from outlearn_agents.spending.ledger import HOUR, Ledger, Limits, Statement
-from outlearn_agents.team.folder import OPERATOR, AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.team.status import read_status
 from outlearn_evaluation.ledger import Ledger as EvaluationLedger
 from outlearn_evaluation.settings import EvaluationSettings
@@ -118,7 +118,7 @@ def look_over(folder: RunFolder) -> Overview:
             _agent(folder, agent, ledger, evaluations, is_at_work, restarts.get(agent.name, 0)) for agent in spec.agents
         )
         team = ledger.statement()
-        team_left = evaluations.budget(OPERATOR).team_left
+        team_left = evaluations.budget(OPERATOR.agent).team_left
     evaluations.engine.dispose()
     standing = withheld(AuditLog(folder.root / "vault").records())
     at_work = sum(agent.state in ("running", "paused") for agent in agents)
@@ -166,9 +166,8 @@ def _agent(
 
 def _queue(folder: RunFolder, spec: TeamSpec) -> tuple[QueuedRun, ...]:
     queue = RunQueue(_settings(TrainingSettings, folder, spec, "training").database("training"))
-    caller = Caller(agent=OPERATOR, role="operator")
-    running, _ = queue.page(caller, status="running", limit=MAX_QUEUED, before=None)
-    queued, _ = queue.page(caller, status="queued", limit=MAX_QUEUED, before=None)
+    running, _ = queue.page(OPERATOR, status="running", limit=MAX_QUEUED, before=None)
+    queued, _ = queue.page(OPERATOR, status="queued", limit=MAX_QUEUED, before=None)
     return tuple(_queued(run) for run in (*reversed(running), *reversed(queued)))
 
 

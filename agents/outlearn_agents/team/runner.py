@@ -12,7 +12,7 @@ from outlearn.countdown import Countdown
 from outlearn.errors import ConflictError, NotFoundError
 from outlearn.files import write_atomic
 from outlearn.hints import command_line
-from outlearn.identity import TokenFile
+from outlearn.identity import OPERATOR, TokenFile
 from outlearn.registry import RESEARCHERS, Registry
 from outlearn.tasks import task_names
 from outlearn.toolbox import open_toolbox, url_in
@@ -23,7 +23,7 @@ from outlearn_agents.spending.budgets import write_budget
 from outlearn_agents.spending.ledger import Budget
 from outlearn_agents.team.control import Control, change_control
 from outlearn_agents.team.crew import Crew
-from outlearn_agents.team.folder import MAX_AGENTS, OPERATOR, AgentSpec, RunFolder, RunnerSettings, TeamSpec, agent_name
+from outlearn_agents.team.folder import MAX_AGENTS, AgentSpec, RunFolder, RunnerSettings, TeamSpec, agent_name
 from outlearn_agents.team.keeper import ServerKeeper
 from outlearn_agents.team.processes import SERVERS, end_orphans
 from outlearn_agents.team.session import Observe, Stops, TeamSession
@@ -133,7 +133,7 @@ async def run_team(
         with _signals(stops), stops.scope:
             async with (
                 _servers(folder, spec, settings) as servers,
-                open_toolbox(urls, token=tokens[OPERATOR]) as tools,
+                open_toolbox(urls, token=tokens[OPERATOR.agent]) as tools,
                 _crew(folder, settings, seconds) as crew,
             ):
                 for place, agent in enumerate(spec.agents):
@@ -188,7 +188,8 @@ def _issue_tokens(folder: RunFolder, spec: TeamSpec) -> dict[str, str]:
     """Fresh tokens, by name; those of earlier sessions end."""
     folder.tokens.unlink(missing_ok=True)
     file = TokenFile(folder.tokens)
-    return {OPERATOR: file.issue(OPERATOR, "operator")} | {agent.name: file.issue(agent.name) for agent in spec.agents}
+    operator = {OPERATOR.agent: file.issue(OPERATOR.agent, OPERATOR.role)}
+    return operator | {agent.name: file.issue(agent.name) for agent in spec.agents}
 
 
 @asynccontextmanager

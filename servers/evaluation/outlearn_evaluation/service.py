@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from outlearn.audit import Action, AuditLog
 from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, OutlearnError, PermissionDeniedError
-from outlearn.identity import Caller
+from outlearn.identity import OPERATOR, Caller
 from outlearn.receipts import Receipt, ReceiptBook, ReceiptsVersion
 from outlearn.results import ResultBook, VerifiedResult
 from outlearn.tasks import default_task, task_names
@@ -25,7 +25,6 @@ from outlearn_evaluation.thresholds import ThresholdBook
 
 EVERYTHING = 2**31
 MOST_READY = 1_000
-OPERATOR = Caller(agent="operator", role="operator")
 log = structlog.get_logger("outlearn.evaluation")
 
 

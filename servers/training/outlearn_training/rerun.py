@@ -11,7 +11,7 @@ from pathlib import Path
 from outlearn.artifacts import LocalArtifactStore
 from outlearn.database import open_database, reading
 from outlearn.errors import InvalidInputError
-from outlearn.identity import Caller
+from outlearn.identity import OPERATOR
 from outlearn.prepared import write_prepared
 from outlearn.tasks import load_baselines, load_card, load_public, load_secret, write_task
 from outlearn.types import FINISHED, RunView
@@ -25,7 +25,6 @@ from outlearn_training.settings import TrainingSettings
 
 POLL_SECONDS = 0.2
 IDLE_SECONDS = 5.0
-OPERATOR = Caller(agent="operator", role="operator")
 
 
 def rerun(
