@@ -1,6 +1,7 @@
 """A model that plays a researcher by reading its conversation: what it does next follows from what it has called."""
 
 import json
+import re
 import secrets
 from typing import Any
 
@@ -35,6 +36,7 @@ def next_answer(body: Body) -> tuple[list[Block], str]:
 
 
 Call = tuple[str, dict[str, Any]]
+_SCORE = re.compile(r"(?P<run>run-\w+) .*?: (?P<score>PGR \S+ ± \S+),")
 
 
 class _History:
@@ -101,10 +103,11 @@ def _work(history: _History) -> list[Call]:
 
 
 def _finding(history: _History, round_: int) -> dict[str, Any]:
-    score = history.last("evaluation__evaluate")
-    if history.calls[-1]["name"] == "evaluation__evaluate" and score:
-        text = f"Weights by confidence: PGR {score['pgr']} with standard error {score['pgr_se']}."
-        return {"title": f"Confidence weights, run {round_}", "text": text, "kind": "result", "run_id": score["run_id"]}
+    call = history.calls[-1]
+    score = _SCORE.search(history.answers.get(call["id"], ("", True))[0])
+    if call["name"] == "evaluation__evaluate" and score:
+        text = f"Weights by confidence: {score['score']}."
+        return {"title": f"Confidence weights, run {round_}", "text": text, "kind": "result", "run_id": score["run"]}
     return {"title": f"Note {round_}", "text": "A pilot; no score.", "kind": "insight"}
 
 

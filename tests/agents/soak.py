@@ -252,12 +252,7 @@ def _compare_scores(calls: dict[str, Any], charged: set[str], result: Result) ->
     """Every score that an agent was told was charged for."""
     for found in calls.values():
         for name, answer in found.values():
-            if (
-                name == "evaluation__evaluate"
-                and answer
-                and _good(answer)
-                and json.loads(answer)["run_id"] not in charged
-            ):
+            if name == "evaluation__evaluate" and answer and _good(answer) and answer.split()[0] not in charged:
                 result.lost += 1
                 result.problems.append(f"{name} was answered, and not charged: {answer}")
 

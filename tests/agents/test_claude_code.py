@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -47,5 +48,5 @@ def test_claude_code_does_research_with_the_servers_of_mcp_json(tmp_path: Path) 
     begun = next(one for one in events if one.get("subtype") == "init")
     assert {server["name"]: server["status"] for server in begun["mcp_servers"]} == dict.fromkeys(SERVERS, "connected")
     said = " ".join(str(one["message"]["content"]) for one in events if one["type"] == "user")
-    assert '"pgr":' in said
+    assert re.search(r'PGR \S+ ± |"pgr":', said)
     assert '"post_id":"finding-' in said.replace("\\", "")

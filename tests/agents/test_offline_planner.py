@@ -167,6 +167,22 @@ def test_what_others_are_trying_is_not_proposed_until_they_are_done_with_it() ->
     assert freed.recipe == claimed[0]
 
 
+@pytest.mark.parametrize(
+    "params", [{"alpha": "x"}, {"alpha": float("nan")}, {"rounds": 1.5}, {"rounds": "2"}, {"lr": -1}, {"lr": "x"}]
+)
+def test_no_recipe_that_others_state_stops_the_search(params: dict[str, Any]) -> None:
+    stated = Recipe(family="logconf", params={**openings("confident", space(SCHEMA))[0].params, **params})
+    for results, claimed in (([result(stated, 2.0, 900, "mallory")], []), ([], [stated])):
+        planner, taken = Planner(space(SCHEMA), "ada", "trust", seed=1), list[Recipe]()
+        for one in results:
+            planner.learn(one)
+        for number in range(20):
+            proposal = planner.propose(taken, lambda _: True, claimed)
+            assert proposal is not None
+            taken.append(proposal.recipe)
+            planner.learn(result(proposal.recipe, 0.3, number, "ada"))
+
+
 def test_of_equal_answers_the_one_whose_method_did_well_otherwise_ranks_first() -> None:
     planner = Planner(space(SCHEMA), "ada", "trust", seed=1)
     lucky, tuned = space(SCHEMA).named("vanilla"), space(SCHEMA).named("logconf")

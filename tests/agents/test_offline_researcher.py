@@ -24,7 +24,10 @@ from outlearn.types import (
     Thread,
 )
 from outlearn_agents.offline import OfflineResearcher
+from outlearn_agents.offline.desk import Desk
+from outlearn_agents.offline.planner import Planner
 from outlearn_agents.offline.recipes import Recipe
+from outlearn_agents.offline.space import Space
 from outlearn_training.queue_tables import Run
 
 EARLY = "# Early students\n\nLook at early students and iterate."
@@ -116,13 +119,27 @@ async def test_who_claims_a_method_and_falls_silent_keeps_it_from_nobody(open_se
         claim = Recipe(family="self_train", params=await defaults(gone, "self_train"))
         await gone.ask(
             Posted, "forum", "post_finding", title="I try it", text=f"recipe: {claim.model_dump_json()}",
-            kind="hypothesis", tags=["plan"],
+            kind="hypothesis", tags=["plan", "toy"],
         )  # fmt: skip
     async with open_session("ada", direction=EARLY, agent_evaluations=14, daily_evaluations=14) as ada:
         await OfflineResearcher().research(ada)
         methods = [run.method for run in reversed(await own_runs(ada))]
     assert "self_train" not in methods[:3]
     assert "self_train" in methods
+
+
+@pytest.mark.parametrize("task", ["toy", "another"])
+async def test_only_plans_of_the_same_task_claim_anything(open_session: Any, task: str) -> None:
+    claim = Recipe(family="self_train")
+    async with open_session("boole") as boole:
+        await boole.ask(
+            Posted, "forum", "post_finding", title="I try it", text=f"recipe: {claim.model_dump_json()}",
+            kind="hypothesis", tags=["plan", task],
+        )  # fmt: skip
+    async with open_session("ada") as ada:
+        desk = Desk(ada, Planner(Space(()), "ada", EARLY, seed=0))
+        await desk.read_forum()
+        assert desk.claimed == ([claim] if task == "toy" else [])
 
 
 async def defaults(session: Session, method: str) -> dict[str, Any]:

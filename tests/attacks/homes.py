@@ -22,6 +22,8 @@ from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
 
 TESTS = Path(__file__).parents[1]
+if str(TESTS / "helpers") not in sys.path:
+    sys.path.append(str(TESTS / "helpers"))  # where the conftests that are loaded below look, too
 ADA, BOB, CHIEF = Caller(agent="ada"), Caller(agent="bob"), Caller(agent="chief", role="operator")
 RUNS = [f"run-{number:010d}" for number in range(300)]
 FINISHED = ("done", "failed", "cancelled")

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from outlearn import ServerSettings, ToolServer, make_server
 from outlearn.outline import outline
 from outlearn.testing import connect
-from outlearn.types import Finding, FindingList, Leaderboard, Thread
+from outlearn.types import Finding, FindingList, Leaderboard, RunView, Thread
 
 
 class Coin(BaseModel):
@@ -68,6 +68,12 @@ def test_an_outline_is_a_schema_that_asks_for_no_more_than_the_whole_one(model: 
     assert lighter.keys() == whole.keys()
     assert lighter["properties"].keys() == whole["properties"].keys()
     assert lighter.get("$defs") == whole.get("$defs")
+
+
+def test_what_is_said_of_a_field_stays_in_an_outline() -> None:
+    usage = outline(RunView.model_json_schema())["properties"]["usage"]
+    assert usage["type"] == "object"
+    assert usage["default"]["mfu"] is None
 
 
 def test_what_is_no_model_stays_as_it_is_in_an_outline() -> None:

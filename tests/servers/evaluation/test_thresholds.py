@@ -1,7 +1,9 @@
 """Thresholds from the votes of a home's own teachers and ceilings, and what they are where these say nothing."""
 
 import json
+import random
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +65,15 @@ def test_packed_votes_are_read_back_and_a_damaged_file_is_an_error(tmp_path: Pat
     for damaged in (b"", b"no zip", pack_votes(kept)[:-40]):
         with pytest.raises(IntegrityError, match="calibrate"):
             unpack_votes(damaged)
+
+
+def test_no_flipped_bit_of_the_votes_is_any_other_error() -> None:
+    packed, rng = pack_votes(votes()), random.Random(0)
+    for _ in range(500):
+        damaged = bytearray(packed)
+        damaged[rng.randrange(len(packed))] ^= 1 << rng.randrange(8)
+        with suppress(IntegrityError):
+            unpack_votes(bytes(damaged))
 
 
 def test_a_home_whose_seeds_differ_as_students_do_has_strict_thresholds() -> None:
@@ -142,6 +153,15 @@ def test_votes_that_are_not_the_baselines_own_are_not_used(toy_home: Path, wrong
     found = ThresholdBook(toy_home).of("toy", fingerprint)
     assert not found.calibrated
     assert found.doubt == DOUBT
+
+
+def test_votes_that_calibration_brings_later_are_in_force_at_once(toy_home: Path) -> None:
+    fingerprint, book = load_card(toy_home, "toy").fingerprint, ThresholdBook(toy_home)
+    assert not book.of("toy", fingerprint).calibrated
+    keep_votes(toy_home / "vault" / "toy", fingerprint, pack_votes(toy_votes(toy_home, 0.2)))
+    found = book.of("toy", fingerprint)
+    assert found.calibrated
+    assert book.of("toy", fingerprint) is found
 
 
 def test_votes_change_no_commitment(toy_home: Path) -> None:
