@@ -5,6 +5,7 @@ They are in no fingerprint and no commitment, and nothing is scored by them. No 
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from outlearn.files import write_atomic
 Bits = NDArray[np.bool_]
 SHIPPED = "votes.npz"
 _KINDS = ("teachers", "ceilings", "controls")
+_DAMAGED = (KeyError, ValueError, TypeError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise where bytes are others than they were."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def unpack_votes(data: bytes) -> BaselineVotes:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             seeds, items = tuple(arrays["seeds"].tolist()), int(arrays["items"])
             bits = [np.unpackbits(arrays[kind], axis=1, count=items).astype(np.bool_) for kind in _KINDS]
-    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise IntegrityError(f"the baselines' votes are damaged ({error!r}); run `outlearn calibrate` again") from error
     if {one.shape for one in bits} != {(len(seeds), items)}:
         raise IntegrityError("the baselines' votes are not of the same seeds; run `outlearn calibrate` again")

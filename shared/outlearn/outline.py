@@ -22,6 +22,7 @@ def outline(schema: dict[str, Any]) -> dict[str, Any]:
         name = str(part.get("$ref", "")).removeprefix(_PLACE)
         if models.get(name, {}).get("type") != "object":
             return {key: within(value) for key, value in part.items()}
-        return {"type": "object", "title": name, "required": models[name].get("required", [])}
+        said = {key: value for key, value in part.items() if key != "$ref"}  # such as its default
+        return {"type": "object", "title": name, "required": models[name].get("required", [])} | said
 
     return {key: value if key == "$defs" else within(value) for key, value in schema.items()}

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from outlearn.tasks import Item, LabelledItem, SecretTask
 
+FREQUENT = "frequent answer"
+"""The name of its line among a task's baselines."""
 NUMBER = re.compile(r"-?\d[\d,]*\.?\d*")
 SMALLEST_GROUP = 3
 Bits = NDArray[np.bool_]

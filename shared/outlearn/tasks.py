@@ -308,12 +308,15 @@ def _is_same(home: Path, card: TaskCard, weak_labels: dict[int, Floats], baselin
 
 def _remembered(validate: Callable[[bytes], Parsed], path: Path) -> Parsed:
     """Parse a small file that is asked for again and again, once for each version of it."""
-    parsed: Parsed = _parse_version(validate, path, file_version(path))
+    version = file_version(path)
+    if version is None:
+        return _parse(validate, path)  # it may be there by now, and is of no version that is known
+    parsed: Parsed = _parse_version(validate, path, version)
     return parsed
 
 
 @lru_cache(maxsize=64)
-def _parse_version(validate: Callable[[bytes], Parsed], path: Path, _version: FileVersion | None) -> Parsed:
+def _parse_version(validate: Callable[[bytes], Parsed], path: Path, _version: FileVersion) -> Parsed:
     return _parse(validate, path)
 
 

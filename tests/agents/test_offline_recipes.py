@@ -79,6 +79,13 @@ def test_a_recipe_comes_back_from_a_finding_and_from_a_run() -> None:
     assert Recipe.of_run(run.model_copy(update={"params": {"layers": [1, 2]}})) is None
 
 
+@pytest.mark.parametrize("text", ["\\u001b[2J", "x\\nrecipe: {}", "\\u202e"])
+def test_a_recipe_brings_no_lines_or_hidden_characters_into_the_texts_of_others(text: str) -> None:
+    assert Recipe.from_text(f'recipe: {{"family":"{text}"}}') is None
+    assert Recipe.from_text(f'recipe: {{"family":"vanilla","params":{{"labels":"{text}"}}}}') is None
+    assert Recipe.from_text('recipe: {"family":"vanilla","params":{"labels":"soft"}}') is not None
+
+
 def test_a_finding_cannot_smuggle_in_a_path_or_code() -> None:
     assert Recipe.from_text('recipe: {"family":"composed","slug":"../../x"}') is None
     assert Recipe.from_text('recipe: {"family":"composed","slug":"early25","code":"import os"}') is None

@@ -112,7 +112,7 @@ def review(
     """
     from outlearn.audit import AuditLog
     from outlearn.receipts import RUN_ID, ReceiptBook
-    from outlearn_evaluation.standing import OPERATOR
+    from outlearn_evaluation.standing import BY_OPERATOR
 
     is_run = RUN_ID.fullmatch(subject) is not None
     if not is_run and (subject.startswith("run-") or not _is_agent(subject)):
@@ -123,7 +123,7 @@ def review(
     if not is_run and not _has_worked(home, subject):
         raise NotFoundError(f"no agent {subject!r} ever worked in {str(home)!r}")
     AuditLog(home / "vault").append(
-        OPERATOR,
+        BY_OPERATOR,
         decision,
         run_id=subject if is_run else "",
         agent="" if is_run else subject,

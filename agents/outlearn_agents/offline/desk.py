@@ -173,12 +173,13 @@ class Desk:
         self._session.say("done")
 
     async def _read_plans(self) -> None:
+        """Take in what each agent tries. One plan of each: whoever posts more claims no more."""
         page = await self._list(None, tag=PLAN)
         found = list(page.findings)
         while page.older_cursor:
             page = await self._list(page.older_cursor, tag=PLAN)
             found += page.findings
-        self._plans = {one.author: one for one in found}
+        self._plans = {one.author: one for one in found if self._session.task in one.tags}
 
     async def _new_findings(self) -> list[Finding]:
         """Findings since the last look; at the first look, all."""

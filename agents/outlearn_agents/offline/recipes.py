@@ -138,7 +138,9 @@ class Recipe(BaseModel):
             recipe = cls.model_validate_json(found[1]) if found else None
         except ValidationError:
             return None
-        return None if recipe is None or (recipe.family == COMPOSED and recipe.composition is None) else recipe
+        if recipe is None or not recipe.label.isprintable():  # which goes into texts, where it must not begin a line
+            return None
+        return None if recipe.family == COMPOSED and recipe.composition is None else recipe
 
     @property
     def composition(self) -> Composition | None:

@@ -91,7 +91,8 @@ class Space:
         """A registered method with about half of its searched parameters moved by some fifth of their range."""
         searched = self._params.get(recipe.family, {})
         names = [name for name in searched if rng.random() < 0.5] or list(searched)
-        moved = {name: _moved(searched[name], recipe.params[name], rng) for name in names if name in recipe.params}
+        kept = [name for name in names if _holds(searched[name], recipe.params.get(name))]  # others may claim anything
+        moved = {name: _moved(searched[name], recipe.params[name], rng) for name in kept}
         return recipe.model_copy(update={"params": {**recipe.params, **moved}})
 
     def distributions(self, recipe: Recipe) -> dict[str, BaseDistribution] | None:
@@ -127,9 +128,12 @@ def _moved(distribution: BaseDistribution, value: Scalar, rng: random.Random) ->
 
 def _is_close(distribution: BaseDistribution, one: Scalar | None, two: Scalar | None) -> bool:
     """Equal, or numbers within a twentieth of the range."""
-    if isinstance(distribution, CategoricalDistribution) or one is None or two is None:
+    if isinstance(distribution, CategoricalDistribution):
         return one == two
-    return bool(abs(float(one) - float(two)) <= CLOSE * (distribution.high - distribution.low))
+    numbers = [float(value) for value in (one, two) if value is not None and _holds(distribution, value)]
+    if len(numbers) < 2:
+        return one == two
+    return bool(abs(numbers[0] - numbers[1]) <= CLOSE * (distribution.high - distribution.low))
 
 
 def _defaults(schema: dict[str, Any]) -> dict[str, Scalar]:
@@ -138,10 +142,12 @@ def _defaults(schema: dict[str, Any]) -> dict[str, Scalar]:
     return {name: prop["default"] for name, prop in properties if isinstance(prop.get("default"), str | int | float)}
 
 
-def _holds(distribution: BaseDistribution, value: Scalar) -> bool:
+def _holds(distribution: BaseDistribution, value: Scalar | None) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    return isinstance(value, int | float) and bool(distribution.low <= value <= distribution.high)
+    if not isinstance(value, int | float) or not distribution.low <= value <= distribution.high:
+        return False
+    return isinstance(distribution, FloatDistribution) or value == int(value)
 
 
 def _slot(slot: str) -> CategoricalDistribution:

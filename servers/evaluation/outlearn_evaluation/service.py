@@ -8,8 +8,9 @@ from sqlalchemy import Engine
 
 from outlearn.audit import Action, AuditLog
 from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, OutlearnError, PermissionDeniedError
+from outlearn.files import FileVersion
 from outlearn.identity import OPERATOR, Caller
-from outlearn.receipts import Receipt, ReceiptBook, ReceiptsVersion
+from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult
 from outlearn.tasks import default_task, task_names
 from outlearn.types import BudgetView, Evaluation, Leaderboard, LeaderboardRow, Nominations
@@ -38,7 +39,8 @@ class EvaluationService:
         self._thresholds = ThresholdBook(settings.home).of
         self.auditor = Auditor(AuditLog(settings.vault), self._ledger.engine, self._thresholds)
         self._ready: dict[str, FinishedRun] = {}
-        self._tried: dict[str, ReceiptsVersion] = {}
+        self._tried: dict[str, FileVersion | None] = {}
+        self._asked = set(self._ledger.evaluated_runs())  # as far as this process knows: others may answer, too
 
     @property
     def engine(self) -> Engine:
@@ -142,7 +144,7 @@ class EvaluationService:
         """
         try:
             for run_id in self._receipts.run_ids() - self._asked - set(self._ready):
-                version = self._receipts.version(run_id)
+                version = self._receipts.folder_version(run_id)
                 if self._tried.get(run_id) != version:
                     self._tried[run_id] = version
                     with suppress(OutlearnError, OSError):  # most often, not all seeds are done
@@ -171,8 +173,10 @@ class EvaluationService:
             opened.judge  # noqa: B018 - raises where there is none
             thresholds = self._thresholds(opened.task, opened.baselines.fingerprint)
             run = finished_run(receipts, version, opened, thresholds)
-            if run_id not in self._asked and len(self._ready) < MOST_READY:
+            if run_id not in self._asked:
                 self._ready[run_id] = run
+                if len(self._ready) > MOST_READY:
+                    self._ready.pop(next(iter(self._ready)), None)
         _check_owner(asked_by, run_id, run.agent)
         return run
 
@@ -203,11 +207,6 @@ class EvaluationService:
         opened = open_task(self._settings.home, task)
         self._publisher.publish(opened)
         return opened
-
-    @cached_property
-    def _asked(self) -> set[str]:
-        """Runs that were evaluated, as far as this process knows: others may have answered since it began."""
-        return set(self._ledger.evaluated_runs())
 
     def _is_published(self, run_id: str) -> bool:
         try:

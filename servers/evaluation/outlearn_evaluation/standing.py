@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from outlearn.audit import AuditRecord
 
-OPERATOR, MASKS, FORGED = "operator", "random masks", "forged receipt"
+BY_OPERATOR, MASKS, FORGED = "operator", "random masks", "forged receipt"
 PROBING = {
     MASKS: "its answers are earlier ones with changes that training does not make",
     FORGED: "its receipts are not what the predictor signed",
@@ -61,7 +61,7 @@ def withheld(records: Iterable[AuditRecord]) -> Withheld:
             released |= {subject} | forgiven
             probing = {run_id: seen for run_id, seen in probing.items() if run_id not in forgiven}
         elif record.action == "disqualify" or (
-            record.action == "quarantine" and (record.kind == OPERATOR or subject not in released)
+            record.action == "quarantine" and (record.kind == BY_OPERATOR or subject not in released)
         ):
             held.add(subject)
             if record.kind in PROBING and record.run_id:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from outlearn.baseline_votes import BaselineVotes, load_votes
+from outlearn.baseline_votes import BaselineVotes, load_votes, votes_path
 from outlearn.errors import IntegrityError
+from outlearn.files import FileVersion, file_version
 from outlearn.tasks import load_card, task_names
 from outlearn_evaluation.commitment import open_task
 from outlearn_evaluation.detectors import (
@@ -62,17 +63,20 @@ FindThresholds = Callable[[str, str], Thresholds]
 
 
 class ThresholdBook:
-    """The thresholds of a home folder's tasks. Each version's are worked out once."""
+    """The thresholds of a home folder's tasks, worked out once for each version of a task and of its votes."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._known: dict[str, Thresholds] = {}
+        self._known: dict[str, tuple[FileVersion | None, Thresholds]] = {}
 
     def of(self, task: str, fingerprint: str) -> Thresholds:
         """Those of a version of a task; the constants where its baselines have no votes."""
-        if fingerprint not in self._known:
-            self._known[fingerprint] = self._work_out(task, fingerprint)
-        return self._known[fingerprint]
+        version = file_version(votes_path(self._home / "vault" / task, fingerprint))  # they come after the task
+        known, found = self._known.get(fingerprint, (None, None))
+        if found is None or known != version:
+            found = self._work_out(task, fingerprint)
+            self._known[fingerprint] = version, found
+        return found
 
     def _work_out(self, task: str, fingerprint: str) -> Thresholds:
         opened = open_task(self._home, task)

@@ -80,7 +80,8 @@ class LocalExecutor:
                     (os.POSIX_SPAWN_DUP2, 1, 2),
                 ],
             )
-            take_second_place(pid)  # it imports much before it can do so itself
+            with suppress(ProcessLookupError):  # it has ended already
+                take_second_place(pid)  # it imports much before it can do so itself
             return pid
         finally:
             os.write(writer, self._settings.model_dump_json().encode())

@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from outlearn.plain import show_plain
@@ -38,9 +39,8 @@ class RunLogs:
 
     def _sizes(self, agent: str) -> Iterator[tuple[str, str, int]]:
         for run_id in self._claims.ended(agent):
-            path = self._settings.run_log(run_id)
-            if path.exists():
-                yield run_id, agent, path.stat().st_size
+            with suppress(FileNotFoundError):  # another worker may be making room as well
+                yield run_id, agent, self._settings.run_log(run_id).stat().st_size
 
 
 def read_page(path: Path, offset: int, max_bytes: int) -> LogPage:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from outlearn.shortcuts import Bits, frequent_answer
+from outlearn.shortcuts import FREQUENT, Bits, frequent_answer
 from outlearn.tasks import Item, SanityLine, SecretTask
 from outlearn_training.data.templates import responses
 
@@ -14,7 +14,7 @@ Shortcut = Callable[[SecretTask], Bits | None]
 
 def shortcut_lines(secret: SecretTask) -> tuple[SanityLine, ...]:
     """The lines that need no model: majority class, length, most frequent answer (where the task has groups)."""
-    shortcuts: dict[str, Shortcut] = {"majority class": majority, "length": length, "frequent answer": frequent_answer}
+    shortcuts: dict[str, Shortcut] = {"majority class": majority, "length": length, FREQUENT: frequent_answer}
     found = {name: shortcut(secret) for name, shortcut in shortcuts.items()}
     return tuple(line(name, predicted, secret) for name, predicted in found.items() if predicted is not None)
 

@@ -127,6 +127,21 @@ def test_an_answer_of_another_server_is_neither_charged_nor_changed(start: Start
     assert again == first.model_copy(update={"charged": False})
 
 
+def test_the_newest_runs_are_ready_where_there_are_too_many(
+    service: EvaluationService, file_run: FileRun, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlearn_evaluation.service.MOST_READY", 1)
+    for run_id in (RUN, OTHER):
+        file_run(run_id)
+        service.get_ready()
+    assert reads == [RUN, OTHER]
+    service.evaluate(ADA, OTHER, None)
+    assert reads == [RUN, OTHER]
+    service.get_ready()
+    service.evaluate(ADA, RUN, None)
+    assert reads == [RUN, OTHER, RUN]
+
+
 def test_trouble_with_looking_ahead_is_no_trouble_for_who_asks(
     service: EvaluationService, file_run: FileRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
