@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from outlearn.errors import IntegrityError
 from outlearn.files import write_atomic
+from outlearn.tasks import Bits
 
-Bits = NDArray[np.bool_]
 SHIPPED = "votes.npz"
 _KINDS = ("teachers", "ceilings", "controls")
 _DAMAGED = (KeyError, ValueError, TypeError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)

@@ -4,15 +4,13 @@ import re
 from collections import Counter, defaultdict
 
 import numpy as np
-from numpy.typing import NDArray
 
-from outlearn.tasks import Item, LabelledItem, SecretTask
+from outlearn.tasks import Bits, Item, LabelledItem, SecretTask
 
 FREQUENT = "frequent answer"
 """The name of its line among a task's baselines."""
 NUMBER = re.compile(r"-?\d[\d,]*\.?\d*")
 SMALLEST_GROUP = 3
-Bits = NDArray[np.bool_]
 
 
 def frequent_answer(secret: SecretTask) -> Bits | None:

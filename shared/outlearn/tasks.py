@@ -24,6 +24,7 @@ from outlearn.signing import canonical_json
 from outlearn.sources import DataFacts
 
 Floats = NDArray[np.float64]
+Bits = NDArray[np.bool_]
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 TaskName = Annotated[str, StringConstraints(pattern=rf"^{TASK_NAME.pattern}$")]
 

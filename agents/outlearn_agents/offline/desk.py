@@ -174,21 +174,21 @@ class Desk:
 
     async def _read_plans(self) -> None:
         """Take in what each agent tries. One plan of each: whoever posts more claims no more."""
-        page = await self._list(None, tag=PLAN)
-        found = list(page.findings)
-        while page.older_cursor:
-            page = await self._list(page.older_cursor, tag=PLAN)
-            found += page.findings
+        found = await self._older(await self._list(None, tag=PLAN), tag=PLAN)
         self._plans = {one.author: one for one in found if self._session.task in one.tags}
 
     async def _new_findings(self) -> list[Finding]:
         """Findings since the last look; at the first look, all."""
         first = self._cursor is None
         page = await self._list(self._cursor)
-        found = list(page.findings)
         self._cursor = page.next_cursor
-        while first and page.older_cursor:
-            page = await self._list(page.older_cursor)
+        return await self._older(page) if first else list(page.findings)
+
+    async def _older(self, page: FindingList, **filters: str) -> list[Finding]:
+        """The findings of a page and of all pages after it, which have older ones."""
+        found = list(page.findings)
+        while page.older_cursor:
+            page = await self._list(page.older_cursor, **filters)
             found += page.findings
         return found
 

@@ -12,9 +12,9 @@ from outlearn.errors import IntegrityError, NotFoundError
 from outlearn.files import FileVersion, file_version
 from outlearn.hints import problems
 from outlearn.seal import Seal, seal_task
-from outlearn.shortcuts import FREQUENT, Bits, frequent_answer
+from outlearn.shortcuts import FREQUENT, frequent_answer
 from outlearn.signing import canonical_json
-from outlearn.tasks import Baselines, Floats, Frozen, SecretTask, load_baselines, load_card, load_secret
+from outlearn.tasks import Baselines, Bits, Floats, Frozen, SecretTask, load_baselines, load_card, load_secret
 from outlearn_evaluation.scoring import Judge, make_judge
 
 

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from outlearn.audit import Action, Evidence
-from outlearn.tasks import Floats
+from outlearn.tasks import Bits, Floats
 from outlearn_evaluation.scoring import distances
 from outlearn_evaluation.standing import MASKS
 
 Counts = NDArray[np.uint8]
-Bits = NDArray[np.bool_]
 
 LOPSIDED = 0.05  # a run with fewer answers of one kind is degenerate: it has nothing to probe with
 ALIKE = 0.002

@@ -9,7 +9,7 @@ from outlearn.receipts import Receipt, ReceiptsVersion
 from outlearn_evaluation.commitment import Opened
 from outlearn_evaluation.detectors import Suspicion
 from outlearn_evaluation.inspection import OF_STUDENTS, Students, examine
-from outlearn_evaluation.scoring import read_votes
+from outlearn_evaluation.scoring import Votes, read_answers
 from outlearn_evaluation.submissions import Submission
 from outlearn_evaluation.thresholds import Thresholds
 
@@ -40,11 +40,11 @@ def finished_run(
     Raises IntegrityError: they are not of this version of the task, or not of exactly the server's seeds.
     """
     first = receipts[0]
-    votes = read_votes(receipts, opened.secret, opened.baselines)
+    answers, public = read_answers(receipts, opened.secret, opened.baselines), opened.secret.public_mask()
     students = Students(
-        positive=np.array([one.predictions for one in receipts]) > 0.5,
+        positive=answers,
         labels=opened.secret.test_labels,
-        public=opened.secret.public_mask(),
+        public=public,
         noise=np.array(opened.seal.noise),
         design_effect=opened.baselines.design_effect,
         frequent=opened.frequent,
@@ -55,6 +55,6 @@ def finished_run(
         opened=opened,
         agent=first.agent,
         method=first.method,
-        submission=Submission(first.run_id, first.task, first.task_fingerprint, votes),
+        submission=Submission(first.run_id, first.task, first.task_fingerprint, Votes(answers[:, public])),
         suspicions=tuple(examine(OF_STUDENTS, students)),
     )

@@ -8,9 +8,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from outlearn.tasks import Floats
+from outlearn.tasks import Bits, Floats
 from outlearn_evaluation.detectors import (
-    Bits,
     Change,
     Look,
     Suspicion,

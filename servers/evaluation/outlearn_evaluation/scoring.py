@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from outlearn.errors import IntegrityError, InvalidInputError
 from outlearn.receipts import Receipt
 from outlearn.seal import Seal
-from outlearn.tasks import Baselines, Floats, SecretTask
+from outlearn.tasks import Baselines, Bits, Floats, SecretTask
 from outlearn.types import Verdict
 
 Z_ONE_SIDED_95 = 1.645
@@ -31,7 +31,7 @@ NEAR = 0.02
 class Votes:
     """Hard answers of a run on the public half of the test items."""
 
-    positive: NDArray[np.bool_]  # (seeds, items)
+    positive: Bits  # (seeds, items)
 
     @cached_property
     def mean(self) -> Floats:
@@ -145,14 +145,14 @@ def distances(counts: NDArray[np.uint8], others: NDArray[np.uint8], seeds: int) 
     return np.asarray(apart / (seeds * max(len(counts), 1)))
 
 
-def read_votes(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines) -> Votes:
-    """A run's votes on the public half. A prediction of exactly 0.5 is a vote for label 0.
+def read_answers(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines) -> Bits:
+    """A run's hard answers on both halves, (seeds, items). A prediction of exactly 0.5 is one for label 0.
 
     Raises IntegrityError: the receipts are not of this task, or not of exactly the server's seeds.
     """
     check_receipts(receipts, secret, baselines)
     predicted = np.array([receipt.predictions for receipt in receipts]).reshape(len(receipts), len(secret.test))
-    return Votes(predicted[:, secret.public_mask()] > 0.5)
+    return np.asarray(predicted > 0.5)
 
 
 def check_receipts(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines) -> None:

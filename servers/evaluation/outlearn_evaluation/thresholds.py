@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from outlearn.baseline_votes import BaselineVotes, load_votes, votes_path
 from outlearn.errors import IntegrityError
 from outlearn.files import FileVersion, file_version
-from outlearn.tasks import load_card, task_names
+from outlearn.tasks import Bits, load_card, task_names
 from outlearn_evaluation.commitment import open_task
 from outlearn_evaluation.detectors import (
     ALIKE,
     APART,
     DOUBT,
-    Bits,
     Change,
     Look,
     change,

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from outlearn.shortcuts import FREQUENT, Bits, frequent_answer
-from outlearn.tasks import Item, SanityLine, SecretTask
+from outlearn.shortcuts import FREQUENT, frequent_answer
+from outlearn.tasks import Bits, Item, SanityLine, SecretTask
 from outlearn_training.data.templates import responses
 
 Shortcut = Callable[[SecretTask], Bits | None]

@@ -31,7 +31,7 @@ from outlearn.tasks import SeedBaseline, fingerprint, load_baselines, load_publi
 from outlearn.testing import connect, connect_http, connect_stdio, http_server
 from outlearn.types import Evaluation
 from outlearn_evaluation.commitment import Opened, open_task, read_opened, verify
-from outlearn_evaluation.scoring import Votes, distances, make_judge, read_votes
+from outlearn_evaluation.scoring import Votes, distances, make_judge, read_answers
 from outlearn_evaluation.server import build
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
@@ -84,7 +84,8 @@ def test_what_is_told_of_the_error_depends_on_no_label(
     file_run(RUN, right=(70, 72, 74, 76, 83))
     told = service.evaluate(ADA, RUN, None)
     opened = open_task(toy_home, "toy")
-    votes = read_votes(ReceiptBook(toy_home / "vault").read(RUN), opened.secret, opened.baselines)
+    answers = read_answers(ReceiptBook(toy_home / "vault").read(RUN), opened.secret, opened.baselines)
+    votes = Votes(answers[:, opened.secret.public_mask()])
     judge = make_judge(opened.weights, opened.baselines, opened.secret, opened.seal)
     rng = np.random.default_rng(0)
     for _ in range(200):

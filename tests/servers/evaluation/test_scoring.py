@@ -11,7 +11,7 @@ from outlearn.clusters import design_effect
 from outlearn.errors import IntegrityError, InvalidInputError
 from outlearn.seal import DITHER
 from outlearn.tasks import Baselines, Floats, LabelledItem, SecretTask, SeedBaseline
-from outlearn_evaluation.scoring import Judge, Votes, on_grid, public_gap, read_votes
+from outlearn_evaluation.scoring import Judge, Votes, on_grid, public_gap, read_answers
 
 
 def secret_task(items: int = 200) -> SecretTask:
@@ -74,7 +74,7 @@ def test_without_two_seeds_and_test_items_pgr_is_undefined(seeds: int, items: in
 
 def test_no_receipts_at_all_are_no_score() -> None:
     with pytest.raises(IntegrityError, match="for the seeds"):
-        read_votes((), secret_task(), baselines(0.6, 0.9))
+        read_answers((), secret_task(), baselines(0.6, 0.9))
 
 
 # verdicts
