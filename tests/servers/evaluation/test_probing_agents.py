@@ -225,8 +225,11 @@ def test_thirty_questions_at_once_on_two_servers_get_no_more_than_one_by_one(
         server.stdin.write("go\n")
         server.stdin.flush()
     given = sum(int(server.communicate(timeout=120)[0]) for server in servers)
-    assert 1 <= given <= 5
-    assert [one.kind for one in log.records() if one.action == "quarantine"] == ["random masks"]
+    assert 1 <= given < 10  # how many depends on the order in which they came
+    [found] = [one for one in log.records() if one.action == "quarantine"]
+    assert found.kind == "random masks"
+    board = EvaluationService(EvaluationSettings(home=toy_home)).evaluated()
+    assert max(row.evaluated_at for row in board) < found.at
     assert len({one.run_id for one in log.records() if one.kind == "refused"}) == 30 - given - 1
 
 
@@ -241,11 +244,13 @@ async def test_the_rules_and_the_refusal_say_who_can_lift_it(toy_home: Path, fil
 
 
 def test_thirty_threads_on_one_server_get_no_more_than_one_by_one(
-    service: EvaluationService, file_masks: Callable[..., None]
+    service: EvaluationService, file_masks: Callable[..., None], log: AuditLog
 ) -> None:
     file_masks(*RUNS[:30])
     with ThreadPoolExecutor(30) as pool:
-        assert sum(len(got) for got in pool.map(lambda run_id: answered(service, ADA, run_id), RUNS[:30])) <= 5
+        assert 1 <= sum(len(got) for got in pool.map(lambda run_id: answered(service, ADA, run_id), RUNS[:30])) < 10
+    [found] = [one for one in log.records() if one.action == "quarantine"]
+    assert max(row.evaluated_at for row in service.evaluated()) < found.at
 
 
 def test_forty_new_questions_at_once_are_all_answered(start: Start, toy_home: Path, file_run: FileRun) -> None:
