@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from postgresql_server import PostgreSQL, is_installed, running
 
 from outlearn.tasks import (
     Baselines,
@@ -25,7 +26,6 @@ from outlearn.tasks import (
     split_in_halves,
     write_task,
 )
-from postgresql_server import PostgreSQL, is_installed, running
 
 SEEDS = (0, 1, 2, 3, 4)
 POOL, TEST = 48, 200
