@@ -49,7 +49,8 @@ class AuditLog:
 
     def __init__(self, vault: Path) -> None:
         self._vault = vault
-        self._path: Path | None = None
+        self._path: Path | None = None  # of a log that is there
+        self._first = vault / f"audit-{secrets.token_hex(8)}.jsonl"
         self._read = _Read()
         self._lock = Lock()
 
@@ -57,9 +58,8 @@ class AuditLog:
     def path(self) -> Path:
         """Where it is, or will be once somebody appends to it."""
         if self._path is None or not self._path.exists():
-            names = sorted(self._vault.glob("audit-*.jsonl"))
-            self._path = names[0] if names else self._vault / f"audit-{secrets.token_hex(8)}.jsonl"
-        return self._path
+            self._path = min(self._vault.glob("audit-*.jsonl"), default=None)
+        return self._path or self._first
 
     def append(
         self,

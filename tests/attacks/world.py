@@ -99,7 +99,7 @@ def world(folder: Path, seed: int) -> Iterator[World]:
     """A world whose agents' days are over, so that only their budgets in all and the team's count."""
     settings = EvaluationSettings(home=Path(mkdtemp(dir=folder)), daily_evaluations=30, database_url="sqlite://")
     ledger = Ledger(settings)
-    auditor = Auditor(AuditLog(settings.vault), ledger.engine)
+    auditor = Auditor(AuditLog(settings.vault), ledger.looks)
     try:
         yield World(np.random.default_rng(seed), ledger, auditor.admit)
     finally:

@@ -1,34 +1,19 @@
 """Collects what detectors look at, and files what they find in the audit log."""
 
-from collections import defaultdict
-from collections.abc import Sequence
-from threading import Lock
-
-import numpy as np
 import structlog
-from sqlalchemy import Connection, Engine, bindparam, select
 
 from outlearn.audit import Action, AuditLog, Evidence
-from outlearn.database import reading
 from outlearn.errors import OutdatedError, PermissionDeniedError
-from outlearn_evaluation.detectors import Change, Look, Suspicion, random_masks
+from outlearn_evaluation.detectors import Suspicion, random_masks
 from outlearn_evaluation.finished import FinishedRun
-from outlearn_evaluation.inspection import OF_PLACE, Place, changes_of, examine
-from outlearn_evaluation.ledger import Question, evaluations
+from outlearn_evaluation.inspection import OF_PLACE, Place, examine
+from outlearn_evaluation.ledger import Question
+from outlearn_evaluation.looks import LookBook
 from outlearn_evaluation.standing import FORGED, MASKS, Withheld, because, withheld
-from outlearn_evaluation.submissions import Submission, submissions
+from outlearn_evaluation.submissions import Submission
 from outlearn_evaluation.thresholds import CONSTANTS, FindThresholds
 
 OUTDATED = "outdated receipt"
-_SINCE = (
-    select(
-        *(evaluations.c[name] for name in ("number", "run_id", "agent", "at_most", "same_as")),
-        *(submissions.c[name] for name in ("fingerprint", "seeds", "counts")),
-    )
-    .join(submissions, submissions.c.run_id == evaluations.c.run_id)
-    .where(evaluations.c.number > bindparam("last"))
-    .order_by(evaluations.c.number)
-)
 log = structlog.get_logger("outlearn.evaluation")
 
 
@@ -36,14 +21,11 @@ class Auditor:
     """Watches the evaluations of one home folder."""
 
     def __init__(
-        self, audit_log: AuditLog, engine: Engine, thresholds: FindThresholds = lambda _task, _fingerprint: CONSTANTS
+        self, audit_log: AuditLog, looks: LookBook, thresholds: FindThresholds = lambda _task, _fingerprint: CONSTANTS
     ) -> None:
-        self._log, self._engine, self._looks = audit_log, engine, Looks()
-        self._thresholds = thresholds
+        self._log, self._looks, self._thresholds = audit_log, looks, thresholds
         self._withheld = (0, Withheld())  # as of so many records
-        self._changes: dict[str, dict[str, Change | None]] = {}
         self._inspected: set[str] = set()
-        self._lock = Lock()  # calls come from several threads
 
     def withheld(self) -> Withheld:
         """Runs and agents that do not rank until the operator reviews them."""
@@ -52,15 +34,15 @@ class Auditor:
             self._withheld = len(records), withheld(records)
         return self._withheld[1]
 
-    def admit(self, connection: Connection, question: Question) -> None:
+    def admit(self, question: Question) -> None:
         """Let nobody ask who was seen probing. In the transaction that charges: of many calls at once, each one is
         looked at with all that were answered before it, and is turned away by what was filed against those.
 
         Raises PermissionDeniedError: the agent's run, this one or an earlier one, waits for the operator's review.
         """
-        run, agent = question.run, question.agent
-        why = self.withheld().refusal(agent)
-        found = Suspicion("refused", "note", {"why": why}) if why else self._masks(connection, question)
+        run, agent, standing = question.run, question.agent, self.withheld()
+        why = standing.refusal(agent)
+        found = Suspicion("refused", "note", {"why": why}) if why else self._masks(question, standing)
         if found is None:
             return
         self._try_to_file(found, run.run_id, agent, run.task)
@@ -74,10 +56,9 @@ class Auditor:
         if run.run_id in self._inspected:
             return
         try:
-            with reading(self._engine) as connection, self._lock:  # as `admit`, which has a connection when it locks
-                for found in (*run.suspicions, *examine(OF_PLACE, self._place(connection, run.submission))):
-                    self.file(found, run.run_id, run.agent, run.submission.task)
-                self._inspected.add(run.run_id)
+            for found in (*run.suspicions, *examine(OF_PLACE, self._place(run.submission))):
+                self.file(found, run.run_id, run.agent, run.submission.task)
+            self._inspected.add(run.run_id)
         except Exception as error:  # noqa: BLE001 - an answer must not be lost over a look at it
             log.error("a run was not inspected", run_id=run.run_id, error=f"{type(error).__name__}: {error}")
 
@@ -100,50 +81,21 @@ class Auditor:
         except OSError as failure:
             log.error("the audit log cannot be written", run_id=run_id, kind=found.kind, error=str(failure))
 
-    def _masks(self, connection: Connection, question: Question) -> Suspicion | None:
+    def _masks(self, question: Question, standing: Withheld) -> Suspicion | None:
         """What is seen of masks once this run is among the evaluated ones. It tells nothing secret: votes do not, and
         the threshold is the same for all."""
         run = question.run
-        doubt = self._thresholds(run.task, run.fingerprint).doubt
-        asked = Look(run.run_id, question.agent, len(run.votes.positive), run.votes.counts, False, None)
-        with self._lock:
-            looks = self._looks.among(connection, run.fingerprint, asked)
-            return random_masks(self._changes_of(question.agent, run.fingerprint, looks), doubt)
+        changes = self._looks.of(run.fingerprint).changes(question.look, standing.released)
+        return random_masks(changes, self._thresholds(run.task, run.fingerprint).doubt)
 
-    def _changes_of(self, agent: str, fingerprint: str, looks: Sequence[Look]) -> list[Change]:
-        known = self._changes.setdefault(fingerprint, {})
-        return changes_of(agent, looks, known, self.withheld().released)
-
-    def _place(self, connection: Connection, run: Submission) -> Place:
-        looks = self._looks.until(connection, run)
-        changes = self._changes_of(looks[-1].agent, run.fingerprint, looks)
-        return Place(looks[-1], looks[:-1], changes, self._thresholds(run.task, run.fingerprint))
-
-
-class Looks:
-    """Everybody's evaluated runs, by version of a task, oldest first. The ledger only grows: what is new is read."""
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._known: defaultdict[str, dict[str, Look]] = defaultdict(dict)
-
-    def until(self, connection: Connection, run: Submission) -> list[Look]:
-        """Those of the run's version of its task, up to this run."""
-        self._read(connection)
-        found = self._known[run.fingerprint]
-        return list(found.values())[: list(found).index(run.run_id) + 1]
-
-    def among(self, connection: Connection, fingerprint: str, run: Look) -> list[Look]:
-        """Those of a version, and a run that may not be one of them yet."""
-        self._read(connection)
-        return list((self._known[fingerprint] | {run.run_id: run}).values())
-
-    def _read(self, connection: Connection) -> None:
-        for row in connection.execute(_SINCE, {"last": self._last}):
-            counts = np.frombuffer(row.counts, dtype=np.uint8)
-            look = Look(row.run_id, row.agent, row.seeds, counts, bool(row.at_most), row.same_as)
-            self._known[row.fingerprint].setdefault(row.run_id, look)
-            self._last = row.number
+    def _place(self, run: Submission) -> Place:
+        """Where an evaluated run stands among all that were evaluated before it."""
+        looks = self._looks.of(run.fingerprint)
+        look = looks.find(run.run_id)
+        if look is None:
+            raise LookupError(f"run {run.run_id!r} was never evaluated")
+        changes = looks.changes(look, self.withheld().released)
+        return Place(look, looks.before(look), changes, self._thresholds(run.task, run.fingerprint))
 
 
 def _key(kind: str, run_id: str, evidence: Evidence) -> tuple[object, ...]:

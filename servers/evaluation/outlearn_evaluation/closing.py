@@ -3,18 +3,12 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import Column, Connection, DateTime, String, Table, bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from outlearn.database import as_utc, utc_now
 from outlearn.errors import ConflictError
-from outlearn_evaluation.submissions import metadata
+from outlearn_evaluation.tables import finals
 
-finals = Table(
-    "finals",
-    metadata,
-    Column("task", String(48), primary_key=True),
-    Column("closed_at", DateTime, nullable=False),
-)
 _CLOSED = select(finals).where(finals.c.task.in_(bindparam("tasks", expanding=True)))
 
 
@@ -32,7 +26,12 @@ def refuse_closed(connection: Connection, tasks: Iterable[str]) -> None:
     """Raises ConflictError where one of the tasks is closed."""
     row = connection.execute(_CLOSED, {"tasks": tuple(tasks)}).first()
     if row is not None:
-        raise ConflictError(
-            f"the final of task {row.task!r} began at {row.closed_at:%Y-%m-%d %H:%M} UTC: its runs cannot be nominated "
-            "or evaluated any more. Write down what you learned"
-        )
+        raise closed(row.task, row.closed_at)
+
+
+def closed(task: str, at: datetime) -> ConflictError:
+    """What whoever comes later is told."""
+    return ConflictError(
+        f"the final of task {task!r} began at {at:%Y-%m-%d %H:%M} UTC: its runs cannot be nominated or evaluated any "
+        "more. Write down what you learned"
+    )

@@ -134,19 +134,23 @@ class Change:
 
 
 def change(run: Look, earlier: Sequence[Look]) -> Change | None:
-    """What `run` changed; None where it changed nothing, or it, or all before it, are degenerate.
+    """What `run` changed of the nearest earlier run; None where it, or all before it, are degenerate."""
+    others = [look for look in earlier if not look.is_degenerate and look.seeds == run.seeds]
+    if run.is_degenerate or not others:
+        return None
+    counts = np.stack([look.counts for look in others])
+    base = others[int(distances(run.counts, counts, run.seeds).argmin())]
+    return changed_from(run, base, counts.sum(axis=0) / (len(others) * run.seeds))
+
+
+def changed_from(run: Look, base: Look, yes: Floats) -> Change | None:
+    """What `run` changed of `base`, given the share `yes` (n,) of all earlier votes for 1; None where it is nothing.
 
     An item's doubt is the share of earlier votes against what most of them say, and the share of the nearest run's
     seeds against its answer; the run's own seeds are left out, as whoever makes masks would have them disagree just
     there. Items on which the nearest run itself left what most say are, too: to go back is no change of mind, and
     would be found where doubt is, for two runs with other masks over the same answers.
     """
-    others = [look for look in earlier if not look.is_degenerate and look.seeds == run.seeds]
-    if run.is_degenerate or not others:
-        return None
-    counts = np.stack([look.counts for look in others])
-    base = others[int(distances(run.counts, counts, run.seeds).argmin())]
-    yes = counts.mean(axis=0) / run.seeds
     steady = base.majority == (yes > 0.5)
     doubt = (np.minimum(yes, 1 - yes) + base.minority / run.seeds)[steady]
     changed, spread = (run.majority != base.majority)[steady], float(doubt.std()) if steady.any() else 0.0

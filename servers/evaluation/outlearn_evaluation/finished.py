@@ -9,7 +9,7 @@ from outlearn.receipts import Receipt, ReceiptsVersion
 from outlearn_evaluation.commitment import Opened
 from outlearn_evaluation.detectors import Suspicion
 from outlearn_evaluation.inspection import OF_STUDENTS, Students, examine
-from outlearn_evaluation.scoring import Votes, read_answers
+from outlearn_evaluation.scoring import Grade, Votes, read_answers
 from outlearn_evaluation.submissions import Submission
 from outlearn_evaluation.thresholds import Thresholds
 
@@ -24,6 +24,8 @@ class FinishedRun:
     agent: str
     method: str
     submission: Submission
+    grade: Grade
+    """Of its own votes: what it is told, unless it is nearly equal to an earlier run."""
     suspicions: tuple[Suspicion, ...]
 
     @property
@@ -37,7 +39,9 @@ def finished_run(
 ) -> FinishedRun:
     """A run by its receipts, sorted by seed. `version` is theirs, or of earlier ones: then they will be read again.
 
-    Raises IntegrityError: they are not of this version of the task, or not of exactly the server's seeds.
+    Raises:
+        IntegrityError: they are not of this version of the task, or not of exactly the server's seeds.
+        InvalidInputError: the task's PGR is undefined.
     """
     first = receipts[0]
     answers, public = read_answers(receipts, opened.secret, opened.baselines), opened.secret.public_mask()
@@ -50,11 +54,13 @@ def finished_run(
         frequent=opened.frequent,
         thresholds=thresholds,
     )
+    votes = Votes(answers[:, public])
     return FinishedRun(
         version=version,
         opened=opened,
         agent=first.agent,
         method=first.method,
-        submission=Submission(first.run_id, first.task, first.task_fingerprint, Votes(answers[:, public])),
+        submission=Submission(first.run_id, first.task, first.task_fingerprint, votes),
+        grade=opened.judge.grade(votes),
         suspicions=tuple(examine(OF_STUDENTS, students)),
     )

@@ -1,80 +1,44 @@
 """The ledger of evaluations: what was answered and charged, and who nominated what. One transaction a charge."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import (
-    Boolean,
-    Column,
-    Connection,
-    DateTime,
-    Engine,
-    Float,
-    Index,
-    Integer,
-    Row,
-    String,
-    Table,
-    UniqueConstraint,
-    bindparam,
-    exists,
-    func,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Engine, Row, bindparam, exists, func, select
 
 from outlearn.database import as_utc, open_database, reading, utc_now, writing
 from outlearn.errors import BudgetError, InvalidInputError, NotFoundError
 from outlearn.identity import Caller
 from outlearn.types import BudgetView, LeaderboardRow, Verdict
-from outlearn_evaluation.closing import close, finals, refuse_closed
-from outlearn_evaluation.scoring import Judge
+from outlearn_evaluation.closing import close, closed, refuse_closed
+from outlearn_evaluation.detectors import Look
+from outlearn_evaluation.looks import LookBook
+from outlearn_evaluation.scoring import Grade, Judge
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.standing import NOTHING, Withheld
-from outlearn_evaluation.submissions import Submission, file_submission, metadata, read_submission
+from outlearn_evaluation.submissions import Submission, file_submission, read_submission
+from outlearn_evaluation.tables import evaluations, finals, metadata, nominations
 
-evaluations = Table(
-    "evaluations",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("run_id", String(40), nullable=False, index=True),
-    Column("against", String(40), nullable=False, default=""),
-    Column("agent", String(32), nullable=False, index=True),
-    Column("task", String(48), nullable=False),
-    Column("method", String(300), nullable=False),
-    Column("seeds", Integer, nullable=False),
-    Column("pgr", Float, nullable=False),
-    Column("pgr_se", Float, nullable=False),
-    Column("verdict", String(24)),
-    Column("at_most", Boolean),
-    Column("same_as", String(40)),
-    Column("charged", Boolean, nullable=False),
-    Column("day", String(10), nullable=False),
-    Column("evaluated_at", DateTime, nullable=False),
-    UniqueConstraint("run_id", "against"),
-    Index("evaluations_by_rank", "task", text("pgr DESC"), "number"),
-)
-nominations = Table(
-    "nominations",
-    metadata,
-    Column("agent", String(32), primary_key=True),
-    Column("run_id", String(40), primary_key=True),
-)
 _MINE = evaluations.c.agent == bindparam("agent")
 _NOMINATED = select(func.count()).select_from(nominations).where(nominations.c.agent == bindparam("agent"))
-_USED = select(
-    func.count().filter(_MINE),
-    func.count().filter(_MINE & (evaluations.c.day == bindparam("today"))),
-    func.count(),
-    _NOMINATED.scalar_subquery(),
-).where(evaluations.c.charged.is_(True))
-_FILED = evaluations.insert()
-_ANSWER = select(evaluations).where(
-    evaluations.c.run_id == bindparam("run_id"), evaluations.c.against == bindparam("against")
+_USED = (
+    select(
+        func.count().filter(_MINE).label("by_agent"),
+        func.count().filter(_MINE & (evaluations.c.day == bindparam("today"))).label("by_agent_today"),
+        func.count().label("by_team"),
+        _NOMINATED.scalar_subquery().label("nominated"),
+        select(func.max(evaluations.c.number)).scalar_subquery().label("newest"),
+        select(finals.c.closed_at).where(finals.c.task == bindparam("task")).scalar_subquery().label("closed_at"),
+    )
+    .where(evaluations.c.charged.is_(True))
+    .subquery()
 )
+_ASKED = (evaluations.c.run_id == bindparam("run_id")) & (evaluations.c.against == bindparam("against"))
+_STATE = select(_USED, evaluations).select_from(_USED.outerjoin(evaluations, _ASKED))  # always one row
+_FILED = evaluations.insert()
 _EARLIER = evaluations.alias("earlier")
 _BOARD = (
     select(evaluations, nominations.c.run_id.is_not(None).label("nominated"))
@@ -120,10 +84,30 @@ class Question:
     agent: str
     method: str
     against: Submission | None = None
+    grade: Grade | None = None
+    """Of the run's own votes, where it was worked out beforehand."""
+
+    @cached_property
+    def look(self) -> Look:
+        """The run as detectors see it."""
+        votes = self.run.votes
+        return Look(self.run.run_id, self.agent, len(votes.positive), votes.counts, at_most=False, same_as=None)
 
 
-Admit = Callable[[Connection, Question], None]
-"""Looks at a question before it is answered and raises where it is not to be, within the transaction that charges."""
+Admit = Callable[[Question], None]
+"""Looks at a question before it is answered and raises where it is not to be, within the transaction that charges: the
+ledger's `looks` are then all that was ever evaluated."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the ledger says when a question is asked."""
+
+    answer: Answered | None
+    budget: BudgetView
+    closed_at: datetime | None
+    newest: int
+    """Number of the newest evaluation, 0 where there is none."""
 
 
 class Ledger:
@@ -132,12 +116,13 @@ class Ledger:
     def __init__(self, settings: EvaluationSettings) -> None:
         self._settings = settings
         self.engine: Engine = open_database(settings.database("evaluation"), metadata)
+        self.looks = LookBook()
 
     def find(self, run_id: str, against: str, agent: str) -> tuple[Answered, BudgetView] | None:
         """The answer that was given to this question, if it was asked, and what `agent` has left."""
         with reading(self.engine) as connection:
-            row = connection.execute(_ANSWER, {"run_id": run_id, "against": against}).one_or_none()
-            return (Answered.model_validate(row), self._budget(connection, agent)) if row else None
+            state = self._state(connection, run_id, against, agent)
+            return (state.answer, state.budget) if state.answer else None
 
     def submission(self, run_id: str) -> Submission | None:
         """What an evaluated run answered; None where nobody evaluated it."""
@@ -149,6 +134,11 @@ class Ledger:
         query = select(evaluations.c.run_id).group_by(evaluations.c.run_id).order_by(func.min(evaluations.c.number))
         with reading(self.engine) as connection:
             return list(connection.execute(query).scalars())
+
+    def read_looks(self) -> None:
+        """Have all that was evaluated up to now in `looks`; each charge does so by itself."""
+        with reading(self.engine) as connection:
+            self.looks.read(connection)
 
     def charge(
         self, question: Question, judge: Judge, caller: Caller, admit: Admit
@@ -163,25 +153,28 @@ class Ledger:
             BudgetError: a budget is used up; nothing was recorded.
             ConflictError: the task's final has begun.
         """
-        against = question.against.run_id if question.against else ""
+        run, against = question.run, question.against.run_id if question.against else ""
         with writing(self.engine) as connection:
-            known = connection.execute(_ANSWER, {"run_id": question.run.run_id, "against": against}).one_or_none()
-            budget = self._budget(connection, caller.agent)
-            if known is not None:
-                return Answered.model_validate(known), False, budget
-            refuse_closed(connection, [question.run.task])
+            state = self._state(connection, run.run_id, against, caller.agent, run.task)
+            self.looks.read(connection, state.newest)
+            if state.answer is not None:
+                return state.answer, False, state.budget
+            if state.closed_at is not None:
+                raise closed(run.task, state.closed_at)
             if not caller.is_operator:
-                _check_budget(budget)
-                admit(connection, question)
-            answer, now = _answer(connection, question, judge), utc_now()
+                _check_budget(state.budget)
+                admit(question)
+            answer, now = self._answer(connection, question, judge), utc_now()
             values = {"charged": not caller.is_operator, "day": now.date().isoformat(), "evaluated_at": now}
-            connection.execute(_FILED, answer.model_dump() | values)
-            return answer, not caller.is_operator, budget if caller.is_operator else _less_one(budget)
+            (number,) = connection.execute(_FILED, answer.model_dump() | values).inserted_primary_key or (0,)
+        look = replace(question.look, at_most=bool(answer.at_most), same_as=answer.same_as)
+        self.looks.add(number, run.fingerprint, look)
+        return answer, not caller.is_operator, state.budget if caller.is_operator else _less_one(state.budget)
 
     def budget(self, agent: str) -> BudgetView:
         """What is left for an agent."""
         with reading(self.engine) as connection:
-            return self._budget(connection, agent)
+            return self._state(connection, "", "", agent).budget
 
     def board(self, task: str, limit: int, withheld: Withheld = NOTHING) -> list[LeaderboardRow]:
         """The evaluated runs of a task, best first, without those that are withheld."""
@@ -224,36 +217,53 @@ class Ledger:
                 raise NotFoundError(f"nobody has nominated a run of task {task!r}: agents do that with `nominate`")
             return close(connection, task), [Answered.model_validate(row) for row in rows]
 
-    def _budget(self, connection: Connection, agent: str) -> BudgetView:
-        asked = {"agent": agent, "today": utc_now().date().isoformat()}
-        by_agent, by_agent_today, by_team, nominated = connection.execute(_USED, asked).one()
-        limits = self._settings
-        return BudgetView(
-            agent_left=max(0, limits.agent_evaluations - by_agent),
-            agent_today_left=max(0, limits.daily_evaluations - by_agent_today),
-            team_left=max(0, limits.team_evaluations - by_team),
-            nominations_left=max(0, limits.nominations - nominated),
+    def _state(self, connection: Connection, run_id: str, against: str, agent: str, task: str = "") -> _State:
+        today = utc_now().date().isoformat()
+        asked = {"run_id": run_id, "against": against, "agent": agent, "task": task, "today": today}
+        row, limits = connection.execute(_STATE, asked).one(), self._settings
+        budget = BudgetView(
+            agent_left=max(0, limits.agent_evaluations - row.by_agent),
+            agent_today_left=max(0, limits.daily_evaluations - row.by_agent_today),
+            team_left=max(0, limits.team_evaluations - row.by_team),
+            nominations_left=max(0, limits.nominations - row.nominated),
+        )
+        answer = None if row.run_id is None else Answered.model_validate(row)
+        return _State(answer, budget, row.closed_at, row.newest or 0)
+
+    def _answer(self, connection: Connection, question: Question, judge: Judge) -> Answered:
+        """What is told, by the votes of the runs that these are scored as: a near run's own would be a second look.
+
+        The run is filed. Of two near ones at once the second sees the first: all writing takes turns.
+        """
+        run, looks = question.run, self.looks.of(question.run.fingerprint)
+        known = looks.find(run.run_id)
+        near = known.same_as if known else looks.nearest(question.look)
+        if known is None:
+            file_submission(connection, run, near or run.run_id)
+        scored = _scored_as(connection, run, near)
+        grade = question.grade if question.grade and scored is run else judge.grade(scored.votes)
+        verdict = None
+        if question.against:
+            against = looks.find(question.against.run_id)
+            other = _scored_as(connection, question.against, against.same_as if against else None)
+            verdict = judge.compare(scored.votes, other.votes)
+        return Answered(
+            run_id=run.run_id,
+            against=question.against.run_id if question.against else "",
+            agent=question.agent,
+            task=run.task,
+            method=question.method,
+            seeds=len(run.votes.positive),
+            pgr=grade.pgr,
+            pgr_se=grade.pgr_se,
+            verdict=verdict,
+            at_most=grade.at_most,
+            same_as=near,
         )
 
 
-def _answer(connection: Connection, question: Question, judge: Judge) -> Answered:
-    """What is told, by the votes of the runs that these are scored as: a near run's own would be a second look."""
-    run = file_submission(connection, question.run)
-    against = file_submission(connection, question.against) if question.against else None
-    grade = judge.grade(run.votes)
-    return Answered(
-        run_id=question.run.run_id,
-        against=question.against.run_id if question.against else "",
-        agent=question.agent,
-        task=run.task,
-        method=question.method,
-        seeds=len(run.votes.positive),
-        pgr=grade.pgr,
-        pgr_se=grade.pgr_se,
-        verdict=judge.compare(run.votes, against.votes) if against else None,
-        at_most=grade.at_most,
-        same_as=run.run_id if run.run_id != question.run.run_id else None,
-    )
+def _scored_as(connection: Connection, run: Submission, same_as: str | None) -> Submission:
+    return (read_submission(connection, same_as) if same_as else None) or run
 
 
 def _less_one(budget: BudgetView) -> BudgetView:

@@ -5,7 +5,7 @@ from sqlalchemy import Column, Connection, DateTime, Engine, String, Table, sele
 from outlearn.database import reading, utc_now, writing
 from outlearn.errors import IntegrityError
 from outlearn_evaluation.commitment import Opened
-from outlearn_evaluation.submissions import metadata
+from outlearn_evaluation.tables import metadata
 
 commitments = Table(
     "commitments",

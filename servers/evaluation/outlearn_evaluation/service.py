@@ -37,7 +37,7 @@ class EvaluationService:
         self._ledger = Ledger(settings)
         self._publisher = Publisher(self._ledger.engine)
         self._thresholds = ThresholdBook(settings.home).of
-        self.auditor = Auditor(AuditLog(settings.vault), self._ledger.engine, self._thresholds)
+        self.auditor = Auditor(AuditLog(settings.vault), self._ledger.looks, self._thresholds)
         self._ready: dict[str, FinishedRun] = {}
         self._tried: dict[str, FileVersion | None] = {}
         self._asked = set(self._ledger.evaluated_runs())  # as far as this process knows: others may answer, too
@@ -129,6 +129,7 @@ class EvaluationService:
 
     def inspect_again(self) -> None:
         """Have the detectors look at every evaluated run: a crash may have kept them from one."""
+        self._ledger.read_looks()
         for run_id in self._ledger.evaluated_runs():
             with suppress(OutlearnError):  # it was filed, or the run is of another version of its task
                 self.auditor.inspect(self._finished(run_id, OPERATOR, "flag"))  # its receipts were whole once
@@ -155,7 +156,7 @@ class EvaluationService:
     def _charge(self, caller: Caller, run_id: str, against: str | None) -> tuple[Answered, bool, BudgetView]:
         run = self._finished(run_id, caller)
         other = self._comparable(run, against) if against is not None else None
-        question = Question(run=run.submission, agent=run.agent, method=run.method, against=other)
+        question = Question(run=run.submission, agent=run.agent, method=run.method, against=other, grade=run.grade)
         charged = self._ledger.charge(question, run.opened.judge, caller, self.auditor.admit)
         self._asked.add(run_id)
         self._ready.pop(run_id, None)
@@ -170,7 +171,6 @@ class EvaluationService:
             receipts = self._read_receipts(run_id, asked_by, action)
             _check_owner(asked_by, run_id, receipts[0].agent)
             opened = self._open(receipts[0].task)
-            opened.judge  # noqa: B018 - raises where there is none
             thresholds = self._thresholds(opened.task, opened.baselines.fingerprint)
             run = finished_run(receipts, version, opened, thresholds)
             if run_id not in self._asked:

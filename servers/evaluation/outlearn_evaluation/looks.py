@@ -1,0 +1,151 @@
+"""Evaluated runs by what they answered, in memory: the ledger only grows, so of it only what is new is read."""
+
+from collections import defaultdict
+from collections.abc import Set
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, bindparam, select
+
+from outlearn_evaluation.detectors import Change, Counts, Look, changed_from
+from outlearn_evaluation.scoring import NEAR, distances
+from outlearn_evaluation.tables import evaluations, submissions
+
+LEAST_ROOM = 64
+_SINCE = (
+    select(
+        *(evaluations.c[name] for name in ("number", "run_id", "agent", "at_most", "same_as")),
+        *(submissions.c[name] for name in ("fingerprint", "seeds", "counts")),
+    )
+    .join(submissions, submissions.c.run_id == evaluations.c.run_id)
+    .where(evaluations.c.number > bindparam("last"))
+    .order_by(evaluations.c.number)
+)
+
+
+class Looks:
+    """Everybody's evaluated runs of one version of a task, oldest first. They all have the same seeds and items."""
+
+    def __init__(self) -> None:
+        self._all: list[Look] = []
+        self._places: dict[str, int] = {}
+        self._by_agent: defaultdict[str, list[Look]] = defaultdict(list)
+        self._counts: Counts = np.empty((0, 0), dtype=np.uint8)  # (room, items) of the runs; so are the next, (room,)
+        self._scored = self._telling = np.empty(0, dtype=bool)
+        self._yes: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # (items,) votes of telling runs
+        self._changes: dict[tuple[str, int], Change | None] = {}
+        self._apart: tuple[tuple[str, int], NDArray[np.float64]] = ("", 0), np.empty(0)
+        self._lock = Lock()
+
+    def find(self, run_id: str) -> Look | None:
+        """A run, where it was evaluated."""
+        place = self._places.get(run_id)
+        return None if place is None else self._all[place]
+
+    def before(self, run: Look) -> list[Look]:
+        """Those that were evaluated before this one; all, where it was not yet."""
+        return self._all[: self._place(run)]
+
+    def nearest(self, run: Look) -> str | None:
+        """Of those before this run that have answers of their own the nearest within 2 %, and of these the first."""
+        with self._lock:
+            place = self._place(run)
+            scored = np.flatnonzero(self._scored[:place])
+            if not len(scored):
+                return None
+            apart = self._distances(run, place)[scored]
+            best = int(apart.argmin())
+            return self._all[scored[best]].run_id if apart[best] <= NEAR else None
+
+    def changes(self, run: Look, released: Set[str] = frozenset()) -> list[Change]:
+        """What each run of this one's agent changed, up to this one; not those that are `released` or changed nothing.
+        This one may be one that is only asked about."""
+        with self._lock:
+            place = self._place(run)
+            own = [one for one in self._by_agent[run.agent] if self._places[one.run_id] < place]
+            found = [self._change(one) for one in (*own, run) if one.run_id not in released]
+            return [one for one in found if one is not None]
+
+    def add(self, run: Look) -> None:
+        """Add what was evaluated next. A run that is there already stays as it is."""
+        with self._lock:
+            place = self._place(run)
+            if place < len(self._all):
+                return
+            if place == len(self._counts):
+                self._make_room(len(run.counts))
+            self._counts[place], self._scored[place] = run.counts, run.same_as is None
+            self._telling[place] = not run.is_degenerate
+            if not run.is_degenerate:
+                self._yes = self._yes + run.counts
+            self._all.append(run)
+            self._by_agent[run.agent].append(run)
+            self._places[run.run_id] = place
+
+    def _place(self, run: Look) -> int:
+        return self._places.get(run.run_id, len(self._all))
+
+    def _change(self, run: Look) -> Change | None:
+        """As `detectors.change`, worked out once, and quickly for a run after all others."""
+        place = self._place(run)
+        if (run.run_id, place) not in self._changes:
+            telling = np.flatnonzero(self._telling[:place])
+            change = None
+            if len(telling) and not run.is_degenerate:
+                base = self._all[telling[self._distances(run, place)[telling].argmin()]]
+                newest = place == len(self._all)
+                yes = self._yes if newest else self._counts[telling].sum(axis=0, dtype=np.int64)
+                change = changed_from(run, base, yes / (len(telling) * run.seeds))
+            self._changes[run.run_id, place] = change
+        return self._changes[run.run_id, place]
+
+    def _distances(self, run: Look, place: int) -> NDArray[np.float64]:
+        """From all before it, (place,). Of the last run that was asked about they are kept."""
+        key, apart = self._apart
+        if key != (run.run_id, place):
+            apart = distances(run.counts, self._counts[:place], run.seeds)
+            self._apart = (run.run_id, place), apart
+        return apart
+
+    def _make_room(self, items: int) -> None:
+        """For twice as many runs."""
+        room, known = max(LEAST_ROOM, 2 * len(self._all)), len(self._all)
+        counts = np.zeros((room, items), dtype=np.uint8)
+        scored, telling = np.zeros(room, dtype=bool), np.zeros(room, dtype=bool)
+        if known:
+            counts[:known], scored[:known], telling[:known] = self._counts, self._scored, self._telling
+        else:
+            self._yes = np.zeros(items, dtype=np.int64)
+        self._counts, self._scored, self._telling = counts, scored, telling
+
+
+class LookBook:
+    """The evaluated runs of all tasks, as far as the ledger was read."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._versions: defaultdict[str, Looks] = defaultdict(Looks)
+        self._lock = Lock()
+
+    def of(self, fingerprint: str) -> Looks:
+        """Those of one version of a task."""
+        with self._lock:
+            return self._versions[fingerprint]
+
+    def read(self, connection: Connection, newest: int | None = None) -> None:
+        """Read what was evaluated since the last time; nothing where the evaluation with this number was the newest."""
+        with self._lock:
+            if newest is not None and newest <= self._last:
+                return
+            for row in connection.execute(_SINCE, {"last": self._last}):
+                counts = np.frombuffer(row.counts, dtype=np.uint8)
+                look = Look(row.run_id, row.agent, row.seeds, counts, bool(row.at_most), row.same_as)
+                self._versions[row.fingerprint].add(look)
+                self._last = row.number
+
+    def add(self, number: int, fingerprint: str, run: Look) -> None:
+        """Add the evaluation that was committed with this number, all before it having been read."""
+        with self._lock:
+            self._versions[fingerprint].add(run)
+            self._last = max(self._last, number)
