@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -20,9 +21,35 @@ from outlearn.plain import printable
 Action = Literal["note", "flag", "quarantine", "disqualify", "release"]
 Evidence = dict[str, int | float | str]
 Values = dict[str, object]
-TORN = "torn line"
 START = "0" * 64
 MAX_ENTRIES, MAX_TEXT, MAX_NAME = 20, 300, 64
+
+
+class AuditKind(StrEnum):
+    """What is filed: by detectors, the sandbox, the filesystem server and the operator."""
+
+    CANARY = "canary"
+    COMMITMENT_REVEALED = "commitment revealed"
+    DETECTOR_FAILED = "detector failed"
+    DYNAMIC_CODE = "dynamic code"
+    FLOOR_RATE = "floor rate"
+    FORGED_RECEIPT = "forged receipt"
+    FORUM_CLAIM = "forum claim"
+    MAJORITY_ANSWER = "majority answer"
+    NEAR_DUPLICATE = "near-duplicate"
+    OPERATOR = "operator"
+    OUTDATED_RECEIPT = "outdated receipt"
+    PATH_REFUSED = "path refused"
+    PRIVATE_HALF_OPENED = "private half opened"
+    PUBLIC_PRIVATE_GAP = "public-private gap"
+    RANDOM_MASKS = "random masks"
+    REFUSED = "refused"
+    SEEDS_ALIKE = "seeds alike"
+    SEEDS_APART = "seeds apart"
+    TEACHER_DEPENDENCE = "teacher dependence"
+    TORN_LINE = "torn line"
+    VAULT = "vault"
+    WATERMARK = "watermark"
 
 
 class AuditRecord(BaseModel):
@@ -31,7 +58,7 @@ class AuditRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     at: datetime
-    kind: str = Field(description="The detector, such as 'random masks', or 'operator'.")
+    kind: str = Field(description="One of `AuditKind`, or of another version's.")
     action: Action
     agent: str = ""
     run_id: str = ""
@@ -58,7 +85,9 @@ class AuditLog:
     def path(self) -> Path:
         """Where it is, or will be once somebody appends to it."""
         if self._path is None or not self._path.exists():
-            self._path = min(self._vault.glob("audit-*.jsonl"), default=None)
+            names = os.listdir(self._vault) if self._vault.is_dir() else []  # noqa: PTH208  (asked often)
+            logs = [name for name in names if name.startswith("audit-") and name.endswith(".jsonl")]
+            self._path = self._vault / min(logs) if logs else None
         return self._path or self._first
 
     def append(
@@ -85,7 +114,9 @@ class AuditLog:
                 previous, torn = _end(file)
                 if torn:
                     os.ftruncate(file, os.fstat(file).st_size - torn)
-                    previous = _write(file, previous, {"kind": TORN, "action": "note", "evidence": {"bytes": torn}})
+                    previous = _write(
+                        file, previous, {"kind": AuditKind.TORN_LINE, "action": "note", "evidence": {"bytes": torn}}
+                    )
                 _write(file, previous, values)
             finally:
                 os.close(file)

@@ -19,31 +19,6 @@ if TYPE_CHECKING:
     from outlearn_evaluation.service import EvaluationService
 
 NOMINEES = "nominees"
-KINDS = (
-    "canary",
-    "commitment revealed",
-    "detector failed",
-    "dynamic code",
-    "floor rate",
-    "forged receipt",
-    "forum claim",
-    "majority answer",
-    "near-duplicate",
-    "operator",
-    "outdated receipt",
-    "path refused",
-    "private half opened",
-    "public-private gap",
-    "random masks",
-    "refused",
-    "seeds alike",
-    "seeds apart",
-    "teacher dependence",
-    "torn line",
-    "vault",
-    "watermark",
-)
-"""What is filed in an audit log: by detectors, the sandbox, the filesystem server and the operator."""
 Decision = Literal["release", "quarantine", "disqualify"]
 
 
@@ -65,17 +40,17 @@ def audit(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show the audit log of a run folder: what detectors flagged, withheld and disqualified. For the operator.
+    """Show what detectors flagged. For the operator.
 
-    The log is in the vault, is only ever added to, and no agent sees it. `outlearn review` decides about a run.
-    Such as:
+    What they withheld and disqualified, too. The log is in the vault, is only ever added to, and no agent sees it.
+    `outlearn review` decides about a run. Such as:
 
     outlearn audit runs/mine --kind "random masks" --json
     """
-    from outlearn.audit import AuditLog
+    from outlearn.audit import AuditKind, AuditLog
 
     log = AuditLog(_home(run) / "vault")
-    if kind is not None and kind not in (known := {*KINDS, *(one.kind for one in log.records())}):
+    if kind is not None and kind not in (known := {*AuditKind, *(one.kind for one in log.records())}):
         raise InvalidInputError(f"no kind of record {kind!r}; there are: {', '.join(sorted(known))}")
     if agent is not None and not (_is_recorded(log, agent) or (_is_agent(agent) and _has_worked(run, agent))):
         raise NotFoundError(f"no agent {agent!r} ever worked in {str(run)!r}")
@@ -106,13 +81,14 @@ def review(
     because: Annotated[str, typer.Option(help="Why, for the log.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Decide about a run or an agent: only what is released, or was never withheld, stands on the leaderboard.
+    """Release or withhold a run or an agent.
+
+    Only what is released, or was never withheld, stands on the leaderboard.
 
     Such as: outlearn review runs/mine release run-0123456789 --because "both seeds hold"
     """
-    from outlearn.audit import AuditLog
+    from outlearn.audit import AuditKind, AuditLog
     from outlearn.receipts import RUN_ID, ReceiptBook
-    from outlearn_evaluation.standing import BY_OPERATOR
 
     is_run = RUN_ID.fullmatch(subject) is not None
     if not is_run and (subject.startswith("run-") or not _is_agent(subject)):
@@ -123,7 +99,7 @@ def review(
     if not is_run and not _has_worked(home, subject):
         raise NotFoundError(f"no agent {subject!r} ever worked in {str(home)!r}")
     AuditLog(home / "vault").append(
-        BY_OPERATOR,
+        AuditKind.OPERATOR,
         decision,
         run_id=subject if is_run else "",
         agent="" if is_run else subject,
@@ -205,7 +181,7 @@ async def _read_findings(home: Path) -> list["Finding"]:
     from outlearn.researcher import ask
     from outlearn.toolbox import open_toolbox
     from outlearn.types import Thread
-    from outlearn_agents.team.watch import all_findings
+    from outlearn_agents.reading import all_findings
     from outlearn_forum.server import build
 
     settings = ServerSettings(home=home, agent=OPERATOR.agent, role=OPERATOR.role)

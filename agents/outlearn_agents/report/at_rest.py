@@ -5,13 +5,13 @@ from pathlib import Path
 import anyio
 
 from outlearn import ServerSettings
-from outlearn.audit import AuditLog
+from outlearn.audit import AuditKind, AuditLog
 from outlearn.identity import OPERATOR
 from outlearn.logs import configure_logging
 from outlearn.toolbox import open_toolbox
-from outlearn_agents.report.summary import REVEALED, Summary, collect
-from outlearn_agents.team.folder import RunFolder, TeamSpec
-from outlearn_agents.team.runner import write_summary
+from outlearn_agents.report.page import write_summary
+from outlearn_agents.report.summary import Summary, collect
+from outlearn_agents.run_folder import RunFolder, TeamSpec
 from outlearn_evaluation.server import build as build_evaluation
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_forum.server import build as build_forum
@@ -51,5 +51,5 @@ def write_report_again(home: Path) -> None:
 
 def note_revealed(home: Path, task: str) -> None:
     """Put into the audit log, and so into the report, that labels, split and noise of a task were written out."""
-    AuditLog(home / "vault").append(REVEALED, "note", task=task)
+    AuditLog(home / "vault").append(AuditKind.COMMITMENT_REVEALED, "note", task=task)
     write_report_again(home)

@@ -1,11 +1,12 @@
 """`summary.json`: what a team achieved. Every number in it is the evaluation server's or comes from the vault."""
 
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from outlearn.audit import AuditLog
+from outlearn.audit import AuditKind, AuditLog
 from outlearn.researcher import Tools, ask
 from outlearn.results import pgr_text
 from outlearn.tasks import load_baselines
@@ -17,15 +18,14 @@ from outlearn.types import (
     Lineage,
     LineageEdge,
     LineageNode,
+    RunStatus,
     RunView,
 )
-from outlearn_agents.team.folder import RunFolder, TeamSpec
-from outlearn_agents.team.watch import MAX_PAGES, all_findings, all_runs
+from outlearn_agents.reading import MAX_PAGES, all_findings, all_runs
+from outlearn_agents.run_folder import RunFolder, TeamSpec
 from outlearn_evaluation.released import Release, ReleaseBook
 
 MAX_ROWS = 500  # more than the evaluations that a team has by default
-REVEALED = "commitment revealed"
-"""What the audit log calls that labels, split and noise were written out for anybody."""
 
 
 class SummaryModel(BaseModel):
@@ -106,6 +106,9 @@ class Summary(SummaryModel):
     ceiling_acc: float = Field(description="Mean accuracy of students trained on the truth, in [0, 1].")
     agents: tuple[AgentSummary, ...]
     runs: tuple[RunSummary, ...] = Field(description="Evaluated runs, best first.")
+    submitted: dict[RunStatus, int] = Field(
+        default_factory=dict, description="Runs of any kind, pilots too, by what became of them."
+    )
     best: RunSummary | None = Field(description="The run with the highest PGR, or null where none was evaluated.")
     lines: tuple[LineSummary, ...] = Field((), description="What shortcuts and controls reach, best first.")
     findings: tuple[FindingSummary, ...] = Field(description="Oldest first.")
@@ -149,6 +152,7 @@ async def collect(tools: Tools, folder: RunFolder, spec: TeamSpec, wall_seconds:
             for agent in spec.agents
         ),
         runs=runs,
+        submitted=Counter(run.status for run in submitted),
         best=runs[0] if runs else None,
         lines=tuple(LineSummary(**one.model_dump()) for one in board.lines),
         findings=tuple(_finding(finding, numbers) for finding in await all_findings(tools)),
@@ -192,5 +196,5 @@ def _final(folder: RunFolder, task: str) -> FinalSummary | None:
     release = ReleaseBook(vault, task).read()
     if release is None:
         return None
-    revealed = any(one.kind == REVEALED and one.task == task for one in AuditLog(vault).records())
+    revealed = any(one.kind == AuditKind.COMMITMENT_REVEALED and one.task == task for one in AuditLog(vault).records())
     return FinalSummary(release=release, revealed=revealed)

@@ -2,18 +2,17 @@
 
 import structlog
 
-from outlearn.audit import Action, AuditLog, Evidence
+from outlearn.audit import Action, AuditKind, AuditLog, Evidence
 from outlearn.errors import OutdatedError, PermissionDeniedError
 from outlearn_evaluation.detectors import Suspicion, random_masks
 from outlearn_evaluation.finished import FinishedRun
 from outlearn_evaluation.inspection import OF_PLACE, Place, examine
 from outlearn_evaluation.ledger import Question
 from outlearn_evaluation.looks import LookBook
-from outlearn_evaluation.standing import FORGED, MASKS, Withheld, because, withheld
+from outlearn_evaluation.standing import Withheld, because, withheld
 from outlearn_evaluation.submissions import Submission
 from outlearn_evaluation.thresholds import CONSTANTS, FindThresholds
 
-OUTDATED = "outdated receipt"
 log = structlog.get_logger("outlearn.evaluation")
 
 
@@ -42,13 +41,13 @@ class Auditor:
         """
         run, agent, standing = question.run, question.agent, self.withheld()
         why = standing.refusal(agent)
-        found = Suspicion("refused", "note", {"why": why}) if why else self._masks(question, standing)
+        found = Suspicion(AuditKind.REFUSED, "note", {"why": why}) if why else self._masks(question, standing)
         if found is None:
             return
         self._try_to_file(found, run.run_id, agent, run.task)
         raise PermissionDeniedError(
-            f"{why or because(run.run_id, MASKS)}. None of your new questions is answered until the operator has "
-            "reviewed it (`outlearn review`). Nothing was charged, and you can have every old answer again"
+            f"{why or because(run.run_id, AuditKind.RANDOM_MASKS)}. None of your new questions is answered until the "
+            "operator has reviewed it (`outlearn review`). Nothing was charged, and you can have every old answer again"
         )
 
     def inspect(self, run: FinishedRun) -> None:
@@ -65,7 +64,9 @@ class Auditor:
     def forged(self, run_id: str, asked_by: str, error: Exception, action: Action) -> None:
         """File that a run's receipts are not what the predictor signed. One that says that it is old is not scored, and
         shields nobody: a forged one beside it is a record of another kind."""
-        kind, action = (OUTDATED, "flag") if isinstance(error, OutdatedError) else (FORGED, action)
+        kind = AuditKind.FORGED_RECEIPT
+        if isinstance(error, OutdatedError):
+            kind, action = AuditKind.OUTDATED_RECEIPT, "flag"
         found = Suspicion(kind, action, {"asked_by": asked_by, "error": str(error)})
         self._try_to_file(found, run_id, asked_by, "")
 
@@ -89,13 +90,13 @@ class Auditor:
         return random_masks(changes, self._thresholds(run.task, run.fingerprint).doubt)
 
     def _place(self, run: Submission) -> Place:
-        """Where an evaluated run stands among all that were evaluated before it."""
+        """An evaluated run among those of its agent's that were evaluated before it."""
         looks = self._looks.of(run.fingerprint)
         look = looks.find(run.run_id)
         if look is None:
             raise LookupError(f"run {run.run_id!r} was never evaluated")
         changes = looks.changes(look, self.withheld().released)
-        return Place(look, looks.before(look), changes, self._thresholds(run.task, run.fingerprint))
+        return Place(look, looks.own_before(look), changes, self._thresholds(run.task, run.fingerprint))
 
 
 def _key(kind: str, run_id: str, evidence: Evidence) -> tuple[object, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from outlearn.audit import Evidence
+from outlearn.audit import AuditKind, Evidence
 from outlearn.claims import TOLERANCE, differs, stated_pgrs
 from outlearn.types import Finding
 from outlearn_evaluation.detectors import Suspicion
@@ -19,11 +19,11 @@ def false_claim(finding: Finding, others: Collection[float]) -> Suspicion | None
     if finding.run_id is None or not stated:
         return None
     if verified is None:
-        return Suspicion("forum claim", "note", _evidence(finding, stated, "none"))
+        return Suspicion(AuditKind.FORUM_CLAIM, "note", _evidence(finding, stated, "none"))
     above = [one for one in stated if one > verified.pgr + TOLERANCE]
     unheard_of = any(all(abs(one - other) > TOLERANCE for other in others) for one in above)
     if unheard_of or differs(texts, verified):
-        return Suspicion("forum claim", "flag", _evidence(finding, stated, str(verified)))
+        return Suspicion(AuditKind.FORUM_CLAIM, "flag", _evidence(finding, stated, str(verified)))
     return None
 
 

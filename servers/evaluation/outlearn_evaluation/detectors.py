@@ -13,10 +13,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from outlearn.audit import Action, Evidence
+from outlearn.audit import Action, AuditKind, Evidence
 from outlearn.tasks import Bits, Floats
 from outlearn_evaluation.scoring import distances
-from outlearn_evaluation.standing import MASKS
 
 Counts = NDArray[np.uint8]
 
@@ -34,7 +33,7 @@ MAJORITY_EXCESS = 0.75
 class Suspicion:
     """What a detector found."""
 
-    kind: str
+    kind: AuditKind
     action: Action
     evidence: Evidence
 
@@ -84,7 +83,7 @@ def seeds_alike(run: Look, least: float = ALIKE) -> Suspicion | None:
     apart = disagreement(run.counts, run.seeds) if run.seeds > 1 else 1.0
     if run.is_degenerate or apart >= least:
         return None
-    return Suspicion("seeds alike", "flag", {"disagreement": round(apart, 5), "least": round(least, 5)})
+    return Suspicion(AuditKind.SEEDS_ALIKE, "flag", {"disagreement": round(apart, 5), "least": round(least, 5)})
 
 
 def seeds_apart(positive: Bits, labels: NDArray[np.int64], most: float = APART) -> Suspicion | None:
@@ -98,7 +97,9 @@ def seeds_apart(positive: Bits, labels: NDArray[np.int64], most: float = APART) 
     z = (float(apart.mean()) - most * strangers) / max(float(apart.std()) / math.sqrt(len(apart)), 1e-9)
     if z <= APART_Z:
         return None
-    return Suspicion("seeds apart", "flag", {"disagreement": float(apart.mean()), "strangers": strangers, "z": z})
+    return Suspicion(
+        AuditKind.SEEDS_APART, "flag", {"disagreement": float(apart.mean()), "strangers": strangers, "z": z}
+    )
 
 
 def near_duplicates(looks: Sequence[Look]) -> Suspicion | None:
@@ -108,7 +109,7 @@ def near_duplicates(looks: Sequence[Look]) -> Suspicion | None:
         return None
     many = near >= FEW_DUPLICATES and near >= DUPLICATE_SHARE * len(looks)
     evidence: Evidence = {"same_as": looks[-1].same_as or "", "near": near, "runs": len(looks)}
-    return Suspicion("near-duplicate", "flag" if many else "note", evidence)
+    return Suspicion(AuditKind.NEAR_DUPLICATE, "flag" if many else "note", evidence)
 
 
 def floor_rate(looks: Sequence[Look]) -> Suspicion | None:
@@ -120,7 +121,7 @@ def floor_rate(looks: Sequence[Look]) -> Suspicion | None:
     alike = float(np.mean([np.mean(one * other) for one, other in combinations(signs, 2)])) if len(signs) > 1 else 1.0
     if alike >= UNRELATED:
         return None
-    return Suspicion("floor rate", "flag", {"floored": floored, "answers": len(looks), "correlation": alike})
+    return Suspicion(AuditKind.FLOOR_RATE, "flag", {"floored": floored, "answers": len(looks), "correlation": alike})
 
 
 @dataclass(frozen=True)
@@ -171,13 +172,15 @@ def random_masks(changes: Sequence[Change], doubt: float = DOUBT) -> Suspicion |
     if len(blind) < FEW_BLIND or weight < BLIND_WEIGHT:
         return None
     effect = sum(one.weight * one.effect for one in blind) / weight
-    return Suspicion(MASKS, "quarantine", {"effect": effect, "blind": len(blind), "weight": weight, "least": doubt})
+    return Suspicion(
+        AuditKind.RANDOM_MASKS, "quarantine", {"effect": effect, "blind": len(blind), "weight": weight, "least": doubt}
+    )
 
 
 def watermark(mean_votes: Floats, noise: Floats) -> Suspicion | None:
     """`z = sum(S * g) / sqrt(sum(S^2))` of votes `S (n,)` and secret noise `g (n,)`: N(0, 1) for who never saw g."""
     z = float(mean_votes @ noise / math.sqrt(max(float(mean_votes @ mean_votes), 1e-9)))
-    return Suspicion("watermark", "flag", {"z": z}) if z > SECRET_Z else None
+    return Suspicion(AuditKind.WATERMARK, "flag", {"z": z}) if z > SECRET_Z else None
 
 
 def public_private_gap(right: Floats, public: Bits, design_effect: float) -> Suspicion | None:
@@ -194,7 +197,7 @@ def public_private_gap(right: Floats, public: Bits, design_effect: float) -> Sus
     gap = float(halves[0].mean() - halves[1].mean())
     if gap <= SECRET_Z * error:
         return None
-    return Suspicion("public-private gap", "flag", {"gap": gap, "standard_error": error})
+    return Suspicion(AuditKind.PUBLIC_PRIVATE_GAP, "flag", {"gap": gap, "standard_error": error})
 
 
 def majority_answer(majority: Bits, frequent: Bits, labels: NDArray[np.int64]) -> Suspicion | None:
@@ -208,4 +211,4 @@ def majority_answer(majority: Bits, frequent: Bits, labels: NDArray[np.int64]) -
     excess = (agreement - expected) / max(1 - expected, 1e-9)
     if excess <= MAJORITY_EXCESS:
         return None
-    return Suspicion("majority answer", "flag", {"excess": excess, "agreement": agreement, "accuracy": own})
+    return Suspicion(AuditKind.MAJORITY_ANSWER, "flag", {"excess": excess, "agreement": agreement, "accuracy": own})

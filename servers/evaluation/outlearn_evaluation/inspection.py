@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from outlearn.audit import AuditKind
 from outlearn.tasks import Bits, Floats
 from outlearn_evaluation.detectors import (
     Change,
@@ -96,7 +97,9 @@ def examine(detectors: Mapping[str, Callable[[Seen], Suspicion | None]], seen: S
         try:
             found = detector(seen)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a detector must not lose an answer
-            yield Suspicion("detector failed", "note", {"detector": name, "error": f"{type(error).__name__}: {error}"})
+            yield Suspicion(
+                AuditKind.DETECTOR_FAILED, "note", {"detector": name, "error": f"{type(error).__name__}: {error}"}
+            )
         else:
             if found is not None:
                 yield found

@@ -43,9 +43,10 @@ class Looks:
         place = self._places.get(run_id)
         return None if place is None else self._all[place]
 
-    def before(self, run: Look) -> list[Look]:
-        """Those that were evaluated before this one; all, where it was not yet."""
-        return self._all[: self._place(run)]
+    def own_before(self, run: Look) -> list[Look]:
+        """Those of this run's agent that were evaluated before it, which need not be among them."""
+        with self._lock:
+            return self._own_before(run)
 
     def nearest(self, run: Look) -> str | None:
         """Of those before this run that have answers of their own the nearest within 2 %, and of these the first."""
@@ -62,9 +63,8 @@ class Looks:
         """What each run of this one's agent changed, up to this one; not those that are `released` or changed nothing.
         This one may be one that is only asked about."""
         with self._lock:
-            place = self._place(run)
-            own = [one for one in self._by_agent[run.agent] if self._places[one.run_id] < place]
-            found = [self._change(one) for one in (*own, run) if one.run_id not in released]
+            runs = [*self._own_before(run), run]
+            found = [self._change(one) for one in runs if one.run_id not in released]
             return [one for one in found if one is not None]
 
     def add(self, run: Look) -> None:
@@ -85,6 +85,10 @@ class Looks:
 
     def _place(self, run: Look) -> int:
         return self._places.get(run.run_id, len(self._all))
+
+    def _own_before(self, run: Look) -> list[Look]:
+        place = self._place(run)
+        return [one for one in self._by_agent[run.agent] if self._places[one.run_id] < place]
 
     def _change(self, run: Look) -> Change | None:
         """As `detectors.change`, worked out once, and quickly for a run after all others."""

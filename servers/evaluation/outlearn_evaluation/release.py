@@ -10,7 +10,7 @@ from secrets import SystemRandom
 
 import numpy as np
 
-from outlearn.audit import AuditLog
+from outlearn.audit import AuditKind, AuditLog
 from outlearn.errors import ConflictError
 from outlearn.files import create_once
 from outlearn.receipts import ReceiptBook
@@ -74,7 +74,7 @@ def finalize(settings: EvaluationSettings, task: str, rerun: Rerun, seeds: int |
         raise ConflictError(f"all nominated runs of task {task!r} are withheld; review them with `outlearn audit`")
     into = settings.vault / task / "final"
     reruns = rerun(entered, into, fresh_seeds(settings.home, task, seeds))
-    audit.append("private half opened", "note", task=task, evidence={"runs": len(entered)})
+    audit.append(AuditKind.PRIVATE_HALF_OPENED, "note", task=task, evidence={"runs": len(entered)})
     return book.file(_score(closed, load_secret(settings.home, task), into, reruns))
 
 

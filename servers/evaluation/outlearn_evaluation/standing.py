@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from outlearn.audit import AuditRecord
+from outlearn.audit import AuditKind, AuditRecord
 
-BY_OPERATOR, MASKS, FORGED = "operator", "random masks", "forged receipt"
 PROBING = {
-    MASKS: "its answers are earlier ones with changes that training does not make",
-    FORGED: "its receipts are not what the predictor signed",
-    "canary": "its method executed a program under review",
-    "vault": "its method reached for the vault",
+    AuditKind.RANDOM_MASKS: "its answers are earlier ones with changes that training does not make",
+    AuditKind.FORGED_RECEIPT: "its receipts are not what the predictor signed",
+    AuditKind.CANARY: "its method executed a program under review",
+    AuditKind.VAULT: "its method reached for the vault",
 }
 """What costs an agent its answers too, and not only the run its rank; in the agent's words. Decision 20 says why."""
 
@@ -42,7 +41,7 @@ NOTHING = Withheld()
 
 def because(run_id: str, kind: str) -> str:
     """What is told of a run that was withheld for probing."""
-    return f"run {run_id!r} is withheld: {PROBING[kind]}"
+    return f"run {run_id!r} is withheld: {PROBING[AuditKind(kind)]}"
 
 
 def withheld(records: Iterable[AuditRecord]) -> Withheld:
@@ -61,7 +60,7 @@ def withheld(records: Iterable[AuditRecord]) -> Withheld:
             released |= {subject} | forgiven
             probing = {run_id: seen for run_id, seen in probing.items() if run_id not in forgiven}
         elif record.action == "disqualify" or (
-            record.action == "quarantine" and (record.kind == BY_OPERATOR or subject not in released)
+            record.action == "quarantine" and (record.kind == AuditKind.OPERATOR or subject not in released)
         ):
             held.add(subject)
             if record.kind in PROBING and record.run_id:

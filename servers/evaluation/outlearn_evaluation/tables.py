@@ -20,9 +20,9 @@ evaluations = Table(
     "evaluations",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("run_id", String(40), nullable=False, index=True),
+    Column("run_id", String(40), nullable=False),
     Column("against", String(40), nullable=False, default=""),
-    Column("agent", String(32), nullable=False, index=True),
+    Column("agent", String(32), nullable=False),
     Column("task", String(48), nullable=False),
     Column("method", String(300), nullable=False),
     Column("seeds", Integer, nullable=False),
@@ -42,9 +42,9 @@ submissions = Table(
     metadata,
     Column("run_id", String(40), primary_key=True),
     Column("task", String(48), nullable=False),
-    Column("fingerprint", String(64), nullable=False, index=True),
+    Column("fingerprint", String(64), nullable=False),
     Column("seeds", Integer, nullable=False),
-    Column("positive", Integer, nullable=False, index=True),  # positive votes in all: near runs have near sums
+    Column("positive", Integer, nullable=False),  # votes for label 1, of all seeds
     Column("counts", LargeBinary, nullable=False),
     Column("votes", LargeBinary, nullable=False),
     Column("scored_as", String(40), nullable=False),

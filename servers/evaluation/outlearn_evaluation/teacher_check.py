@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from outlearn.audit import AuditKind
 from outlearn.errors import NotFoundError
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.tasks import SecretTask, load_card, load_secret
@@ -13,7 +14,6 @@ from outlearn_evaluation.detectors import Suspicion
 
 SEEDS = 2
 LEAST = 0.05
-TEACHER = "teacher dependence"
 
 Rerun = Callable[[str, Sequence[str], Path, Sequence[int]], Mapping[str, RunView]]
 """Does runs of a task again in a home folder, with these seeds and inverted weak labels."""
@@ -32,7 +32,12 @@ def check_teacher(home: Path, run_ids: Sequence[str], rerun: Rerun) -> Iterator[
         for run_id in chosen:
             view, first = views[run_id], receipts[run_id][0]
             if view.status != "done":
-                yield first, Suspicion(TEACHER, "note", {"inverted_run": view.status, "message": view.message})
+                yield (
+                    first,
+                    Suspicion(
+                        AuditKind.TEACHER_DEPENDENCE, "note", {"inverted_run": view.status, "message": view.message}
+                    ),
+                )
                 continue
             own = accuracy((one for one in receipts[run_id] if one.seed in seeds), secret)
             yield first, judge(own, accuracy(ReceiptBook(into / "vault").read(view.run_id), secret))
@@ -47,7 +52,9 @@ def judge(own: float, inverted: float) -> Suspicion:
     difference = own - inverted
     evidence = {"d": difference, "accuracy": own, "inverted_accuracy": inverted, "least": LEAST}
     return Suspicion(
-        TEACHER, "quarantine" if difference < LEAST else "note", {k: round(v, 4) for k, v in evidence.items()}
+        AuditKind.TEACHER_DEPENDENCE,
+        "quarantine" if difference < LEAST else "note",
+        {k: round(v, 4) for k, v in evidence.items()},
     )
 
 

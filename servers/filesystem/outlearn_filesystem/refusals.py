@@ -7,7 +7,7 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from outlearn.audit import AuditLog
+from outlearn.audit import AuditKind, AuditLog
 from outlearn.errors import PermissionDeniedError
 
 MOST = 100
@@ -44,6 +44,6 @@ class Refusals:
             return
         noted.add(why)
         try:
-            self._log.append("path refused", "note", agent=agent, evidence={"tool": tool, "why": why})
+            self._log.append(AuditKind.PATH_REFUSED, "note", agent=agent, evidence={"tool": tool, "why": why})
         except OSError as error:
             log.error("the audit log cannot be written", agent=agent, error=str(error))

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
+from outlearn.audit import AuditKind
+
 EVENTS = frozenset({"compile", "exec", "marshal.loads", "code.__new__", "function.__new__"})
 PREFIX = "ctypes."
-VAULT = "vault"
 RUNNERS = frozenset(
     {"bdb", "cProfile", "code", "codeop", "ctypes", "doctest", "pdb", "profile", "runpy", "timeit", "trace"}
 )
@@ -34,9 +35,9 @@ def watch_execution(
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == canary:
-            tell("canary", get_frame(1))
+            tell(AuditKind.CANARY, get_frame(1))
         elif _names_a_path(event) and _is_below(vault, arguments[:2]):
-            tell(VAULT, _responsible(get_frame(1)))
+            tell(AuditKind.VAULT, _responsible(get_frame(1)))
         elif event in EVENTS or event.startswith(PREFIX):
             caller = _responsible(get_frame(1))
             if caller.f_code.co_filename == METHOD or _is_foreign(event, arguments, caller, trusted):
@@ -44,7 +45,7 @@ def watch_execution(
 
     def tell(event: str, frame: FrameType) -> None:
         where = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno} {frame.f_code.co_name}"  # noqa: PTH119
-        if (event, where) not in seen and (len(seen) < MOST or event in ("canary", VAULT)):
+        if (event, where) not in seen and (len(seen) < MOST or event in (AuditKind.CANARY, AuditKind.VAULT)):
             seen.add((event, where))
             report({"watched": event, "where": where})
 

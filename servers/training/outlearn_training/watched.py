@@ -2,15 +2,14 @@
 
 import structlog
 
-from outlearn.audit import Action, AuditLog
+from outlearn.audit import Action, AuditKind, AuditLog
 from outlearn.errors import IntegrityError, NotFoundError
 from outlearn.tasks import load_card
-from outlearn_training.execution_watch import MOST, VAULT
+from outlearn_training.execution_watch import MOST
 from outlearn_training.queue_tables import Run
 from outlearn_training.sandbox import Event
 from outlearn_training.settings import TrainingSettings
 
-CANARY, DYNAMIC_CODE = "canary", "dynamic code"
 log = structlog.get_logger("outlearn.worker")
 
 
@@ -19,15 +18,16 @@ class Watched:
 
     def __init__(self, settings: TrainingSettings, run: Run, seed: int) -> None:
         self._settings, self._run, self._seed = settings, run, seed
-        self._left = {CANARY: 1, VAULT: 4, DYNAMIC_CODE: MOST}
+        self._left = {AuditKind.CANARY: 1, AuditKind.VAULT: 4, AuditKind.DYNAMIC_CODE: MOST}
 
     def take(self, event: Event) -> None:
         """File an event. A log that cannot be written must not end an honest run."""
-        kind = event["watched"] if event["watched"] in (CANARY, VAULT) else DYNAMIC_CODE
+        watched = event["watched"]
+        kind = AuditKind(watched) if watched in (AuditKind.CANARY, AuditKind.VAULT) else AuditKind.DYNAMIC_CODE
         if not self._left[kind]:
             return
         self._left[kind] -= 1
-        evidence = {"event": event["watched"], "where": event["where"], "seed": self._seed, "method": self._run.method}
+        evidence = {"event": watched, "where": event["where"], "seed": self._seed, "method": self._run.method}
         try:
             AuditLog(self._settings.vault).append(
                 kind,
@@ -40,10 +40,12 @@ class Watched:
         except OSError as error:
             log.error("the audit log cannot be written", run_id=self._run.run_id, kind=kind, error=str(error))
 
-    def _action(self, kind: str) -> Action:
+    def _action(self, kind: AuditKind) -> Action:
         """Whoever ran a program under review is out; other dynamic code may be a program too where there are some."""
-        if kind in (CANARY, VAULT):
-            return "disqualify" if kind == CANARY else "quarantine"
+        if kind == AuditKind.CANARY:
+            return "disqualify"
+        if kind == AuditKind.VAULT:
+            return "quarantine"
         try:
             return "quarantine" if load_card(self._settings.home, self._run.task).kind == "code" else "flag"
         except (NotFoundError, IntegrityError):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from outlearn.audit import AuditLog
+from outlearn.audit import AuditKind, AuditLog
 from outlearn.errors import BudgetError, IntegrityError, PermissionDeniedError
 from outlearn.identity import Caller
 from outlearn.tasks import load_secret
@@ -20,8 +20,6 @@ from outlearn_evaluation.server import build
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.standing import PROBING, withheld
-from outlearn_training.execution_watch import VAULT
-from outlearn_training.watched import CANARY, DYNAMIC_CODE
 
 FileRun = Callable[..., None]
 Start = Callable[..., EvaluationService]
@@ -94,7 +92,7 @@ def test_old_answers_are_repeated_and_rank(service: EvaluationService, file_run:
     assert service.nominate(ADA, (RUNS[0],)).run_ids == (RUNS[0],)
 
 
-@pytest.mark.parametrize(("kind", "action"), [(CANARY, "disqualify"), (VAULT, "quarantine")])
+@pytest.mark.parametrize(("kind", "action"), [(AuditKind.CANARY, "disqualify"), (AuditKind.VAULT, "quarantine")])
 def test_a_method_that_was_seen_at_secrets_costs_its_agent_the_answers(
     kind: str, action: str, service: EvaluationService, file_run: FileRun, log: AuditLog, start: Start
 ) -> None:
@@ -108,7 +106,7 @@ def test_a_method_that_was_seen_at_secrets_costs_its_agent_the_answers(
     assert not withheld(log.records()).covers(RUNS[0], "ada")
 
 
-@pytest.mark.parametrize("kind", [DYNAMIC_CODE, "teacher dependence", "operator"])
+@pytest.mark.parametrize("kind", [AuditKind.DYNAMIC_CODE, AuditKind.TEACHER_DEPENDENCE, AuditKind.OPERATOR])
 def test_what_is_no_probing_costs_a_run_its_rank_only(
     kind: str, service: EvaluationService, file_run: FileRun, log: AuditLog
 ) -> None:
