@@ -1,8 +1,10 @@
 """Fixtures for all tests: a toy task whose files are real and whose numbers are known."""
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch loads; tiny models gain nothing from threads
+gc.disable()  # until all tests are collected: what is imported stays, and looking through it took 5 s in each process
 
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_once import make_once
 from postgresql_server import PostgreSQL, is_installed, running
 
 from outlearn.tasks import (
@@ -30,6 +33,12 @@ from outlearn.tasks import (
 SEEDS = (0, 1, 2, 3, 4)
 POOL, TEST = 48, 200
 MARK = "STARTED_BY_TESTS"
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is collected again, and never looked for in what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
@@ -51,6 +60,14 @@ def nothing_stays_behind() -> Iterator[None]:
     command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("sweeper.py")), mark]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
         os.environ[MARK] = mark
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def made_once() -> Iterator[None]:
+    """Schemas of tools and trusted certificates are made once, not for each test."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        make_once(monkeypatch)
         yield
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError
-from outlearn.files import write_atomic
+from outlearn.files import private_folder, write_atomic
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -44,7 +44,8 @@ class LocalArtifactStore:
     def put(self, data: bytes, digest: str = "") -> str:
         digest = digest or hashlib.sha256(data).hexdigest()
         if not self.has(digest):
-            write_atomic(self._path(digest), data)
+            private_folder(self._root)
+            write_atomic(self._path(digest), data, mode=0o600)
         return digest
 
     def get(self, digest: str) -> bytes:

@@ -4,11 +4,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from outlearn.plain import FORMAT, SELECTORS
 from outlearn.results import VerifiedResult
 
 TOLERANCE = 0.05  # a step of what the evaluation server tells
 _PGR = r"(?:PGRs?\b|performance gap recovered\b)"
 _NUMBER = r"(?<![\w.])-?(?:[0-9]*\.[0-9]+|[0-9]+(?=\s*%))(?:\s*%)?"
+_UNSEEN = re.compile(rf"[{FORMAT}{SELECTORS}\u200c\u200d\u0300-\u036f\u20d0-\u20f0\U000e0000-\U000e0fff]")
 _NAME = re.compile(_PGR, re.IGNORECASE)
 # what follows within the sentence; errors ("± 0.02") and differences ("by 0.1", "+0.1") are no claims
 _AFTER = re.compile(rf"\b{_PGR}(?P<rest>(?:(?!{_PGR}|\.\s|[;\n]).){{1,40}})", re.IGNORECASE)
@@ -18,7 +20,7 @@ _NO_CLAIM = re.compile(r"(?:±|\+(?:/?-)?|\bby\b)\s*\+?[0-9.]+\s*%?")
 
 def stated_pgrs(text: str) -> tuple[float, ...]:
     """The PGRs that a text states, each once: `PGR 0.93`, `PGR of .9 ± .02`, `93 % PGR`, `PGR from 0.5 to 0.9`."""
-    plain = unicodedata.normalize("NFKC", text).replace("\N{MINUS SIGN}", "-")
+    plain = _UNSEEN.sub("", unicodedata.normalize("NFKD", text)).replace("\N{MINUS SIGN}", "-")
     if not _NAME.search(plain):
         return ()
     plain = _NO_CLAIM.sub(" ", plain)

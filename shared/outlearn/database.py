@@ -1,29 +1,26 @@
 """SQLAlchemy engines set up the way every service needs them: SQLite in WAL mode, or PostgreSQL by URL."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    asynccontextmanager,
-    contextmanager,
-    nullcontext,
-)
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event, func, inspect, select, text
+from sqlalchemy import URL, Connection, Engine, MetaData, NullPool, create_engine, event, func, inspect, select, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.schema import CreateColumn, CreateSchema
 
 from outlearn.errors import ConfigError
-from outlearn.files import locked
+from outlearn.files import locked, private_file
 from outlearn.logs import redact
 
 BUSY_SECONDS = 30
 WRITE_LOCK = int.from_bytes(b"outlearn", "big")
+SCHEMA = "outlearn_schema"
 _turns: WeakKeyDictionary[Engine, RLock] = WeakKeyDictionary()
 _turns_lock = Lock()
 
@@ -31,11 +28,14 @@ _turns_lock = Lock()
 def open_database(url: str, tables: MetaData) -> Engine:
     """Open the database and create the `tables` that are missing. Several processes may share it.
 
+    A SQLite file is its owner's alone. On PostgreSQL the tables are in the schema that `with_schema` put into the URL.
+
     Raises:
         ConfigError: the URL is wrong or needs a driver, the database cannot be opened, or the file is none.
     """
     try:
-        engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        place, schema = _split_schema(url)
+        engine = create_engine(place, pool_pre_ping=not url.startswith("sqlite"))
     except ModuleNotFoundError as error:
         raise ConfigError(f"the database needs {error.name!r}; pip install 'outlearn[postgres]'") from error
     except SQLAlchemyError as error:
@@ -44,6 +44,9 @@ def open_database(url: str, tables: MetaData) -> Engine:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     try:
+        if schema:
+            _make_schema(place, schema)
+            event.listen(engine, "connect", lambda connection, _: _enter_schema(connection, schema), insert=True)
         with _first(engine), writing(engine) as connection:
             tables.create_all(connection)
             _add_what_is_new(connection, tables)
@@ -51,6 +54,17 @@ def open_database(url: str, tables: MetaData) -> Engine:
         engine.dispose()
         raise ConfigError(f"cannot open the database {engine.url!r}: {error}") from error
     return engine
+
+
+def with_schema(url: str, schema: str) -> str:
+    """A PostgreSQL URL that leads to the tables of one schema, for `open_database`; any other is as it was."""
+    try:
+        place = make_url(url)
+    except SQLAlchemyError:
+        return url  # `open_database` says what is wrong with it
+    if place.get_backend_name() != "postgresql":
+        return url
+    return place.update_query_dict({SCHEMA: schema}).render_as_string(hide_password=False)
 
 
 def utc_now() -> datetime:
@@ -71,7 +85,8 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     with _turn(engine), engine.connect().execution_options(outlearn_write=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(WRITE_LOCK)))
+            mine = func.hashtextextended(func.coalesce(func.current_schema(), ""), WRITE_LOCK)
+            connection.execute(select(func.pg_advisory_xact_lock(mine)))
         yield connection
 
 
@@ -95,6 +110,28 @@ def closing_at_end(engine: Engine) -> Callable[[object], AbstractAsyncContextMan
     return lifespan
 
 
+def _split_schema(url: str) -> tuple[URL, str]:
+    place = make_url(url)
+    schema = place.query.get(SCHEMA, "")
+    return place.difference_update_query([SCHEMA]), schema if isinstance(schema, str) else schema[-1]
+
+
+def _make_schema(place: URL, schema: str) -> None:
+    """One process at a time; nothing, which anybody may do, where it is there."""
+    engine = create_engine(place, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(select(func.pg_advisory_xact_lock(WRITE_LOCK)))
+        if not inspect(connection).has_schema(schema):
+            connection.execute(CreateSchema(schema))
+
+
+def _enter_schema(connection: Any, schema: str) -> None:
+    before, connection.autocommit = connection.autocommit, True  # else it would hold for one transaction
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('search_path', %s, false)", (f'"{schema}"',))
+    connection.autocommit = before
+
+
 def _add_what_is_new(connection: Connection, tables: MetaData) -> None:
     """Add the nullable columns and the indexes that a later version brought to tables that an earlier one made."""
     known = inspect(connection)
@@ -113,10 +150,24 @@ def _turn(engine: Engine) -> RLock:
         return _turns.setdefault(engine, RLock())
 
 
-def _first(engine: Engine) -> AbstractContextManager[None]:
-    """One process at a time: SQLite does not wait for its turn to switch a new file to WAL, it fails."""
-    file = engine.url.database
-    return locked(Path(file)) if engine.dialect.name == "sqlite" and file and file != ":memory:" else nullcontext()
+@contextmanager
+def _first(engine: Engine) -> Iterator[None]:
+    """One process at a time: SQLite does not wait for its turn to switch a new file to WAL, it fails.
+
+    The file is its owner's alone; what SQLite makes beside it is as the file is.
+    """
+    name = engine.url.database
+    if engine.dialect.name != "sqlite" or not name or name == ":memory:":
+        yield
+        return
+    file = Path(name)
+    with locked(file):
+        if not name.startswith("file:"):
+            with suppress(FileExistsError):  # and is not opened then: closing it would end this process's locks on it
+                os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        for ending in ("", "-wal", "-shm"):
+            private_file(file.with_name(file.name + ending))
+        yield
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

@@ -3,8 +3,9 @@
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FileVersion = tuple[int, int, int, int]
@@ -13,10 +14,10 @@ FileVersion = tuple[int, int, int, int]
 def file_version(path: Path) -> FileVersion | None:
     """Tells one version of a file from another, also where somebody set its times back. None where there is no file."""
     try:
-        stat = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
@@ -54,13 +55,44 @@ def create_once(path: Path, data: bytes, *, mode: int = 0o600) -> bytes:
     return path.read_bytes()
 
 
+def private_folder(path: Path) -> None:
+    """Make a folder for its owner alone, or close one of ours that everybody may look into.
+
+    One that a group may look into and others may not (`chmod 750`) stays so: somebody wanted it.
+    """
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mode = path.stat().st_mode
+    if mode & stat.S_IRWXO and not mode & stat.S_ISVTX and path.resolve() != Path("/"):  # nor /tmp, whoever names that
+        _close(path)
+
+
+def private_file(path: Path) -> None:
+    """Take from everybody else what they may do with a file of ours; nothing where there is none."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            _close(path)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes that lock `path` out, while it is read, changed and written. Uses a file beside it."""
+    """Keep other processes that lock `path` out, while it is read, changed and written. Uses a file beside it.
+
+    That one is its owner's alone: whoever can open it can hold the lock.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("ab") as lock:
+    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
+
+
+def _close(path: Path) -> None:
+    status = path.stat()
+    if status.st_uid == os.geteuid():
+        with suppress(PermissionError):  # a file system without modes
+            path.chmod(stat.S_IMODE(status.st_mode) & ~(stat.S_IRWXG | stat.S_IRWXO))
 
 
 def _draft(path: Path) -> Path:

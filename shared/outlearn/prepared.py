@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from outlearn.errors import ConflictError, IntegrityError, NotFoundError
-from outlearn.files import locked, write_atomic
+from outlearn.files import locked, private_folder, write_atomic
 from outlearn.hints import command_line, problems
 from outlearn.tasks import Frozen, Item, SecretTask, TaskCard, fingerprint, load_card, task_names, with_fingerprint
 
@@ -69,7 +69,8 @@ def write_prepared(home: Path, parts: Parts, recipe: Mapping[str, Any], report: 
     card, pool, secret = parts
     card = with_fingerprint(*parts).model_copy(update={"seeds": ()})
     folder = home / "vault" / card.name
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(home)
+    private_folder(folder.parent)
     with locked(folder / "prepared.json"):
         known = read_prepared(home, card.name)
         if known and known.card.fingerprint == card.fingerprint:

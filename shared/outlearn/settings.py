@@ -1,5 +1,7 @@
 """Settings that all servers share: read once in `main()` from the command line and `OUTLEARN_*`, then passed down."""
 
+import re
+import secrets
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, Self
@@ -7,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from outlearn.files import create_once, private_folder
 from outlearn.identity import AgentName, Role
 
 
@@ -35,6 +38,12 @@ class ServerSettings(BaseSettings):
         False, description="Over HTTP, let everybody on this machine in as --agent, without a token."
     )
     database_url: str | None = Field(None, description="SQLAlchemy URL; default: a SQLite file in the home folder.")
+    database_schema: str | None = Field(
+        None,
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="PostgreSQL schema of this home's tables; default: the one named in database-schema, a file in "
+        "the home folder.",
+    )
     ready_file: Path | None = Field(None, description="Where to write {url, pid} once the HTTP port is known.")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -72,8 +81,25 @@ class ServerSettings(BaseSettings):
         return self.home / "workspaces"
 
     def database(self, service: str) -> str:
-        """The database URL for `service`."""
-        return self.database_url or f"sqlite:///{(self.home / f'{service}.sqlite').resolve()}"
+        """The database URL for `service`, as `outlearn.database.open_database` takes it.
+
+        Makes the home folder where there is none, and closes it to others. On PostgreSQL each home has tables of its
+        own, in a schema whose name it keeps.
+        """
+        private_folder(self.home)
+        if not self.database_url:
+            return f"sqlite:///{(self.home / f'{service}.sqlite').resolve()}"
+        if not self.database_url.startswith("postgresql"):
+            return self.database_url
+        from outlearn.database import with_schema  # which takes 0.4 s to import, and reads the log's settings
+
+        return with_schema(self.database_url, self.database_schema or self._own_schema())
+
+    def _own_schema(self) -> str:
+        """Kept in a file and not derived from the path: a folder that is moved keeps its tables."""
+        name = re.sub("[^a-z0-9]+", "_", self.home.resolve().name.lower()).strip("_")[:32]
+        drawn = f"outlearn_{name or 'home'}_{secrets.token_hex(4)}"
+        return create_once(self.home / "database-schema", drawn.encode()).decode().strip()
 
 
 def is_loopback(host: str) -> bool:

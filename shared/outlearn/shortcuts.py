@@ -1,20 +1,19 @@
 """A shortcut past the question that calibration measures and evaluation looks for."""
 
-import re
 from collections import Counter, defaultdict
 
 import numpy as np
 
+from outlearn.final_answer import final_answer
 from outlearn.tasks import Bits, Item, LabelledItem, SecretTask
 
 FREQUENT = "frequent answer"
 """The name of its line among a task's baselines."""
-NUMBER = re.compile(r"-?\d[\d,]*\.?\d*")
 SMALLEST_GROUP = 3
 
 
 def frequent_answer(secret: SecretTask) -> Bits | None:
-    """Right where an item's last number is the most frequent one in its group of at least three items.
+    """Right where an item's final answer is the most frequent one in its group of at least three items.
 
     Returns None where fewer than half of the test items are in such groups.
     """
@@ -24,10 +23,10 @@ def frequent_answer(secret: SecretTask) -> Bits | None:
     large = {name: items for name, items in groups.items() if len(items) >= SMALLEST_GROUP}
     if 2 * sum(len(items) for items in large.values()) < len(secret.test):
         return None
-    modes = {name: Counter(map(_last_number, items)).most_common(1)[0][0] for name, items in large.items()}
-    return np.array([item.group in modes and _last_number(item) == modes[item.group] for item in secret.test])
+    modes = {name: Counter(map(_answer, items)).most_common(1)[0][0] for name, items in large.items()}
+    return np.array([item.group in modes and _answer(item) == modes[item.group] for item in secret.test])
 
 
-def _last_number(item: Item) -> str:
-    numbers = NUMBER.findall(item.text)
-    return numbers[-1].replace(",", "").rstrip(".") if numbers else ""
+def _answer(item: Item) -> float | str:
+    found = final_answer(item.text)
+    return found.value if found else ""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
-from outlearn.errors import ConflictError, IntegrityError, NotFoundError
-from outlearn.files import FileVersion, file_version, write_atomic
+from outlearn.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
+from outlearn.files import FileVersion, file_version, private_folder, write_atomic
 from outlearn.hints import problems
 from outlearn.seal import seal_task
 from outlearn.signing import canonical_json
@@ -25,6 +25,8 @@ from outlearn.sources import DataFacts
 
 Floats = NDArray[np.float64]
 Bits = NDArray[np.bool_]
+NEWEST = "newest.txt"
+"""In `data/`: the name of the task that was written last."""
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 TaskName = Annotated[str, StringConstraints(pattern=rf"^{TASK_NAME.pattern}$")]
 
@@ -206,12 +208,30 @@ def task_names(home: Path) -> list[str]:
     return sorted(card.parent.name for card in (home / "data").glob("*/card.json"))
 
 
+def prepared_names(home: Path) -> list[str]:
+    """The tasks that lie in the vault and are not calibrated yet, sorted."""
+    done = set(task_names(home))
+    return sorted({path.parent.name for path in (home / "vault").glob("*/prepared.json")} - done)
+
+
 def default_task(home: Path) -> str:
-    """The task that an empty name stands for: the first one. Raises NotFoundError where there is none."""
+    """The task that an empty name stands for: the only one, or else the one that was made last.
+
+    Raises:
+        NotFoundError: there is none yet.
+        InvalidInputError: there are several, of an earlier version that did not note the last one.
+    """
     names = task_names(home)
+    if len(names) == 1:
+        return names[0]
     if not names:
-        raise NotFoundError("there is no task yet; the operator makes one with `outlearn prepare` or `calibrate`")
-    return names[0]
+        waiting = ", ".join(prepared_names(home))
+        first = f"{waiting} is prepared and has to be calibrated" if waiting else "there is no task yet"
+        raise NotFoundError(f"{first}; the operator makes one with `outlearn prepare` or `calibrate`")
+    newest = _newest(home)
+    if newest not in names:
+        raise InvalidInputError(f"there are several tasks, name one of them: {', '.join(names)}")
+    return newest
 
 
 def load_card(home: Path, name: str) -> TaskCard:
@@ -266,7 +286,8 @@ def write_task(
         raise ConflictError(
             f"task {card.name!r} is in {str(home)!r} already, with other contents; use another home folder"
         )
-    vault.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(home)
+    private_folder(vault.parent)
     write_atomic(vault / "secret.json", secret.model_dump_json().encode(), mode=0o600)
     write_atomic(vault / "baselines.json", baselines.model_dump_json(indent=1).encode(), mode=0o600)
     seal_task(vault, card.fingerprint, len(secret.public_half))
@@ -274,6 +295,7 @@ def write_task(
     arrays = io.BytesIO()
     np.savez_compressed(arrays, allow_pickle=False, **{f"seed_{seed}": p for seed, p in weak_labels.items()})
     write_atomic(data / "weak_labels.npz", arrays.getvalue())
+    write_atomic(data.parent / NEWEST, card.name.encode())
     write_atomic(data / "card.json", card.model_dump_json(indent=1).encode())
     return card
 
@@ -286,9 +308,17 @@ def remove_task(home: Path, name: str) -> None:
     if not TASK_NAME.fullmatch(name):
         raise NotFoundError(f"no task {name!r}; there are: {', '.join(task_names(home)) or 'none yet'}")
     (home / "data" / name / "card.json").unlink(missing_ok=True)
+    if _newest(home) == name:
+        (home / "data" / NEWEST).unlink()
     for part in ("data", "vault"):
         if (home / part / name).exists():
             shutil.rmtree(home / part / name)
+
+
+def _newest(home: Path) -> str:
+    """The task that was written last; empty where an earlier version wrote them."""
+    path = home / "data" / NEWEST
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _folder(parent: Path, name: str, home: Path) -> Path:

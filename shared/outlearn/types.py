@@ -20,7 +20,7 @@ Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
 
 class Answer(BaseModel):
-    """Base of all answers: frozen, and nothing undeclared."""
+    """Base of all answers: frozen. What is not declared is left out, so that a server may be newer than its reader."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,7 +56,8 @@ class MethodInfo(Answer):
     name: str
     summary: str
     params: dict[str, Any] = Field(description="JSON schema of the parameters, with defaults and bounds.")
-    source: str = Field(description="Its source, to learn from.")
+    uses_weak_labels: bool = Field(True, description="Whether its source asks for the teacher's labels.")
+    source: str = Field("", description="Its source, to learn from; empty where it was not asked for by its name.")
 
 
 class MethodList(Answer):

@@ -1,12 +1,14 @@
-"""An agent's process for tests that kill it: a Claude researcher on the toy task's servers, in one process.
+"""Agents' processes for tests that kill them: each a Claude researcher on the toy task's servers, in one process.
 
-`python agent_process.py HOME FOLDER [TOOL]`: with TOOL, it kills itself (as kill -9 does) right after that tool took
-effect, before anybody saw the answer.
+`python agent_process.py HOME FOLDER` forks an agent for each line on stdin, as importing all of it takes seconds, and
+prints the agent's process id and, once it ended, its exit code. Where the line names a tool, the agent kills itself (as
+kill -9 does) right after that tool took effect, before anybody saw the answer.
 """
 
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -45,5 +47,23 @@ async def work(home: Path, folder: Path, deadly_tool: str) -> None:
         )
 
 
+def main() -> None:
+    home, folder = map(Path, sys.argv[1:])
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            os.dup2(2, 1)  # stdout is the test's
+            try:
+                anyio.run(work, home, folder, line.strip())
+                code = 0
+            finally:
+                if code:
+                    traceback.print_exc()
+                os._exit(code)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
 if __name__ == "__main__":
-    anyio.run(work, Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")
+    main()

@@ -27,7 +27,7 @@ from scripted_model import Body
 from outlearn.identity import TokenFile
 from outlearn.server import READ_ONLY, ToolServer, make_server, run
 from outlearn.settings import ServerSettings
-from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.team.processes import SERVERS
 
 AGENT = "ada"

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from outlearn_agents.claude.transcript import Block
+from outlearn_agents.holding import holder
+from outlearn_agents.run_folder import RunFolder
 from outlearn_agents.spending.ledger import Budget, Ledger, Limits
 from outlearn_agents.spending.prices import find_price
-from outlearn_agents.team.folder import RunFolder
-from outlearn_agents.team.holding import holder
 from outlearn_agents.team.overview import look_over
 from outlearn_agents.team.processes import SERVERS
 

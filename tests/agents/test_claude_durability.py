@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +33,36 @@ TURN = calls(
 
 
 class Agent:
-    """Starts the agent's process on an endpoint; it ends killed, or by itself."""
+    """Starts the agent's process on an endpoint, again and again; it ends killed, or by itself."""
 
-    def __init__(self, home: Path, folder: Path, url: str) -> None:
-        self._argv = [sys.executable, str(AGENT), str(home), str(folder)]
-        self._env = {**os.environ, "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "key"}
-        self.process: subprocess.Popen[bytes] | None = None
+    def __init__(self, processes: "subprocess.Popen[str]") -> None:
+        self._processes, self._pid = processes, 0
 
     def start(self, deadly_tool: str = "") -> None:
-        self.process = subprocess.Popen([*self._argv, deadly_tool], env=self._env)
+        assert self._processes.stdin
+        self._processes.stdin.write(f"{deadly_tool}\n")
+        self._processes.stdin.flush()
+        self._pid = self._said()
 
     def kill(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        os.kill(self._pid, signal.SIGKILL)
 
     async def end(self) -> int:
-        assert self.process is not None
         with anyio.fail_after(60):
-            return await anyio.to_thread.run_sync(self.process.wait)
+            return await anyio.to_thread.run_sync(self._said)
+
+    def _said(self) -> int:
+        assert self._processes.stdout
+        return int(self._processes.stdout.readline())
+
+
+@contextmanager
+def agents(home: Path, folder: Path, url: str) -> Iterator[Agent]:
+    command = [sys.executable, str(AGENT), str(home), str(folder)]
+    environment = {**os.environ, "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "key"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as processes:  # type: ignore[call-overload]
+        yield Agent(processes)
 
 
 async def test_killed_at_any_point_it_does_everything_once(open_session: Any, serve: Serve, toy_home: Path) -> None:
@@ -63,11 +76,11 @@ async def test_killed_at_any_point_it_does_everything_once(open_session: Any, se
     api = serve(die_in_the_call, TURN)
     async with open_session("ada") as session:
         await session.tools.call("filesystem", "write_file", {"path": "log.txt", "text": "a"})
-        agent = Agent(toy_home, session.folder, api.url)
         ends = []
-        for deadly_tool in ("", "post_finding", "edit_file", "save_snapshot", "submit_run", ""):
-            agent.start(deadly_tool)
-            ends.append(await agent.end())
+        with agents(toy_home, session.folder, api.url) as agent:
+            for deadly_tool in ("", "post_finding", "edit_file", "save_snapshot", "submit_run", ""):
+                agent.start(deadly_tool)
+                ends.append(await agent.end())
         posts = (await session.ask(FindingList, "forum", "list_threads")).findings
         runs = (await session.ask(RunList, "training", "list_runs")).runs
         snapshots = (await session.ask(SnapshotList, "filesystem", "list_snapshots")).snapshots

@@ -10,12 +10,15 @@ import anyio
 import pytest
 from claude_peer import POST, Serve, calls, says
 from messages_api import Failure
+from typer.testing import CliRunner
 
 from outlearn.errors import ConfigError
 from outlearn.researcher import Session, Stop, ToolAnswer
 from outlearn.types import FindingList
+from outlearn_agents import cli
 from outlearn_agents.claude import ClaudeResearcher
 from outlearn_agents.claude.transcript import Transcript
+from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 
 
 async def test_it_calls_tools_of_all_servers_and_their_errors_reach_the_model(open_session: Any, serve: Serve) -> None:
@@ -239,15 +242,19 @@ async def test_long_answers_are_cut_with_a_note(open_session: Any, serve: Serve)
 
 @pytest.mark.parametrize("config", [{}, {"ANTHROPIC_PROFILE": "missing"}])
 def test_without_a_key_the_error_says_what_to_set(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, config: dict[str, str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy_home: Path, config: dict[str, str]
 ) -> None:
     for name in [name for name in os.environ if name.startswith("ANTHROPIC_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name, value in config.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="set ANTHROPIC_API_KEY"):
+    with pytest.raises(ConfigError, match=r"set ANTHROPIC_API_KEY .* or use `--researcher offline`"):
         ClaudeResearcher()
+    RunFolder(toy_home).write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),)))
+    asked = CliRunner().invoke(cli.app, ["inspect", str(toy_home), "--claude"])
+    assert isinstance(asked.exception, ConfigError)
+    assert "or leave --claude out" in str(asked.exception)
 
 
 @pytest.mark.parametrize("options", [{"modle": "x"}, {"max_turns": "many"}, {"answer_tokens": "5"}])

@@ -43,8 +43,8 @@ class FirstChoice:
 
 
 def space(schema: dict[str, Any] | None = None) -> Space:
-    sources = dict.fromkeys(NAMES, "lab.weak_labels()") | {"ue_zeroshot": "lab.zero_shot()"}
-    infos = [MethodInfo(name=name, summary="", params=schema or {}, source=sources[name]) for name in NAMES]
+    learns = dict.fromkeys(NAMES, True) | {"ue_zeroshot": False}
+    infos = [MethodInfo(name=name, summary="", params=schema or {}, uses_weak_labels=learns[name]) for name in NAMES]
     return Space(tuple(infos))
 
 

@@ -1,22 +1,37 @@
 """The `outlearn` command, as scripts and people call it."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
+import anyio
 import pytest
+from mcp.server.mcpserver.exceptions import ToolError
 from typer.testing import CliRunner
 
 from outlearn.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
 from outlearn.identity import TokenFile
+from outlearn.prepared import write_prepared
 from outlearn.receipts import Receipt
+from outlearn.tasks import TaskCard, load_public, load_secret, remove_task, task_names
+from outlearn.types import FindingKind, LineageNode, RunStatus
 from outlearn_agents import cli
 from outlearn_agents.commands import team as team_commands
 from outlearn_agents.directions import choose_directions, direction_names, read_direction, read_prompt
-from outlearn_agents.report.summary import Summary
-from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.report.at_rest import Idle
+from outlearn_agents.report.outcome import why_none
+from outlearn_agents.report.summary import FindingSummary, RunSummary, Summary
+from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.tasks import next_commands
 from outlearn_agents.team.runner import make_team
+from outlearn_evaluation.released import Finalist, Release
+from outlearn_training.server import build as build_training
+from outlearn_training.settings import TrainingSettings
 
 runner = CliRunner()
 
@@ -27,6 +42,26 @@ def test_help_names_the_commands_and_where_to_begin() -> None:
         assert word in shown
     for command in ("demo", "team", "report", "prepare", "calibrate", "token", "plugins"):
         assert runner.invoke(cli.app, [command, "-h"]).exit_code == 0
+
+
+@pytest.mark.parametrize("group", [[], ["team"]])
+def test_help_lists_commands_in_whole_sentences_in_the_order_of_use(
+    group: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = runner.invoke(cli.app, [*group, "--help"]).output
+    lines = [line.split(maxsplit=1) for line in shown[shown.index("Commands:") :].splitlines()[1:]]
+    assert [name for name, _ in lines][:2] == (["start", "resume"] if group else ["demo", "team"])
+    assert not [text for _, text in lines if not text.endswith(".") or text.endswith("...")]
+
+
+def test_each_command_is_in_a_module_of_its_own_and_the_report_knows_nothing_of_the_runner() -> None:
+    source = Path(cli.__file__)
+    defined = [one.name for one in ast.parse(source.read_text()).body if isinstance(one, ast.FunctionDef)]
+    assert defined == ["_version", "_root", "main"]
+    assert not [
+        path for path in source.parent.joinpath("report").glob("*.py") if "outlearn_agents.team" in path.read_text()
+    ]
 
 
 def test_the_version_is_the_distributions() -> None:
@@ -133,6 +168,88 @@ def test_a_report_is_made_of_a_folder_where_nothing_runs(toy_home: Path) -> None
     assert "No run was evaluated." in runner.invoke(cli.app, ["report", str(toy_home)]).output
 
 
+def test_a_team_without_a_result_is_told_how_far_its_runs_came_and_where_to_look(toy_home: Path) -> None:
+    folder = RunFolder(toy_home)
+    folder.write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# Trust"),)))
+    queue = build_training(TrainingSettings(home=toy_home, agent="ada"), Idle())
+    anyio.run(queue.call_tool, "submit_run", {"method": "vanilla"})
+    shown = runner.invoke(cli.app, ["report", str(toy_home)]).output
+    assert "No run was evaluated. Runs: 1 queued." in shown
+    assert f"{toy_home}/logs/worker-*.log" in shown
+    assert f"`outlearn team {toy_home} --minutes 10` goes on" in shown
+    assert "longer --seconds" in shown
+    assert "No run was evaluated. Runs: 1 queued.</p>" in folder.report.read_text()
+    summary = Summary.model_validate_json(folder.summary.read_text())
+    assert summary.submitted == {"queued": 1}
+    assert "1 cancelled (agents cancel" in why_none(
+        summary.model_copy(update={"submitted": {"cancelled": 1}}), toy_home
+    )
+    assert "Runs: none was submitted." in why_none(summary.model_copy(update={"submitted": {}}), toy_home)
+
+
+def make_prepared(home: Path, name: str) -> None:
+    """Have the home's toy task prepared under another name and not calibrated."""
+    public, secret = load_public(home, "toy"), load_secret(home, "toy")
+    write_prepared(home, (public.card.model_copy(update={"name": name}), public.pool, secret), {}, "{}")
+
+
+def test_a_task_that_is_missing_is_told_with_the_commands_that_make_it_there(
+    toy_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_prepared(toy_home, "mine")
+    asked = runner.invoke(cli.app, ["team", str(toy_home), "--task", "mine"])
+    assert f"has to be calibrated: `outlearn calibrate mine --home {toy_home}`" in str(asked.exception)
+    toy_home.rename("runs-default")
+    Path("runs").mkdir()
+    Path("runs-default").rename("runs/default")
+    for command in (["team", "runs/new", "--task", "mine"], ["calibrate", "mine", "--home", "runs/new"]):
+        asked = runner.invoke(cli.app, command)
+        assert isinstance(asked.exception, NotFoundError)
+        for part in (
+            "`outlearn prepare mine --home runs/new --source ...`",
+            "`outlearn calibrate mine --home runs/new`",
+        ):
+            assert part in str(asked.exception)
+        assert "'runs/default' has one: a team works in the home folder of its task" in str(asked.exception)
+    assert not Path("runs/new").exists()
+
+
+def test_what_comes_next_for_a_task_is_told_in_whole_commands(toy_home: Path) -> None:
+    make_prepared(toy_home, "mine")
+    team = f"outlearn team {toy_home} --task"
+    assert next_commands(toy_home, "toy") == f"next: {team} toy"
+    assert next_commands(toy_home, "mine") == f"next: outlearn calibrate mine --home {toy_home}\nthen: {team} mine"
+    shown = runner.invoke(cli.app, ["prepare", "code", "--home", str(toy_home)]).output
+    assert shown.endswith(f"next: {team} code\n")
+
+
+def test_a_team_works_on_the_task_of_its_folder(
+    toy_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_task_for: Callable[..., TaskCard]
+) -> None:
+    teams: list[TeamSpec] = []
+    monkeypatch.setattr(team_commands, "work", lambda _folder, spec, *_: teams.append(spec))
+    runner.invoke(cli.app, ["team", str(tmp_path / "new")])
+    runner.invoke(cli.app, ["team", str(toy_home)])
+    write_task_for(toy_home, "toy/student", "a-newer-one")
+    runner.invoke(cli.app, ["team", str(toy_home)])
+    assert [team.task for team in teams] == ["math", "toy", "a-newer-one"]
+    make_prepared(toy_home, "mine")
+    for name in ("toy", "a-newer-one"):
+        remove_task(toy_home, name)
+    refused = runner.invoke(cli.app, ["team", str(toy_home)])
+    assert "task 'mine' is prepared" in str(refused.exception)
+
+
+def test_a_home_where_a_task_waits_for_calibration_gets_no_other_one(toy_home: Path) -> None:
+    make_prepared(toy_home, "mine")
+    remove_task(toy_home, "toy")
+    server = build_training(TrainingSettings(home=toy_home), Idle())
+    assert task_names(toy_home) == []
+    with pytest.raises(ToolError, match="mine is prepared and has to be calibrated"):
+        anyio.run(server.call_tool, "describe_task", {})
+
+
 def test_directions_are_data_and_may_be_ones_own(tmp_path: Path) -> None:
     assert all(read_direction(name).startswith("# ") for name in direction_names())
     assert len(set(choose_directions([], 9))) == 9
@@ -164,6 +281,14 @@ def test_the_summarys_documentation_names_every_field() -> None:
     missing = {name for part in parts for name in part.get("properties", {}) if f"`{name}`" not in text}
     assert not missing
     assert Receipt.__name__.lower() in text.lower()
+    documented = [
+        {name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+        for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    ]
+    models = (Summary, RunSummary, FindingSummary, Release, Finalist)
+    assert documented == [set(model.model_fields) for model in models]
+    for kind in (*get_args(FindingKind), *get_args(RunStatus), *get_args(LineageNode.model_fields["kind"].annotation)):
+        assert kind in text
 
 
 def test_a_commitment_is_opened_by_the_operator_and_checked_by_anybody(toy_home: Path, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ def test_anyones_table_becomes_a_task(rows: Path) -> None:
     models = ("--profile", "smol", "--teacher", "small", "--student", "large", "--max-tokens", "99")
     done = runner.invoke(cli.app, arguments(rows, *models), catch_exceptions=False)
     assert done.exit_code == 0
-    assert "next: outlearn calibrate mine" in done.output
+    home = rows.parent / "home"
+    assert f"next: outlearn calibrate mine --home {home}\nthen: outlearn team {home} --task mine\n" in done.output
     card, pool, secret = load_prepared(rows.parent / "home", "mine")
     assert (card.teacher, card.student, card.max_tokens, card.student_tuning.lora_rank) == ("small", "large", 99, 16)
     assert (len(pool), len(secret.train), len(secret.test)) == (10, 6, 8)
@@ -64,6 +65,7 @@ def test_a_profile_that_cannot_be_is_refused_with_what_can_be(rows: Path, words:
 def test_help_teaches_how_to_change_a_field() -> None:
     for command in ("prepare", "calibrate"):
         shown = " ".join(runner.invoke(cli.app, [command, "-h"]).output.split())
+        assert command == "calibrate" or "was not run by us yet" in shown
         for part in ("--set student_tuning.lr=1e-4", "a wrong name lists them all", "smol, paper"):
             assert part in shown
 

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -14,18 +14,19 @@ from outlearn.errors import ConflictError, NotFoundError, ServerUnreachableError
 from outlearn.identity import TokenFile
 from outlearn.researcher import Stop
 from outlearn.toolbox import open_toolbox, url_in
+from outlearn_agents.holding import holder, holding
 from outlearn_agents.report.summary import Summary
+from outlearn_agents.run_folder import AgentSpec, RunFolder, RunnerSettings, SessionFile, TeamSpec
 from outlearn_agents.team import crew as crew_module
 from outlearn_agents.team.control import Control, change_control, read_control
 from outlearn_agents.team.crew import Crew
-from outlearn_agents.team.folder import AgentSpec, RunFolder, RunnerSettings, SessionFile, TeamSpec
 from outlearn_agents.team.gate import Gate, GatedTools
-from outlearn_agents.team.holding import holder, holding
 from outlearn_agents.team.keeper import ServerKeeper
 from outlearn_agents.team.kept import Kept
 from outlearn_agents.team.processes import SERVERS, Child, end_orphans
 from outlearn_agents.team.runner import ask_for_member, make_team, run_team
 from outlearn_agents.team.status import read_status, write_status
+from outlearn_training.slots import take_slot
 
 LIMIT_SECONDS = 90
 
@@ -96,10 +97,10 @@ def test_a_lock_tells_who_holds_it_and_is_free_when_they_are_gone(tmp_path: Path
 async def test_what_a_killed_runner_left_behind_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool
 ) -> None:
-    monkeypatch.setattr("outlearn_agents.team.holding.POLITE_SECONDS", 0.3)
+    monkeypatch.setattr("outlearn_agents.holding.POLITE_SECONDS", 0.3)
     folder = RunFolder(tmp_path)
     code = f"""
-import signal, time; from pathlib import Path; from outlearn_agents.team.holding import holding
+import signal, time; from pathlib import Path; from outlearn_agents.holding import holding
 if {stubborn}: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with holding(Path({str(folder.held("agent-ada"))!r})): time.sleep(100)
 """
@@ -219,6 +220,16 @@ def test_an_agent_is_asked_for_with_the_next_name_direction_and_seed(tmp_path: P
     assert "labels to trust" in made[1].direction
 
 
+@pytest.fixture
+def untrained(toy_home: Path) -> Iterator[None]:
+    """Runs wait: a worker would import torch, for a model that is not there."""
+    slot = take_slot(toy_home, 0)
+    assert slot
+    with slot:
+        yield
+
+
+@pytest.mark.usefixtures("untrained")
 async def test_a_team_outlives_kills_and_is_led_from_another_terminal(toy_home: Path) -> None:
     folder = RunFolder(toy_home)
     spec = make_team("toy", ["# Trust\n\nFind labels."] * 2).with_server_options("training", ["--workers", "1"])

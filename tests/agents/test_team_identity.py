@@ -17,7 +17,7 @@ from outlearn.errors import ServerUnreachableError
 from outlearn.identity import TokenFile
 from outlearn.settings import ServerSettings
 from outlearn.toolbox import Toolbox, open_toolbox
-from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.team.processes import SERVERS, start_server, stop_children, wait_ready
 from outlearn_training.prepare import prepare
 
@@ -192,4 +192,5 @@ async def test_no_secret_is_written_down_or_shown(team: Team) -> None:
         process = Path("/proc", str(json.loads(team.folder.ready(name).read_bytes())["pid"]))
         shown = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
         assert not [one for one in [*secrets, "outlearn_ccc"] if one.encode() in shown], name
-    assert ServerSettings(database_url=f"postgresql://ada:{PASSWORD}@db/x").database("forum").endswith("@db/x")
+    away = ServerSettings(home=team.folder.root, database_url=f"postgresql://ada:{PASSWORD}@db/x")
+    assert away.database("forum").startswith(f"postgresql://ada:{PASSWORD}@db/x?outlearn_schema=outlearn_")

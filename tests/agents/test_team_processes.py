@@ -5,20 +5,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
 
-from outlearn.errors import ConflictError, NotFoundError, ServerUnreachableError
+from outlearn.errors import ConflictError, NotFoundError, PluginError, ServerUnreachableError
 from outlearn.identity import TokenFile
 from outlearn.toolbox import open_toolbox, url_in
+from outlearn_agents.holding import holder
+from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec, agent_name, next_folder
 from outlearn_agents.team.agent import main as agent_main
 from outlearn_agents.team.crew import CANNOT_WORK
-from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec, agent_name, next_folder
-from outlearn_agents.team.holding import holder
 from outlearn_agents.team.keeper import ServerKeeper
-from outlearn_agents.team.processes import SERVERS, Child, clean_environment, stop_children, tail
+from outlearn_agents.team.processes import SERVERS, Child, clean_environment, plugin_servers, stop_children, tail
 from outlearn_agents.team.runner import make_team, run_team
 from outlearn_agents.team.status import read_status
 
@@ -103,6 +104,76 @@ async def test_the_four_servers_start_answer_and_end(toy_home: Path) -> None:
     finally:
         await servers.end()
     assert all(holder(folder.held(name)) is None for name in SERVERS)
+
+
+@pytest.fixture
+def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Registers a tool server as an installed package does."""
+
+    def register(name: str, source: str) -> None:
+        site = tmp_path / "site"
+        info = site / "dice-1.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dice\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(f"[outlearn.servers]\n{name} = dice_server:main\n")
+        (site / "dice_server.py").write_text(source)
+        monkeypatch.syspath_prepend(str(site))
+        monkeypatch.setenv("PYTHONPATH", str(site))
+
+    return register
+
+
+DICE = """
+from outlearn import READ_ONLY, ServerSettings, make_server, run
+
+def build(settings):
+    server = make_server("dice", settings, instructions="Rolls dice.")
+
+    @server.tool(annotations=READ_ONLY)
+    def roll() -> str:
+        \"\"\"Roll a die.\"\"\"
+        return f"{server.caller().agent} in {settings.home.name}: 4"
+
+    return server
+
+def main():
+    run(build, ServerSettings, "dice")
+"""
+
+
+async def test_a_registered_server_is_started_beside_the_four_and_knows_its_callers(
+    toy_home: Path, registered: Callable[..., None]
+) -> None:
+    assert plugin_servers() == ()
+    registered("dice", DICE)
+    assert plugin_servers() == ("dice",)
+    folder = RunFolder(toy_home)
+    token = TokenFile(folder.tokens).issue("ada")
+    servers = ServerKeeper(folder, {}, restarts=0, names=plugin_servers())
+    try:
+        await servers.start()
+        async with open_toolbox({"dice": url_in(folder.ready("dice"))}, token=token) as tools:
+            assert (await tools.call("dice", "roll", {})).text == f"ada in {toy_home.name}: 4"
+    finally:
+        await servers.end()
+    assert holder(folder.held("dice")) is None
+
+
+async def test_a_registered_server_that_does_not_load_is_named(toy_home: Path, registered: Callable[..., None]) -> None:
+    registered("dice", "import nothing_of_this_name")
+    TokenFile(RunFolder(toy_home).tokens).issue("ada")
+    servers = ServerKeeper(RunFolder(toy_home), {}, restarts=0, names=plugin_servers())
+    try:
+        with pytest.raises(ServerUnreachableError, match="from dice 1, fails to load"):
+            await servers.start()
+    finally:
+        await servers.end()
+
+
+def test_a_registered_server_has_a_name_that_tools_can_bear(registered: Callable[..., None]) -> None:
+    registered("../dice", DICE)
+    with pytest.raises(PluginError, match="must have a name like"):
+        plugin_servers()
 
 
 async def test_a_server_that_cannot_start_is_named_with_the_end_of_its_log(toy_home: Path) -> None:

@@ -16,11 +16,10 @@ from rich.console import Console
 from outlearn.researcher import Session
 from outlearn.types import Evaluation, FindingList, LeaderboardRow, LineageEdge, LineageNode, Posted, RunView
 from outlearn_agents.report.charts import methods_chart, pgr_range, progress_chart, ticks
-from outlearn_agents.report.labels import method_label, shorten
 from outlearn_agents.report.lineage import lineage_graph
 from outlearn_agents.report.lineage_chart import lineage_chart
 from outlearn_agents.report.outcome import print_outcome
-from outlearn_agents.report.page import duration, render_report
+from outlearn_agents.report.page import render_report
 from outlearn_agents.report.summary import (
     AgentSummary,
     FinalSummary,
@@ -30,10 +29,11 @@ from outlearn_agents.report.summary import (
     Summary,
     collect,
 )
-from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.team.live import PlainLines, page, show
 from outlearn_agents.team.status import write_status
 from outlearn_agents.team.watch import AgentView, TeamView, Watcher
+from outlearn_agents.words import duration, method_label, shorten
 from outlearn_evaluation.released import Comparison, Finalist, Interval, Release
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

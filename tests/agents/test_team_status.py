@@ -16,9 +16,9 @@ from outlearn.researcher import Session
 from outlearn.types import Evaluation, RunView
 from outlearn_agents import cli
 from outlearn_agents.commands import team as team_commands
+from outlearn_agents.run_folder import AgentSpec, RunFolder, SessionFile, TeamSpec
 from outlearn_agents.spending.ledger import Budget, Cost, Ledger, Limits
 from outlearn_agents.team.control import read_control
-from outlearn_agents.team.folder import AgentSpec, RunFolder, SessionFile, TeamSpec
 from outlearn_agents.team.overview import Overview, look_over
 from outlearn_agents.team.overview_table import print_overview
 from outlearn_agents.team.runner import set_budget
@@ -148,6 +148,10 @@ def test_budgets_are_given_at_the_command_line_and_kept(folder: RunFolder, monke
     assert budgets == [Budget(team=team, agent=Limits(dollars=5, evaluations=7)), None]
     spec = set_budget(folder, folder.read_spec(), budgets[0] or Budget())
     assert spec.server_options["evaluation"] == ("--team-evaluations", "50", "--agent-evaluations", "7")
+    assert runner.invoke(cli.app, ["team", run, "--agent-budget", "evaluations_a_day=9"]).exit_code == 0
+    folder.write_spec(set_budget(folder, spec, budgets[-1] or Budget()))
+    assert look_over(folder).evaluations_a_day == 9
+    assert "50, 9 a day for each agent" in runner.invoke(cli.app, ["team", "status", run]).output
     wrong = runner.invoke(cli.app, ["team", run, "--agent-budget", "euros=5"])
     assert isinstance(wrong.exception, InvalidInputError)
     assert "euros" in str(wrong.exception)
@@ -160,5 +164,5 @@ def test_a_budget_changes_while_the_team_is_at_work(folder: RunFolder) -> None:
     assert shown.output == "team: 25 dollars, 50 evaluations; each agent: 1000 tokens\n"
     with closing(Ledger(folder.spending)) as ledger:
         assert ledger.budget() == Budget(team=Limits(dollars=25, evaluations=50), agent=Limits(tokens=1000))
-    for wrong in ([], ["--agent-budget", "evaluations=3"]):
+    for wrong in ([], ["--agent-budget", "evaluations=3"], ["--agent-budget", "evaluations_a_day=3"]):
         assert isinstance(runner.invoke(cli.app, ["team", "budget", run, *wrong]).exception, InvalidInputError)

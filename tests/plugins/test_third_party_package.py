@@ -68,6 +68,7 @@ def test_a_team_of_its_researchers_runs_its_method(environment: dict[str, str], 
     run = tmp_path / "run"
     command = [sys.executable, "-c", "from outlearn_agents.cli import main; main()", "team", str(run)]
     options = ["--researcher", "impatient", "--agents", "1", "--minutes", "4", "--json"]
+    environment = environment | {"OUTLEARN_WORKERS": "1"}
     done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)

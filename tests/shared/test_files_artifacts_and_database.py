@@ -6,19 +6,23 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from sqlalchemy import Column, Index, Integer, MetaData, String, Table, event, func, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError as DuplicateError
 
 from outlearn.artifacts import LocalArtifactStore
 from outlearn.database import open_database, reading, writing
 from outlearn.errors import ConfigError, IntegrityError, InvalidInputError, NotFoundError
-from outlearn.files import create_once, locked, write_atomic
+from outlearn.files import create_once, locked, private_folder, write_atomic
+from outlearn.settings import ServerSettings
 
 metadata = MetaData()
 counters = Table("counters", metadata, Column("name", String(20), primary_key=True), Column("value", Integer))
@@ -326,3 +330,170 @@ def test_umask_does_not_open_private_files(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+# what other users of the machine may see
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """Most machines' umask: what is not made private, everybody may read."""
+    old = os.umask(0o022)
+    yield
+    os.umask(old)
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_a_home_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    home = ServerSettings(home=tmp_path / "runs" / "mine")
+    engine = open_database(home.database("forum"), metadata)
+    with writing(engine) as connection:
+        connection.execute(insert(counters).values(name="n", value=1))
+    assert mode(home.home) == 0o700
+    found = {path.name: mode(path) for path in home.home.glob("forum*")}
+    assert found == {"forum.sqlite": 0o600, "forum.sqlite-wal": 0o600, "forum.sqlite-shm": 0o600}
+    digest = LocalArtifactStore(home.home / "artifacts").put(b"not shared")
+    assert [mode(path) for path in (home.home / "artifacts", *home.home.rglob(digest))] == [0o700, 0o600]
+    engine.dispose()
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_an_older_home_folder_is_closed_when_a_server_opens_it(tmp_path: Path) -> None:
+    home = ServerSettings(home=tmp_path / "home")
+    home.home.mkdir()
+    with sqlite3.connect(home.home / "forum.sqlite") as older:
+        older.execute("PRAGMA journal_mode = WAL")
+        older.execute("CREATE TABLE old (id INTEGER)")
+        assert {mode(path) for path in home.home.iterdir()} == {0o644}
+        open_database(home.database("forum"), metadata).dispose()
+        assert mode(home.home) == 0o700
+        assert {mode(path) for path in home.home.glob("forum*")} == {0o600}
+    older.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(0o755, 0o700), (0o775, 0o700), (0o750, 0o750), (0o500, 0o500), (0o1777, 0o1777)]
+)
+def test_a_folder_that_was_opened_to_a_group_alone_stays_so_and_nothing_is_loosened(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    folder.chmod(before)
+    private_folder(folder)
+    assert folder.stat().st_mode & 0o7777 == after
+
+
+READER = """
+import os, sys
+from pathlib import Path
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+root = Path(sys.argv[1])
+try:
+    list(root.iterdir())
+    print("entered", end=" ")
+except PermissionError:
+    pass
+for name in sys.argv[2:]:
+    try:
+        (root / name).read_bytes()
+        print(name, end=" ")
+    except PermissionError:
+        pass
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.usefixtures("open_umask")
+def test_another_user_of_the_machine_reads_nothing_of_a_home_folder() -> None:
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        home = ServerSettings(home=Path(folder) / "home")
+        write_atomic(home.home / "results" / "run.json", b"public")
+        open_database(home.database("evaluation"), metadata).dispose()
+        LocalArtifactStore(home.home / "artifacts").put(b"not shared")
+        names = [str(path.relative_to(home.home)) for path in home.home.rglob("*") if path.is_file()]
+        assert {"evaluation.sqlite", "results/run.json"} < set(names)
+
+        def seen() -> list[str]:
+            command = [sys.executable, "-S", "-c", READER, str(home.home), *names]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+        assert seen() == []
+        home.home.chmod(0o755)
+        assert seen() == ["entered", "results/run.json"], "databases and artifacts do not hang on the folder alone"
+
+
+LOCKER = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 510, 0x40000002)  # where SQLite's connections have their locks
+"""
+
+
+def test_a_database_that_is_opened_again_keeps_the_locks_that_its_process_has(tmp_path: Path) -> None:
+    path = tmp_path / "db.sqlite"
+    engine = open_database(f"sqlite:///{path}", metadata)
+    with reading(engine) as connection:
+        connection.execute(select(counters)).all()
+        open_database(f"sqlite:///{path}", metadata).dispose()
+        command = [sys.executable, "-S", "-c", LOCKER, str(path)]
+        locking = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert "BlockingIOError" in locking.stderr
+    engine.dispose()
+
+
+# homes that share a PostgreSQL database
+
+
+def count_up(settings: ServerSettings) -> int:
+    """Adds to a counter in the home's tables, and says how far it got."""
+    engine = open_database(settings.database("forum"), metadata)
+    with writing(engine) as connection:
+        connection.execute(insert(counters).values(name=os.urandom(8).hex(), value=1))
+    with reading(engine) as connection:
+        count = connection.execute(select(func.count()).select_from(counters)).scalar_one()
+    engine.dispose()
+    return int(count)
+
+
+def test_each_home_has_tables_of_its_own_on_postgresql(tmp_path: Path, postgresql_url: str) -> None:
+    one, two = (ServerSettings(home=tmp_path / name, database_url=postgresql_url) for name in ("One 1", "two"))
+    assert [count_up(one), count_up(one), count_up(two)] == [1, 2, 1]
+    assert (one.home / "database-schema").read_text().startswith("outlearn_one_1_")
+    moved = two.model_copy(update={"home": two.home.rename(tmp_path / "elsewhere")})
+    assert count_up(moved) == 2
+    older = {"database_url": postgresql_url, "database_schema": "public"}
+    assert count_up(ServerSettings.model_validate({"home": tmp_path / "three", **older})) == 1
+
+
+def test_a_schema_can_be_named_and_shared(tmp_path: Path, postgresql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTLEARN_DATABASE_URL", postgresql_url)
+    monkeypatch.setenv("OUTLEARN_DATABASE_SCHEMA", "teams")
+    assert [count_up(ServerSettings(home=tmp_path / name)) for name in ("one", "two")] == [1, 2]
+    assert not (tmp_path / "one" / "database-schema").exists()
+    with pytest.raises(ValidationError):
+        ServerSettings(home=tmp_path, database_schema='a"; drop')
+
+
+def test_servers_of_a_new_home_that_start_at_once_make_its_schema_once(tmp_path: Path, postgresql_url: str) -> None:
+    settings = ServerSettings(home=tmp_path / "home", database_url=postgresql_url)
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(count_up, [settings] * 6))[-1] == 6
+
+
+def test_a_write_in_one_home_does_not_wait_for_one_in_another(tmp_path: Path, postgresql_url: str) -> None:
+    engines = [
+        open_database(ServerSettings(home=tmp_path / name, database_url=postgresql_url).database("x"), metadata)
+        for name in ("one", "two")
+    ]
+    with writing(engines[0]), writing(engines[1]) as connection:
+        connection.execute(insert(counters).values(name="n", value=1))
+    for engine in engines:
+        engine.dispose()

@@ -4,12 +4,14 @@ import pytest
 from jsonschema.validators import validator_for
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from outlearn import ServerSettings, ToolServer, make_server
 from outlearn.outline import outline
 from outlearn.testing import connect
-from outlearn.types import Finding, FindingList, Leaderboard, RunView, Thread
+from outlearn.types import BudgetView, Finding, FindingList, Leaderboard, RunView, Thread
+
+BUDGET = {"agent_left": 1, "agent_today_left": 1, "team_left": 1, "nominations_left": 2}
 
 
 class Coin(BaseModel):
@@ -80,3 +82,10 @@ def test_what_is_no_model_stays_as_it_is_in_an_outline() -> None:
     sides = {"enum": ["heads", "tails"], "type": "string"}
     schema = {"$defs": {"Side": sides}, "properties": {"side": {"$ref": "#/$defs/Side"}}, "type": "object"}
     assert outline(schema) == schema
+
+
+def test_a_field_that_a_newer_server_adds_to_an_answer_is_left_out() -> None:
+    view = BudgetView.model_validate({**BUDGET, "hours_left": 3})
+    assert view.model_dump() == BUDGET
+    with pytest.raises(ValidationError, match="frozen"):
+        view.team_left = 7  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 import math
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,18 @@ import numpy as np
 import pytest
 
 import outlearn.tasks
-from outlearn.errors import ConflictError, IntegrityError, NotFoundError, OutlearnError
+from outlearn.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError, OutlearnError
 from outlearn.files import write_atomic
 from outlearn.tasks import (
     Item,
     SecretTask,
     TaskCard,
+    default_task,
     fingerprint,
     load_baselines,
     load_public,
     load_secret,
+    prepared_names,
     remove_task,
     split_in_halves,
     task_names,
@@ -58,6 +61,29 @@ def test_nothing_of_the_truth_lies_among_the_public_files(toy_home: Path) -> Non
     with np.load(toy_home / "data" / "toy" / "weak_labels.npz") as arrays:
         assert sorted(arrays) == [f"seed_{seed}" for seed in range(5)]
         assert all(arrays[name].shape == (48,) for name in arrays)
+
+
+def test_the_default_task_is_the_only_one_or_the_newest(
+    toy_home: Path, write_task_for: Callable[[Path, str, str], TaskCard]
+) -> None:
+    assert default_task(toy_home) == "toy"
+    write_task_for(toy_home, "toy/student", "apples")
+    assert default_task(toy_home) == "apples"
+    write_task_for(toy_home, "toy/student", "zebras")
+    write_task_for(toy_home, "toy/student", "apples")
+    assert default_task(toy_home) == "apples"
+    remove_task(toy_home, "apples")
+    with pytest.raises(InvalidInputError, match="name one of them: toy, zebras"):
+        default_task(toy_home)
+    for name in ("toy", "zebras"):
+        remove_task(toy_home, name)
+    with pytest.raises(NotFoundError, match="there is no task yet"):
+        default_task(toy_home)
+    (toy_home / "vault" / "mine").mkdir()
+    (toy_home / "vault" / "mine" / "prepared.json").write_text("{}")
+    assert prepared_names(toy_home) == ["mine"]
+    with pytest.raises(NotFoundError, match="mine is prepared and has to be calibrated"):
+        default_task(toy_home)
 
 
 def test_the_vault_is_closed_to_others(toy_home: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from outlearn.errors import ConfigError
 from outlearn_agents.claude.options import ClaudeOptions
 from outlearn_agents.spending.ledger import Cost, Ledger, Limits, lower
-from outlearn_agents.spending.prices import HOW_TO_PRICE, find_price
+from outlearn_agents.spending.prices import HOW_TO_PRICE, billed, find_price
 
 SAFE_TOKENS = 3_000_000
 WARN_AT = 0.8
@@ -93,9 +93,8 @@ class Meter:
                     yield Scarce(f"{whose} {name} {limit:g}", text)
 
     def _cost(self, usage: Mapping[str, Any]) -> Cost:
-        parts = [usage] + [one for one in usage.get("iterations") or () if one.get("type") == "compaction"]
         names = ("input_tokens", "cache_creation_input_tokens", "output_tokens")
-        tokens = sum(int(part.get(name) or 0) for part in parts for name in names)
+        tokens = sum(int(part.get(name) or 0) for part in billed(usage) for name in names)
         return Cost(self._price.cost(usage) if self._price else 0, tokens)
 
     def _worst(self, size: Size) -> Cost:

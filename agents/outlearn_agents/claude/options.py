@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlearn.errors import ConfigError
 from outlearn.hints import problems
+from outlearn_agents.spending.prices import DEFAULT_MODEL
 
 MIN_THINKING = 1024
 
@@ -16,7 +17,7 @@ class ClaudeOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field("claude-opus-5-5", description="Any model name that the endpoint knows.")
+    model: str = Field(DEFAULT_MODEL, description="Any model name that the endpoint knows.")
     max_dollars: float | None = Field(None, gt=0, description="Dollars of this agent in all, beside the team's budget.")
     max_tokens: int | None = Field(
         None,

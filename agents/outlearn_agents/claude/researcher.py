@@ -23,10 +23,7 @@ from outlearn_agents.spending.prices import HOW_TO_PRICE, NONE, find_price
 MAX_IDLE = 3
 LAST_CALL_SECONDS = 25.0
 FINISH_SHARE = 0.15
-NO_KEY = (
-    "the claude researcher needs a key: set ANTHROPIC_API_KEY (and ANTHROPIC_BASE_URL for another endpoint), "
-    "or use `--researcher offline`"
-)
+NO_KEY = "Claude needs a key: set ANTHROPIC_API_KEY (and ANTHROPIC_BASE_URL for another endpoint), or "
 CUT_OFF = "not called: the answer was cut off at its token limit; make the call again, shorter"
 
 
@@ -46,7 +43,7 @@ class ClaudeResearcher:
     ) -> None:
         self._options = ClaudeOptions.parse(options or {})
         _check_price(self._options)
-        self._client = client or make_client()
+        self._client = client or make_client("use `--researcher offline`")
 
     async def research(self, session: Session) -> None:
         """Work until the model has finished, or the session or a budget is used up.
@@ -78,14 +75,14 @@ def _check_price(options: ClaudeOptions) -> None:
         )
 
 
-def make_client() -> anthropic.AsyncAnthropic:
-    """An SDK client. Raises ConfigError where the environment has no credentials."""
+def make_client(instead: str) -> anthropic.AsyncAnthropic:
+    """An SDK client. Raises ConfigError, with what to do `instead`, where the environment has no credentials."""
     try:
         client = anthropic.AsyncAnthropic(max_retries=0)
     except anthropic.CredentialsError as error:
-        raise ConfigError(f"{NO_KEY} ({error})") from error
+        raise ConfigError(f"{NO_KEY}{instead} ({error})") from error
     if client.api_key is None and client.auth_token is None and client.credentials is None:
-        raise ConfigError(NO_KEY)
+        raise ConfigError(NO_KEY + instead)
     return client
 
 

@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
-from outlearn.errors import InvalidInputError
-from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json, Set, pairs
+from outlearn.errors import InvalidInputError, NotFoundError
+from outlearn.prepared import read_prepared
+from outlearn_agents.commands.options import Home, Json, Set, pairs
+from outlearn_agents.tasks import DEFAULT_HOME, how_to_make, next_commands
 
 
 def calibrate(
@@ -23,18 +25,21 @@ def calibrate(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads for each seed; default 1.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a teacher and a ceiling for each seed and write weak labels (public) and baselines (vault).
+    """Train teachers and ceilings for a prepared task.
 
-    Seeds train side by side where devices are free, and share them with the home folder's training server. An
-    interrupted calibration goes on where it was. The report is kept in the vault. Another profile needs another home
-    folder:
+    One of each for each seed; weak labels become public, baselines stay in the vault. Seeds train side by side where
+    devices are free, and share them with the home folder's training server. An interrupted calibration goes on where it
+    was. The report is kept in the vault. Another profile needs another home folder:
 
     outlearn calibrate math --home runs/lr --set student_tuning.lr=1e-4
     """
     from outlearn_agents.commands.progress import progress_bar
     from outlearn_training.calibration_report import read_report
     from outlearn_training.settings import TrainingSettings
+    from outlearn_training.testbed import TESTBEDS
 
+    if name not in TESTBEDS and read_prepared(home, name) is None:
+        raise NotFoundError(how_to_make(home, name))
     try:
         from outlearn_training.calibrate import calibrate as train
         from outlearn_training.calibration_slots import SlotTraining
@@ -45,4 +50,4 @@ def calibrate(
     with progress_bar(name) as report:
         train(home, name, range(seeds), report, profile=profile, changes=pairs(changes or [], "--set"), train=slots)
     found = read_report(home, name)
-    typer.echo(found.model_dump_json(indent=1) if as_json else str(found))
+    typer.echo(found.model_dump_json(indent=1) if as_json else f"{found}\n{next_commands(home, name)}")

@@ -8,7 +8,8 @@ import typer
 
 from outlearn.errors import ConflictError
 from outlearn.files import write_atomic
-from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json
+from outlearn_agents.commands.options import Home, Json
+from outlearn_agents.tasks import DEFAULT_HOME
 
 
 def reveal(
@@ -18,9 +19,10 @@ def reveal(
     early: Annotated[bool, typer.Option("--early", help="Although no final was held.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the labels, split, noise, baselines and nonce that a task's commitment stands for. For the operator.
+    """Write out what a task's commitment stands for.
 
-    Whoever has the file can score anything: reveal it when the work on the task is over. Such as:
+    The labels, split, noise, baselines and nonce, for the operator. Whoever has the file can score anything: reveal it
+    when the work on the task is over. Such as:
 
     outlearn reveal math --home runs/mine --out revealed.json
     """
@@ -49,9 +51,11 @@ def verify_commitment(
     ],
     as_json: Json = False,
 ) -> None:
-    """Check that labels, split, noise and baselines are those that were committed to at the start. Needs no home.
+    """Check what `outlearn reveal` wrote.
 
-    Such as: outlearn verify-commitment revealed.json "$(cat commitment.txt)"
+    Labels, split, noise and baselines are those that were committed to at the start. Needs no home. Such as:
+
+    outlearn verify-commitment revealed.json "$(cat commitment.txt)"
     """
     from outlearn_evaluation.commitment import read_opened, verify
 

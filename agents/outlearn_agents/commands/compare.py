@@ -25,9 +25,10 @@ def compare(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare teams: best verified PGR over evaluations and over time, and the diversity of their ideas.
+    """Compare teams: best PGR over time, diversity of ideas.
 
-    Intervals cover what was measured, not how another team would have fared; several folders an arm show that. Such as:
+    Verified PGR, over evaluations too. Intervals cover what was measured, not how another team would have fared;
+    several folders an arm show that. Such as:
 
     outlearn compare runs/diverse runs/same
     """
@@ -37,7 +38,7 @@ def compare(
     from outlearn_agents.report.at_rest import collect_at_rest
     from outlearn_agents.report.comparison import compare_teams
     from outlearn_agents.report.families import submitted_runs
-    from outlearn_agents.team.folder import RunFolder
+    from outlearn_agents.run_folder import RunFolder
 
     if twice := [str(run) for run, count in Counter(run.resolve() for run in runs).items() if count > 1]:
         raise InvalidInputError(f"{twice[0]!r} is given twice; name each run folder once")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json
+from outlearn_agents.commands.options import Home, Json
+from outlearn_agents.tasks import DEFAULT_HOME
 
 
 def export(
@@ -16,9 +17,10 @@ def export(
     seed: Annotated[int | None, typer.Option(help="Only one of the run's seeds; default: all of them.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a run's students where AutoModelForCausalLM.from_pretrained finds them, or PeftModel's for adapters.
+    """Write a run's students for transformers or peft.
 
-    Each FOLDER/seed-K/student-J has the weights, the tokenizer and the task's card, whose template and label words the
+    AutoModelForCausalLM.from_pretrained loads them, or PeftModel's, where they are adapters. Each
+    FOLDER/seed-K/student-J has the weights, the tokenizer and the task's card, whose template and label words the
     student knows. A run has a student for each seed, or several where its method is an ensemble. Such as:
 
     outlearn export run-1a2b3c4d5e students --home runs/mine

@@ -12,15 +12,17 @@ from outlearn.hints import command_line
 from outlearn_agents.commands.options import Json, RunArgument
 
 if TYPE_CHECKING:
+    from outlearn_agents.commands.progress import OnProgress
     from outlearn_evaluation.release import Rerun
     from outlearn_evaluation.released import Release
-    from outlearn_training.seed_training import OnProgress
     from outlearn_training.settings import TrainingSettings
 
 
 def finalize(
     run: RunArgument,
-    task: Annotated[str | None, typer.Option(help="The task; default: the team's, else the first one.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The task; default: the team's, else the only or newest one.")
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=5, help="How many fresh seeds; default 5. More make intervals narrower.")
     ] = None,
@@ -29,12 +31,12 @@ def finalize(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Close nominations, run the nominees again on fresh seeds and score them on the private half of the test items.
+    """Hold the final: nominees on fresh seeds, private items.
 
-    This ends the work on a task: from then on nobody can nominate or evaluate a run of it. The private half is opened
-    once, and the release is kept in the vault: a second `outlearn finalize` shows the same. Interrupted, it goes on
-    where it was. Sandbox, time limits and the like are those that the runs had; OUTLEARN_SEED_SECONDS and its like
-    change them. Such as:
+    Nominations close, the nominees run again, and the private half of the test items scores them. This ends the work on
+    a task: from then on nobody can nominate or evaluate a run of it. The private half is opened once, and the release
+    is kept in the vault: a second `outlearn finalize` shows the same. Interrupted, it goes on where it was. Sandbox,
+    time limits and the like are those that the runs had; OUTLEARN_SEED_SECONDS and its like change them. Such as:
 
     outlearn finalize runs/mine --seeds 8
     """
@@ -56,7 +58,7 @@ def finalize(
 
 def _hold(run: Path, task: str, seeds: int | None, workers: int | None) -> "Release":
     from outlearn_agents.commands.progress import progress_bar
-    from outlearn_agents.team.folder import RunFolder
+    from outlearn_agents.run_folder import RunFolder
     from outlearn_evaluation.release import finalize as hold_final
     from outlearn_evaluation.settings import EvaluationSettings
     from outlearn_training.settings import TrainingSettings
@@ -72,7 +74,7 @@ def _hold(run: Path, task: str, seeds: int | None, workers: int | None) -> "Rele
 
 def _task_of(run: Path) -> str:
     from outlearn.tasks import default_task
-    from outlearn_agents.team.folder import RunFolder
+    from outlearn_agents.run_folder import RunFolder
 
     folder = RunFolder(run)
     return folder.read_spec().task if folder.spec_file.exists() else default_task(run)

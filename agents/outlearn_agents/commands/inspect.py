@@ -8,12 +8,13 @@ import typer
 
 from outlearn_agents.commands.options import Json, RunArgument
 from outlearn_agents.commands.working import console
+from outlearn_agents.spending.prices import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from outlearn_agents.inspection.by_rules import AgentInspection
-    from outlearn_agents.team.folder import RunFolder
+    from outlearn_agents.run_folder import RunFolder
 
 STYLES = {"PASS": "green", "NEEDS REVIEW": "yellow", "SUSPICIOUS": "bold red"}
 SHOWN = 5
@@ -22,22 +23,23 @@ SHOWN = 5
 def inspect(
     run: RunArgument,
     claude: Annotated[bool, typer.Option("--claude", help="Let Claude read it too; needs ANTHROPIC_API_KEY.")] = False,
-    model: Annotated[str, typer.Option(help="Claude's model.")] = "claude-opus-5-5",
+    model: Annotated[str, typer.Option(help="Claude's model.")] = DEFAULT_MODEL,
     price: Annotated[str, typer.Option(help="Of a model that prices.json lacks: IN,OUT dollars per million.")] = "",
     dollars: Annotated[float, typer.Option(min=0.01, help="Most that Claude's reading may cost.")] = 2.0,
     out: Annotated[Path | None, typer.Option(help="Where to write the page; default: inspection.html in RUN.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge each agent: PASS, NEEDS REVIEW or SUSPICIOUS, from transcripts, methods, findings and the audit log.
+    """Judge what each agent did, citing the lines.
 
-    Rules point at lines, and Claude may; a person decides. `inspection.json` in the run folder has all of it. Such as:
+    PASS, NEEDS REVIEW or SUSPICIOUS, from transcripts, methods, findings and the audit log. Rules point at lines, and
+    Claude may; a person decides. `inspection.json` in the run folder has all of it. Such as:
 
     outlearn inspect runs/mine --claude --dollars 2
     """
     import anyio
 
     from outlearn.files import write_atomic
-    from outlearn_agents.team.folder import RunFolder
+    from outlearn_agents.run_folder import RunFolder
 
     folder = RunFolder(run)
     found = anyio.run(_inspect_all, folder, claude, model, price, dollars)
@@ -70,7 +72,7 @@ async def _inspect_all(
     with closing(Ledger(folder.root / "agents" / "inspection.sqlite")) as ledger:
         so_far = ledger.statement().dollars
         ledger.set_budget(Budget(team=Limits(dollars=so_far + dollars)))
-        async with make_client() as client:
+        async with make_client("leave --claude out: the rules need none") as client:
             inspector = ClaudeInspector(client, ledger, model, price)
             judged = []
             with progress_bar("inspection") as report:
@@ -99,7 +101,7 @@ def _table(found: "list[AgentInspection]") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from outlearn_agents.team.live import clean
+    from outlearn_agents.words import clean
 
     table = Table(box=None, padding=(0, 1))
     table.add_column("agent", no_wrap=True)

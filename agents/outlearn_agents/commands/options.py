@@ -7,10 +7,18 @@ import typer
 
 from outlearn.errors import InvalidInputError
 
-DEFAULT_HOME = Path("runs/default")
-Home = Annotated[Path, typer.Option("--home", help="The home folder of the tool servers.")]
+Home = Annotated[
+    Path,
+    typer.Option("--home", envvar="OUTLEARN_HOME", help="The home folder of the tool servers; a team's run folder."),
+]
 RunArgument = Annotated[
-    Path, typer.Argument(metavar="RUN", help="The run folder, such as runs/mine.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="The run folder, such as runs/mine. It is its servers' home folder: what `prepare` and `calibrate` "
+        "--home made.",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts on stdout; all else goes to stderr.")]
 

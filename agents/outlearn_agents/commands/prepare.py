@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outlearn.errors import InvalidInputError
-from outlearn.hints import command_line
-from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json, Set, pairs
+from outlearn_agents.commands.options import Home, Json, Set, pairs
+from outlearn_agents.tasks import DEFAULT_HOME, next_commands
 
 if TYPE_CHECKING:
     from outlearn.tasks import TaskCard
@@ -47,7 +47,11 @@ def prepare(
     ] = None,
     on_bad_row: Annotated[str | None, typer.Option(help="refuse (default) or skip malformed rows.")] = None,
     profile: Annotated[
-        str | None, typer.Option(help="Models and their fine-tuning: tiny, smol, paper (default), or a .toml file.")
+        str | None,
+        typer.Option(
+            help="Models and their fine-tuning: tiny, smol, paper (default), or a .toml file. tiny and smol were run "
+            "by us, on a CPU; paper, with Qwen3-4B from the Hugging Face hub for a large GPU, was not run by us yet."
+        ),
     ] = None,
     changed: Set = None,
     teacher: Annotated[str | None, typer.Option(help="Another teacher than the profile's.")] = None,
@@ -55,10 +59,11 @@ def prepare(
     max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest prompt, in tokens.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a task: a tiny one with its shipped calibration, or with --source one of real data, to calibrate next.
+    """Make a task: a tiny one, or of your own data.
 
-    A second run changes nothing, and one after Ctrl-C runs no program twice. A prepared task lies in the vault; agents
-    see it once it is calibrated, with this profile or another (`outlearn calibrate --help`). Such as:
+    A tiny one comes with its calibration; with --source it is one of real data, to calibrate next. A second run changes
+    nothing, and one after Ctrl-C runs no program twice. A prepared task lies in the vault; agents see it once it is
+    calibrated, with this profile or another (`outlearn calibrate --help`). Such as:
 
     outlearn prepare mine --source local --file items.jsonl --map prompt=question,response=answer,label=ok
     """
@@ -93,7 +98,8 @@ def _install(home: Path, name: str, as_json: bool) -> None:
 
     card = install(home, name)
     sizes = f"{card.pool_size} pool items, {card.test_size} test items, seeds {list(card.seeds)}"
-    typer.echo(card.model_dump_json(indent=1) if as_json else f"{card.name}: {sizes} in {home}")
+    following = next_commands(home, name)
+    typer.echo(card.model_dump_json(indent=1) if as_json else f"{card.name}: {sizes} in {home}\n{following}")
 
 
 def _prepare_data(home: Path, request: dict[str, Any], profile: str, changes: dict[str, Any], as_json: bool) -> None:
@@ -130,8 +136,7 @@ def _print(home: Path, card: "TaskCard", report: "Report") -> None:
     typer.echo(
         f"{report.rows} rows; left out: {report.duplicates} duplicates, {report.near_duplicates} near duplicates, "
         f"{report.contradictions} with both labels; in two splits: none\n"
-        f"{card.name} ({card.fingerprint[:12]}) is in the vault of {home}; next: "
-        + command_line("outlearn", "calibrate", card.name, "--home", home)
+        f"{card.name} ({card.fingerprint[:12]}) is in the vault of {home}\n{next_commands(home, card.name)}"
     )
 
 

@@ -10,12 +10,14 @@ from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
 from outlearn.hints import command_line
 from outlearn_agents.commands.options import Json, RunArgument, pairs
 from outlearn_agents.commands.working import console, work
+from outlearn_agents.spending.prices import DEFAULT_MODEL
+from outlearn_agents.tasks import find_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from outlearn_agents.run_folder import RunFolder, TeamSpec
     from outlearn_agents.team.control import Control
-    from outlearn_agents.team.folder import RunFolder, TeamSpec
 
 
 DirectionMode = Literal["diverse", "same", "prescriptive"]
@@ -35,7 +37,7 @@ team = typer.Typer(
     cls=StartByDefault,
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Let a team of researchers work: `outlearn team RUN`. Elsewhere: status, pause, resume, stop, budget, add.\n\n"
+    help="Let a team work: `outlearn team RUN`.\n\nFrom another terminal: status, pause, resume, stop, budget, add.\n\n"
     "Such as: outlearn team runs/mine --researcher claude --minutes 600 --dollars 50; `outlearn team start --help` has "
     "all options.",
 )
@@ -47,7 +49,7 @@ Direction = Annotated[
     list[str] | None, typer.Option(help="A starting direction, by name or as a text file; give it several times.")
 ]
 Option = Annotated[
-    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the researcher: model=claude-opus-5-5 ...")
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help=f"Of the researcher: model={DEFAULT_MODEL} ...")
 ]
 Minutes = Annotated[float, typer.Option(min=0.1, max=525_600, help="Time for this session.")]
 Dollars = Annotated[float | None, typer.Option(min=0.01, help="Most that the team may spend on models.")]
@@ -59,7 +61,8 @@ AgentBudget = Annotated[
     list[str] | None,
     typer.Option(
         metavar="NAME=VALUE",
-        help="Of each agent: dollars=5, tokens=, hours=, evaluations= (default 30), device_seconds=",
+        help="Of each agent; give it several times: dollars=5, tokens=, hours=, evaluations= (default 30), "
+        "evaluations_a_day= (default 6, days being UTC), device_seconds=",
     ),
 ]
 Restarts = Annotated[int, typer.Option(min=0, help="Deaths of an agent or server in an hour that are made good.")]
@@ -68,7 +71,7 @@ Restarts = Annotated[int, typer.Option(min=0, help="Deaths of an agent or server
 @team.command()
 def start(
     run: RunArgument,
-    task: Annotated[str | None, typer.Option(help="The task; default math.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task; default: the one that RUN has, else math.")] = None,
     agents: Annotated[int | None, typer.Option(min=1, max=64, help="How many researchers; default 3.")] = None,
     direction: Direction = None,
     directions: Annotated[
@@ -91,16 +94,20 @@ def start(
     restarts: Restarts = 10,
     as_json: Json = False,
 ) -> None:
-    """Let a team work in a run folder; in a folder where it worked before, it goes on. `start` may be left out.
+    """Let a team work in a run folder.
+
+    In a folder where it worked before, it goes on. `start` may be left out. The folder is its servers' home: a task of
+    your own is one that was prepared and calibrated with --home RUN.
 
     Ctrl-C once: agents finish what they are saying, and the report is written. Twice: everything ends now. Such as:
 
     outlearn team runs/mine --researcher claude --agents 9 --minutes 600 --dollars 50
     """
     from outlearn_agents.directions import choose_directions
+    from outlearn_agents.run_folder import RunFolder, RunnerSettings
     from outlearn_agents.spending.budgets import change_budget
-    from outlearn_agents.team.folder import RunFolder, RunnerSettings
     from outlearn_agents.team.runner import make_team
+    from outlearn_training.testbed import TESTBEDS
 
     folder = RunFolder(run)
     spec = folder.read_spec() if folder.spec_file.exists() else None
@@ -108,7 +115,8 @@ def start(
         one not in (None, []) for one in (task, agents, direction, directions, researcher, option, seed)
     ):
         texts = choose_directions(direction or [], agents or max(3, len(direction or [])), directions or "diverse")
-        wanted = make_team(task or "math", texts, researcher or "offline", seed or 0, pairs(option or []))
+        chosen = task or (spec.task if spec else find_task(run, None, TESTBEDS))
+        wanted = make_team(chosen, texts, researcher or "offline", seed or 0, pairs(option or []))
         if spec and (wanted.task, wanted.agents) != (spec.task, spec.agents):
             raise InvalidInputError(
                 f"{str(run)!r} has another team already: leave out what describes a team to go on with it, "
@@ -132,11 +140,13 @@ def resume(
     restarts: Restarts = 10,
     as_json: Json = False,
 ) -> None:
-    """Let paused agents go on; where no team runner is at work, also after a kill, start it again with its team.
+    """Let paused agents, or the whole team, go on.
 
-    Such as: outlearn team resume runs/mine --minutes 600
+    Where no team runner is at work, also after a kill, it starts again with its team. Such as:
+
+    outlearn team resume runs/mine --minutes 600
     """
-    from outlearn_agents.team.folder import RunFolder, RunnerSettings
+    from outlearn_agents.run_folder import RunFolder, RunnerSettings
 
     folder = RunFolder(run)
     spec = folder.read_spec()
@@ -150,11 +160,13 @@ def resume(
 
 @team.command()
 def status(run: RunArgument, as_json: Json = False) -> None:
-    """What each agent does, what was spent and will be, what waits for a device, and which evaluations are left.
+    """Show what agents do, spend and have left.
 
-    Such as: outlearn team status runs/mine --json
+    And what waits for a device. Such as:
+
+    outlearn team status runs/mine --json
     """
-    from outlearn_agents.team.folder import RunFolder
+    from outlearn_agents.run_folder import RunFolder
     from outlearn_agents.team.overview import look_over
     from outlearn_agents.team.overview_table import print_overview
 
@@ -167,9 +179,10 @@ def status(run: RunArgument, as_json: Json = False) -> None:
 
 @team.command()
 def pause(run: RunArgument, agent: Agents = None, as_json: Json = False) -> None:
-    """Have agents wait at their next tool call. A pause does not count towards an agent's hours.
+    """Have agents wait at their next tool call.
 
-    While all are paused, the session's time stands still too. Runs that are queued go on. Such as:
+    A pause does not count towards an agent's hours. While all are paused, the session's time stands still too. Runs
+    that are queued go on. Such as:
 
     outlearn team pause runs/mine --agent ada
     """
@@ -181,9 +194,11 @@ def pause(run: RunArgument, agent: Agents = None, as_json: Json = False) -> None
 
 @team.command()
 def stop(run: RunArgument, agent: Agents = None, as_json: Json = False) -> None:
-    """Have agents write down what they know and leave; without --agent, the report is written and the session ends.
+    """Have agents write down what they know and leave.
 
-    Such as: outlearn team stop runs/mine
+    Without --agent, the report is written and the session ends. Such as:
+
+    outlearn team stop runs/mine
     """
     folder, names = _at_work(run, agent)
     if agent:
@@ -204,18 +219,19 @@ def budget(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change what may be spent, also while the team is at work: agents go by it from their next model call on.
+    """Change what may be spent.
 
-    Evaluations and device seconds are the servers': give them to `outlearn team RUN` when a session begins. Such as:
+    Agents at work go by it from their next model call on. Evaluations and device seconds are the servers': give them to
+    `outlearn team RUN` when a session begins. Such as:
 
     outlearn team budget runs/mine --dollars 80 --agent-budget dollars=10
     """
+    from outlearn_agents.run_folder import RunFolder
     from outlearn_agents.spending.budgets import change_budget, write_budget
-    from outlearn_agents.team.folder import RunFolder
 
     folder, own = RunFolder(run), pairs(agent_budget or [], "--agent-budget")
     folder.read_spec()
-    if held := own.keys() & {"evaluations", "device_seconds"}:
+    if held := own.keys() & {"evaluations", "evaluations_a_day", "device_seconds"}:
         starts = command_line("outlearn", "team", run, "--agent-budget", f"{min(held)}=NUMBER")
         raise InvalidInputError(f"{min(held)!r} cannot change here; `{starts}` sets it when a session begins")
     changed = change_budget(folder, {"dollars": dollars, "tokens": tokens, "hours": hours}, own)
@@ -234,11 +250,13 @@ def add(
     seed: Annotated[int | None, typer.Option(help="Default: the next one.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Add an agent to a team; it starts at once where the team is at work, else with the next session.
+    """Add an agent to a team.
 
-    Such as: outlearn team add runs/mine --direction distillation
+    It starts at once where the team is at work, else with the next session. Such as:
+
+    outlearn team add runs/mine --direction distillation
     """
-    from outlearn_agents.team.folder import RunFolder
+    from outlearn_agents.run_folder import RunFolder
     from outlearn_agents.team.runner import ask_for_member
 
     folder = RunFolder(run)
@@ -256,7 +274,7 @@ def _tell(names: "Iterable[str]", what: str, hint: str, as_json: bool) -> None:
 
 
 def _at_work(run: "Any", agents: list[str] | None) -> "tuple[RunFolder, frozenset[str]]":
-    from outlearn_agents.team.folder import RunFolder
+    from outlearn_agents.run_folder import RunFolder
 
     folder = RunFolder(run)
     names = _members(folder.read_spec(), agents)

@@ -9,7 +9,8 @@ import typer
 
 from outlearn.errors import InvalidInputError
 from outlearn.hints import command_line
-from outlearn_agents.commands.options import DEFAULT_HOME, Home, Json
+from outlearn_agents.commands.options import Home, Json
+from outlearn_agents.tasks import DEFAULT_HOME
 
 if TYPE_CHECKING:
     from outlearn.identity import Grant, Role
@@ -29,9 +30,11 @@ def token(
     listed: Annotated[bool, typer.Option("--list", help="Who has tokens, since when and until when.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make, rotate, revoke or list bearer tokens for the tool servers. A token is shown once, when it is made.
+    """Make, rotate, revoke or list servers' bearer tokens.
 
-    Such as: outlearn token ada --home runs/mine --days 7
+    A token is shown once, when it is made. Such as:
+
+    outlearn token ada --home runs/mine --days 7
     """
     from outlearn.identity import TokenFile
 

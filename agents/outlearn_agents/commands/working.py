@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from outlearn_agents.report.summary import Summary
+    from outlearn_agents.run_folder import RunFolder, RunnerSettings, TeamSpec
     from outlearn_agents.spending.ledger import Budget
-    from outlearn_agents.team.folder import RunFolder, RunnerSettings, TeamSpec
 
 
 def work(

@@ -1,13 +1,18 @@
 """A pass by Claude over what the rules saw: the same verdicts, resting on cited lines, within a budget."""
 
 import json
+import random
 from collections.abc import Sequence
 from typing import Any
 
 import anthropic
+import anyio
+from anthropic.types import Message
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlearn.errors import BudgetError, ConfigError
+from outlearn_agents.claude.model import TRY_AGAIN, asked_pause
+from outlearn_agents.claude.stream import NOT_SENT
 from outlearn_agents.directions import read_prompt
 from outlearn_agents.inspection.by_rules import AgentInspection, Evidence, Verdict, judged
 from outlearn_agents.inspection.evidence import Dossier, Line
@@ -17,6 +22,8 @@ from outlearn_agents.spending.prices import HOW_TO_PRICE, find_price
 MODEL = "claude-opus-5-5"
 MAX_CHARACTERS = 120_000
 ANSWER_TOKENS = 2_000
+TRIES = 5
+MAX_PAUSE_SECONDS = 60.0
 RULE = "Claude's reading"
 
 
@@ -38,16 +45,25 @@ class ClaudeInspector:
         ledger: has the budget, and keeps what was spent.
         model: any model name that the endpoint knows.
         price: as the option `price` of the claude researcher.
+        retry_seconds: first pause after an error that may pass; each one after it is twice as long.
 
     Raises:
         ConfigError: the model's price is not known.
     """
 
-    def __init__(self, client: anthropic.AsyncAnthropic, ledger: Ledger, model: str = MODEL, price: str = "") -> None:
+    def __init__(
+        self,
+        client: anthropic.AsyncAnthropic,
+        ledger: Ledger,
+        model: str = MODEL,
+        price: str = "",
+        retry_seconds: float = 2.0,
+    ) -> None:
         found = find_price(model, price)
         if found is None:
             raise ConfigError(f"no price of model {model!r} is known; {HOW_TO_PRICE}")
         self._client, self._ledger, self._model, self._price = client, ledger, model, found
+        self._retry_seconds = retry_seconds
 
     async def inspect(self, dossier: Dossier, so_far: AgentInspection) -> AgentInspection:
         """Add Claude's reading to the rules'. The stricter verdict holds; cited lines must exist.
@@ -76,23 +92,58 @@ class ClaudeInspector:
     async def _ask(self, text: str) -> Report:
         system = read_prompt("inspect")
         worst = Cost(self._price.worst(len((system + text).encode()), ANSWER_TOKENS))
-        call = self._ledger.reserve("inspector", worst, model=self._model)
         tool: Any = {
             "name": "report",
             "description": "Report your verdict.",
             "input_schema": Report.model_json_schema(),
         }
-        message = await self._client.messages.create(
-            model=self._model,
-            max_tokens=ANSWER_TOKENS,
-            system=system,
-            tools=[tool],
-            tool_choice={"type": "tool", "name": "report"},
-            messages=[{"role": "user", "content": text}],
-        )
-        self._ledger.settle(call, Cost(self._price.cost(message.usage.to_dict())))
+        asked = {
+            "model": self._model,
+            "max_tokens": ANSWER_TOKENS,
+            "system": system,
+            "tools": [tool],
+            "tool_choice": {"type": "tool", "name": "report"},
+            "messages": [{"role": "user", "content": text}],
+        }
+        message = await self._send(asked, worst)
         given = next((block.input for block in message.content if block.type == "tool_use"), {})
         return Report.model_validate(given)
+
+    async def _send(self, asked: dict[str, Any], worst: Cost) -> Message:
+        """The answer to a call; what may pass is tried again, and every try is paid for."""
+        for attempt in range(TRIES):
+            try:
+                return await self._send_once(asked, worst)
+            except anthropic.APIError as error:
+                if attempt == TRIES - 1 or not _may_pass(error):
+                    raise
+                wish = asked_pause(error) if isinstance(error, anthropic.APIStatusError) else 0.0
+                pause = self._retry_seconds * 2**attempt * random.uniform(0.5, 1.0)
+                await anyio.sleep(min(max(wish, pause), MAX_PAUSE_SECONDS))
+        raise AssertionError("the last try returns or raises")
+
+    async def _send_once(self, asked: dict[str, Any], worst: Cost) -> Message:
+        call = self._ledger.reserve("inspector", worst, model=self._model)
+        try:
+            message: Message = await self._client.messages.create(**asked)
+        except anthropic.APIStatusError:  # refused, which costs nothing
+            self._ledger.cancel(call)
+            raise
+        except BaseException as error:
+            if isinstance(error.__cause__, NOT_SENT):
+                self._ledger.cancel(call)
+            else:  # nobody knows how far it came
+                self._ledger.settle(call, worst)
+            raise
+        self._ledger.settle(call, Cost(self._price.cost(message.usage.to_dict())))
+        return message
+
+
+def _may_pass(error: anthropic.APIError) -> bool:
+    """Whether the same call may be answered later: overloads and broken connections, not what is refused."""
+    if isinstance(error, anthropic.APIStatusError):
+        return error.status_code in TRY_AGAIN or error.status_code >= 500
+    return isinstance(error, anthropic.APIConnectionError)
 
 
 def _lines(dossier: Dossier, so_far: AgentInspection) -> list[Line]:

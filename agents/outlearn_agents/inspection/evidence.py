@@ -1,17 +1,21 @@
 """What an agent said, wrote and ran, as numbered lines that an inspection can cite."""
 
 import json
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from outlearn.audit import AuditLog, AuditRecord
+from outlearn.database import reading
 from outlearn_agents.report.families import Submitted, submitted_runs
 from outlearn_agents.report.summary import FindingSummary, RunSummary, Summary
 from outlearn_agents.team.folder import RunFolder
+from outlearn_evaluation.ledger import Ledger
+from outlearn_evaluation.settings import EvaluationSettings
+from outlearn_evaluation.tables import evaluations
 
 MAX_LINE = 300
 
@@ -105,8 +109,12 @@ def _distinct(runs: Sequence[Submitted]) -> list[Submitted]:
 
 
 def _same_as(folder: RunFolder) -> list[tuple[str, str, str]]:
-    path = folder.root / "evaluation.sqlite"
-    if not path.exists():
-        return []
-    with closing(sqlite3.connect(path)) as database:
-        return database.execute("select agent, run_id, same_as from evaluations where same_as is not null").fetchall()
+    """Agent, run and the earlier run that it is nearly equal to, of each answer that was an earlier one's."""
+    ledger = Ledger(EvaluationSettings(home=folder.root))
+    query = select(evaluations.c.agent, evaluations.c.run_id, evaluations.c.same_as)
+    try:
+        with reading(ledger.engine) as connection:
+            rows = connection.execute(query.where(evaluations.c.same_as.is_not(None)).order_by(evaluations.c.number))
+            return [(row.agent, row.run_id, row.same_as) for row in rows]
+    finally:
+        ledger.engine.dispose()

@@ -35,7 +35,7 @@ class Space:
     """
 
     def __init__(self, methods: tuple[MethodInfo, ...]) -> None:
-        searched = [method for method in methods if method.name != COMPOSED and "weak_labels" in method.source]
+        searched = [method for method in methods if method.name != COMPOSED and method.uses_weak_labels]
         self._params = {method.name: _distributions(method.params) for method in searched}
         self._defaults = {method.name: _defaults(method.params) for method in methods}
         self._family = CategoricalDistribution((*sorted(self._params), COMPOSED))

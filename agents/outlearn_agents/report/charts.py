@@ -9,8 +9,8 @@ from html import escape
 
 from outlearn.results import pgr_text
 from outlearn_agents.report.comparison import Comparison
-from outlearn_agents.report.labels import method_label, shorten
 from outlearn_agents.report.summary import RunSummary, Summary
+from outlearn_agents.words import method_label, shorten
 
 COLOURS = 8
 NARROW = 480

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from outlearn.artifacts import LocalArtifactStore
 from outlearn.database import as_utc, open_database, reading
 from outlearn.errors import NotFoundError
-from outlearn_agents.team.folder import RunFolder
+from outlearn_agents.run_folder import RunFolder
 from outlearn_training.queue_tables import metadata, runs
 from outlearn_training.settings import TrainingSettings
 

@@ -4,8 +4,8 @@ from html import escape
 
 from outlearn.results import pgr_text
 from outlearn_agents.report.charts import NARROW, Scale, colours, svg, vertical_grid, whisker
-from outlearn_agents.report.labels import method_label, shorten
 from outlearn_agents.report.summary import Summary
+from outlearn_agents.words import method_label, shorten
 from outlearn_evaluation.released import Finalist, Release
 
 

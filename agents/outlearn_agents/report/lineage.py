@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from outlearn_agents.report.labels import method_label
 from outlearn_agents.report.summary import FindingSummary, RunSummary, Summary
+from outlearn_agents.words import method_label
 
 ELSEWHERE = ""
 

@@ -5,9 +5,9 @@ from html import escape
 
 from outlearn.results import pgr_text
 from outlearn_agents.report.charts import NARROW, colours, svg
-from outlearn_agents.report.labels import shorten
 from outlearn_agents.report.lineage import ELSEWHERE, LineageGraph, Source
 from outlearn_agents.report.summary import Summary
+from outlearn_agents.words import shorten
 
 LANE, TOP = 48, 26
 STEP = (18.0, 120.0)

@@ -5,15 +5,23 @@ from datetime import datetime, timedelta
 import jinja2
 from markupsafe import Markup
 
+from outlearn.files import write_atomic
 from outlearn_agents.report.charts import colours, methods_chart, progress_chart
 from outlearn_agents.report.final_chart import final_chart
-from outlearn_agents.report.labels import method_label
 from outlearn_agents.report.lineage import lineage_graph
 from outlearn_agents.report.lineage_chart import lineage_chart
 from outlearn_agents.report.summary import Summary
+from outlearn_agents.run_folder import RunFolder
+from outlearn_agents.words import duration, method_label
 
 WIDE = 760
 NARROW = 340
+
+
+def write_summary(folder: RunFolder, summary: Summary) -> None:
+    """Write `summary.json` and `report.html`."""
+    write_atomic(folder.summary, summary.model_dump_json(indent=1).encode())
+    write_atomic(folder.report, render_report(summary).encode())
 
 
 def render_report(summary: Summary) -> str:
@@ -48,14 +56,6 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def duration(seconds: float) -> str:
-    """Such as `1 min 58 s` or `3 h 20 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
-    return " ".join(f"{value} {unit}" for value, unit in parts if value) or "0 s"
 
 
 def _clock(moment: datetime, start: datetime) -> str:

@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from outlearn.errors import InvalidInputError
 from outlearn.hints import problems
+from outlearn_agents.run_folder import RunFolder
 from outlearn_agents.spending.ledger import Budget, Ledger, Limits
-from outlearn_agents.team.folder import RunFolder
 
 
 def change_budget(folder: RunFolder, team: Mapping[str, object], agent: Mapping[str, object]) -> Budget | None:

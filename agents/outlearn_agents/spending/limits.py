@@ -16,6 +16,9 @@ class Limits(BaseModel):
     tokens: int | None = Field(None, gt=0, description="Output, and input that no cache held.")
     hours: float | None = Field(None, gt=0, description="Time at work; for a team, of all its agents together.")
     evaluations: int | None = Field(None, ge=0, description="Enforced by the evaluation server.")
+    evaluations_a_day: int | None = Field(
+        None, ge=0, description="Of an agent, in a day (UTC). Enforced by the evaluation server."
+    )
     device_seconds: float | None = Field(None, gt=0, description="Enforced by the training server.")
 
     def __str__(self) -> str:
@@ -35,6 +38,7 @@ class Budget(BaseModel):
         """Command-line options that make the tool servers enforce their part."""
         wanted: tuple[tuple[str, str, float | None], ...] = (
             ("evaluation", "--agent-evaluations", self.agent.evaluations),
+            ("evaluation", "--daily-evaluations", self.agent.evaluations_a_day),
             ("evaluation", "--team-evaluations", self.team.evaluations),
             ("training", "--agent-device-seconds", self.agent.device_seconds),
             ("training", "--team-device-seconds", self.team.device_seconds),

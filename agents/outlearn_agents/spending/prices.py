@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from outlearn.errors import ConfigError
 from outlearn.hints import problems
 
+DEFAULT_MODEL = "claude-opus-5-5"
 NONE = "none"
 """Given as a price: dollars are not counted."""
 DATED = re.compile(r"-\d{8}$")
@@ -61,9 +62,8 @@ class Price(Rates):
     source: str = Field("", description="Where it was read elsewhere.")
 
     def cost(self, usage: Mapping[str, Any]) -> int:
-        """Nano-dollars for an API `usage`, its compactions included, which its totals leave out."""
-        parts = [usage] + [one for one in usage.get("iterations") or () if one.get("type") == "compaction"]
-        return sum(self._rates(_prompt(part)).cost(part) for part in parts)
+        """Nano-dollars for an API `usage`, its compactions included."""
+        return sum(self._rates(_prompt(part)).cost(part) for part in billed(usage))
 
     def worst(self, input_tokens: int, output_tokens: int) -> int:
         """Nano-dollars for this many tokens, whatever the cache does."""
@@ -118,6 +118,11 @@ def shipped_prices() -> PriceTable:
     """The table that comes with outlearn."""
     text = (files("outlearn_agents.spending") / "prices.json").read_text(encoding="utf-8")
     return _parse(text, "prices.json")
+
+
+def billed(usage: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A call's `usage`, and those of its compactions, which its totals leave out."""
+    return [usage, *(one for one in usage.get("iterations") or () if one.get("type") == "compaction")]
 
 
 def nano(rate: float) -> int:

@@ -19,12 +19,12 @@ from outlearn.registry import RESEARCHERS, Registry
 from outlearn.researcher import Researcher, Session, Stop, Tools
 from outlearn.settings import ServerSettings
 from outlearn.toolbox import open_toolbox, url_in
+from outlearn_agents.holding import holding
+from outlearn_agents.run_folder import AgentSpec, RunFolder
 from outlearn_agents.spending.ledger import Ledger
 from outlearn_agents.spending.shift import Shift
 from outlearn_agents.team.crew import CANNOT_WORK
-from outlearn_agents.team.folder import AgentSpec, RunFolder
 from outlearn_agents.team.gate import Gate, GatedTools
-from outlearn_agents.team.holding import holding
 from outlearn_agents.team.processes import SERVERS
 from outlearn_agents.team.status import write_status
 
@@ -49,7 +49,7 @@ async def work(settings: AgentSettings) -> None:
     spec = find_agent(folder, settings.agent)
     researcher: Researcher = Registry(RESEARCHERS).load(spec.researcher)(spec.options)
     stop = Stop(settings.seconds)
-    urls = {name: url_in(folder.ready(name)) for name in SERVERS}
+    urls = {name: url_in(folder.ready(name)) for name in (*SERVERS, *folder.read_spec().plugin_servers)}
     with closing(Ledger(folder.spending)) as ledger:
         async with (
             open_toolbox(urls, token=settings.token.get_secret_value()) as tools,

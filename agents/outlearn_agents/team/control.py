@@ -11,7 +11,7 @@ from outlearn.errors import IntegrityError
 from outlearn.files import locked, write_atomic
 from outlearn.hints import problems
 from outlearn.identity import AgentName
-from outlearn_agents.team.folder import AgentSpec, RunFolder
+from outlearn_agents.run_folder import AgentSpec, RunFolder
 
 
 class Control(BaseModel):

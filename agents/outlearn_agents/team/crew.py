@@ -5,7 +5,7 @@ import sys
 from functools import partial
 
 from outlearn.countdown import Countdown
-from outlearn_agents.team.folder import RunFolder, RunnerSettings
+from outlearn_agents.run_folder import RunFolder, RunnerSettings
 from outlearn_agents.team.kept import Kept
 from outlearn_agents.team.processes import Child, stop_children
 from outlearn_agents.team.status import read_status, write_status

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from outlearn.researcher import Stop, ToolAnswer, ToolInfo, Tools
+from outlearn_agents.run_folder import RunFolder
 from outlearn_agents.team.control import read_control
-from outlearn_agents.team.folder import RunFolder
 from outlearn_agents.team.status import write_status
 
 POLL_SECONDS = 0.5

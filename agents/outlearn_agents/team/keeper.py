@@ -5,7 +5,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from outlearn.errors import ServerUnreachableError
-from outlearn_agents.team.folder import RunFolder
+from outlearn_agents.run_folder import RunFolder
 from outlearn_agents.team.kept import Kept
 from outlearn_agents.team.processes import SERVERS, Child, start_server, stop_children, tail, wait_ready
 
@@ -14,13 +14,19 @@ REFUSED = 2
 
 
 class ServerKeeper:
-    """The four servers of a run folder. `options` has command-line options for some of them."""
+    """The servers of a run folder. `options` has command-line options for some of them."""
 
-    def __init__(self, folder: RunFolder, options: Mapping[str, Sequence[str]], restarts: int) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        options: Mapping[str, Sequence[str]],
+        restarts: int,
+        names: Sequence[str] = SERVERS,
+    ) -> None:
         self._folder = folder
         self._options = options
         self._most = restarts
-        self._kept = {name: Kept(partial(self._start, name), restarts) for name in SERVERS}
+        self._kept = {name: Kept(partial(self._start, name), restarts) for name in names}
         self._ports: dict[str, int] = {}
 
     def restarts(self) -> dict[str, int]:
@@ -35,7 +41,7 @@ class ServerKeeper:
         """
         for name in self._kept:
             self._folder.ready(name).unlink(missing_ok=True)
-        urls = await wait_ready(self._folder, SERVERS, self._look_at_start)
+        urls = await wait_ready(self._folder, self._kept, self._look_at_start)
         self._ports = {name: urlsplit(url).port or 0 for name, url in urls.items()}
 
     def look(self) -> None:

@@ -10,12 +10,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from outlearn.plain import printable
 from outlearn.results import pgr_text
 from outlearn.types import Finding, LeaderboardRow, RunView
-from outlearn_agents.report.labels import method_label, shorten
-from outlearn_agents.report.page import duration
 from outlearn_agents.team.watch import AgentView, TeamView
+from outlearn_agents.words import clean, duration, method_label, shorten
 
 STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
 BOARD_ROWS = 8
@@ -31,11 +29,6 @@ def show(console: Console, seconds: float) -> Iterator[Callable[[TeamView], None
         return
     with Live(Text("starting the servers ..."), console=console, refresh_per_second=4) as live:
         yield lambda view: live.update(page(view, seconds))
-
-
-def clean(text: str) -> str:
-    """Text of others without control characters, which could take over the terminal."""
-    return printable(text, keep="\n", instead="")
 
 
 class PlainLines:

@@ -13,7 +13,7 @@ from outlearn.errors import OutlearnError
 from outlearn.researcher import Tools, ask
 from outlearn.types import Posted
 from outlearn_agents.report.families import FITTED, SOURCES, Submitted, submitted_runs
-from outlearn_agents.team.folder import RunFolder
+from outlearn_agents.run_folder import RunFolder
 
 WINDOW = 12
 MOST = 9

@@ -10,10 +10,10 @@ from outlearn.audit import AuditLog
 from outlearn.identity import OPERATOR
 from outlearn.settings import ServerSettings
 from outlearn.types import RunView
-from outlearn_agents.report.labels import method_label
+from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.spending.ledger import HOUR, Ledger, Limits, Statement
-from outlearn_agents.team.folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.team.status import read_status
+from outlearn_agents.words import method_label
 from outlearn_evaluation.ledger import Ledger as EvaluationLedger
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.standing import withheld
@@ -100,6 +100,7 @@ class Overview(OverviewModel):
     spent: Spent = Field(description="By the team.")
     forecast_dollars: float | None = Field(description="At the session's end, at the pace so far; null where unknown.")
     evaluations_left: int = Field(description="Of the team.")
+    evaluations_a_day: int = Field(description="Most of each agent's in a day (UTC).")
     server_restarts: dict[str, int] = Field(description="In this session, by server.")
     refused: dict[str, str] = Field(description="Agents that get no new answers until the operator's review, and why.")
 
@@ -112,7 +113,8 @@ def look_over(folder: RunFolder) -> Overview:
     restarts = session.restarts if session and is_at_work else {}
     left = session.seconds_left if session and is_at_work else 0.0
     names = {agent.name for agent in spec.agents}
-    evaluations = EvaluationLedger(_settings(EvaluationSettings, folder, spec, "evaluation"))
+    evaluation = _settings(EvaluationSettings, folder, spec, "evaluation")
+    evaluations = EvaluationLedger(evaluation)
     with closing(Ledger(folder.spending)) as ledger:
         agents = tuple(
             _agent(folder, agent, ledger, evaluations, is_at_work, restarts.get(agent.name, 0)) for agent in spec.agents
@@ -135,6 +137,7 @@ def look_over(folder: RunFolder) -> Overview:
         spent=Spent.of(team),
         forecast_dollars=None if pace is None else _forecast(team, pace * at_work * left / HOUR),
         evaluations_left=team_left,
+        evaluations_a_day=evaluation.daily_evaluations,
         server_restarts={name: count for name, count in restarts.items() if name not in names},
         refused={name: why for name in sorted(names) if (why := standing.refusal(name))},
     )

@@ -5,10 +5,8 @@ from rich.table import Table
 from rich.text import Text
 
 from outlearn.hints import command_line
-from outlearn_agents.report.labels import shorten
-from outlearn_agents.report.page import duration
-from outlearn_agents.team.live import clean
 from outlearn_agents.team.overview import AgentOverview, Overview, QueuedRun, Spent
+from outlearn_agents.words import clean, duration, shorten
 
 
 def print_overview(console: Console, overview: Overview) -> None:
@@ -18,7 +16,8 @@ def print_overview(console: Console, overview: Overview) -> None:
     console.print(Text(f"{overview.run} · {overview.task} · {state}", style="bold"), soft_wrap=True)
     console.print(Text(_money(overview)), soft_wrap=True)
     limits = overview.spent.limits
-    console.print(Text(f"budget of the team: {limits}; evaluations left: {overview.evaluations_left}"))
+    evaluations = f"evaluations left: {overview.evaluations_left}, {overview.evaluations_a_day} a day for each agent"
+    console.print(Text(f"budget of the team: {limits}; {evaluations}"), soft_wrap=True)
     if died := [f"{name} {count}" for name, count in overview.server_restarts.items() if count]:
         console.print(Text(f"servers started again: {', '.join(died)}"))
     for agent, why in overview.refused.items():

@@ -6,6 +6,7 @@ notices that the runner is gone, however it ended.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,16 +19,28 @@ import anyio
 import httpx2
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from outlearn.errors import ServerUnreachableError
-from outlearn_agents.team.folder import RunFolder
-from outlearn_agents.team.holding import end_holder
+from outlearn.errors import PluginError, ServerUnreachableError
+from outlearn.registry import SERVERS as SERVER_PLUGINS
+from outlearn.registry import Registry
+from outlearn_agents.holding import end_holder
+from outlearn_agents.run_folder import RunFolder
 
 SERVERS = ("training", "evaluation", "forum", "filesystem")
+SERVER_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.05
 # servers run agents' code, which has no use for a key
 PRIVATE = ("ANTHROPIC_", "OUTLEARN_TOKEN")
+
+
+def plugin_servers() -> tuple[str, ...]:
+    """Tool servers that other packages registered, sorted. Raises PluginError where one has an impossible name."""
+    names = tuple(name for name in Registry(SERVER_PLUGINS).names() if name not in SERVERS)
+    for name in names:
+        if not SERVER_NAME.fullmatch(name):
+            raise PluginError(f"the server {name!r} in {SERVER_PLUGINS!r} must have a name like 'coin-toss'")
+    return names
 
 
 class Ready(BaseModel):
@@ -103,15 +116,9 @@ def server_argv(folder: RunFolder, name: str, extra: Iterable[str] = (), port: i
     options = {"transport": "http", "port": str(port), "log-format": "json", "home": str(folder.root)}
     files = {"ready-file": str(folder.ready(name)), "tokens": str(folder.tokens)}
     pairs = [part for key, value in {**options, **files}.items() for part in (f"--{key}", value)]
-    return [
-        sys.executable,
-        "-m",
-        "outlearn_agents.team.leash",
-        str(folder.held(name)),
-        f"outlearn_{name}",
-        *pairs,
-        *extra,
-    ]
+    program = [f"outlearn_{name}"] if name in SERVERS else ["outlearn_agents.team.plugin_server", name]
+    leash = [sys.executable, "-m", "outlearn_agents.team.leash", str(folder.held(name))]
+    return [*leash, *program, *pairs, *extra]
 
 
 def clean_environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The team runner: four servers and N agents as processes, one deadline, one clean end."""
+"""The team runner: the servers and N agents as processes, one deadline, one clean end."""
 
 import asyncio
 import signal
@@ -9,23 +9,22 @@ from pathlib import Path
 import anyio
 
 from outlearn.countdown import Countdown
-from outlearn.errors import ConflictError, NotFoundError
-from outlearn.files import write_atomic
-from outlearn.hints import command_line
+from outlearn.errors import ConflictError
 from outlearn.identity import OPERATOR, TokenFile
 from outlearn.registry import RESEARCHERS, Registry
 from outlearn.tasks import task_names
 from outlearn.toolbox import open_toolbox, url_in
 from outlearn_agents.directions import choose_directions, read_direction
-from outlearn_agents.report.page import render_report
+from outlearn_agents.report.page import write_summary
 from outlearn_agents.report.summary import Summary, collect
+from outlearn_agents.run_folder import MAX_AGENTS, AgentSpec, RunFolder, RunnerSettings, TeamSpec, agent_name
 from outlearn_agents.spending.budgets import write_budget
 from outlearn_agents.spending.ledger import Budget
+from outlearn_agents.tasks import find_task
 from outlearn_agents.team.control import Control, change_control
 from outlearn_agents.team.crew import Crew
-from outlearn_agents.team.folder import MAX_AGENTS, AgentSpec, RunFolder, RunnerSettings, TeamSpec, agent_name
 from outlearn_agents.team.keeper import ServerKeeper
-from outlearn_agents.team.processes import SERVERS, end_orphans
+from outlearn_agents.team.processes import SERVERS, end_orphans, plugin_servers
 from outlearn_agents.team.session import Observe, Stops, TeamSession
 from outlearn_agents.team.watch import Watcher
 
@@ -115,21 +114,24 @@ async def run_team(
     Raises:
         ConflictError: a team is at work in the folder already, or its final has begun.
         NotFoundError: there is no such task.
+        PluginError: another package's tool server has an impossible name.
         ServerUnreachableError: a server does not start, or dies again and again; its log says why.
     """
     settings = settings or RunnerSettings()
     stops = Stops()
     summary: Summary | None = None
     _check_task(folder.root, spec.task)
+    plugins = plugin_servers()
     with folder.lock():
         end_orphans(folder)
         _install(folder.root, spec.task)
         change_control(folder, lambda asked: Control(added=asked.added))
         if budget is not None:
             spec = set_budget(folder, spec, budget)
+        spec = spec.model_copy(update={"plugin_servers": plugins})
         folder.write_spec(spec)
         tokens = _issue_tokens(folder, spec)
-        urls = {name: url_in(folder.ready(name)) for name in SERVERS}
+        urls = {name: url_in(folder.ready(name)) for name in (*SERVERS, *plugins)}
         with _signals(stops), stops.scope:
             async with (
                 _servers(folder, spec, settings) as servers,
@@ -145,12 +147,6 @@ async def run_team(
     return summary
 
 
-def write_summary(folder: RunFolder, summary: Summary) -> None:
-    """Write `summary.json` and `report.html`."""
-    write_atomic(folder.summary, summary.model_dump_json(indent=1).encode())
-    write_atomic(folder.report, render_report(summary).encode())
-
-
 def set_budget(folder: RunFolder, spec: TeamSpec, budget: Budget) -> TeamSpec:
     """Put a budget into the ledger; returns the team with the options by which the servers enforce their part."""
     write_budget(folder, budget)
@@ -163,8 +159,7 @@ def _check_task(home: Path, task: str) -> None:
     """Raises where nobody can work on the task in this folder, before anything is made there."""
     from outlearn_training.testbed import TESTBEDS
 
-    if task not in task_names(home) and task not in TESTBEDS:
-        raise NotFoundError(f"no task {task!r}; `{_calibration(home, task)}` makes one")
+    find_task(home, task, TESTBEDS)
     if (home / "vault" / task / "final-seeds.json").exists():
         raise ConflictError(f"the final of task {task!r} has begun in {str(home)!r}; let a team work in another folder")
 
@@ -174,14 +169,7 @@ def _install(home: Path, task: str) -> None:
     from outlearn_training.prepare import prepare
 
     if task not in task_names(home):
-        try:
-            prepare(home, task)
-        except NotFoundError as error:
-            raise NotFoundError(f"{error}; `{_calibration(home, task)}` makes a task") from error
-
-
-def _calibration(home: Path, task: str) -> str:
-    return command_line("outlearn", "calibrate", task, "--home", home)
+        prepare(home, task)
 
 
 def _issue_tokens(folder: RunFolder, spec: TeamSpec) -> dict[str, str]:
@@ -194,7 +182,7 @@ def _issue_tokens(folder: RunFolder, spec: TeamSpec) -> dict[str, str]:
 
 @asynccontextmanager
 async def _servers(folder: RunFolder, spec: TeamSpec, settings: RunnerSettings) -> AsyncIterator[ServerKeeper]:
-    keeper = ServerKeeper(folder, spec.server_options, settings.restarts)
+    keeper = ServerKeeper(folder, spec.server_options, settings.restarts, (*SERVERS, *spec.plugin_servers))
     try:
         await keeper.start()
         yield keeper

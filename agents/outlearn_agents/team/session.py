@@ -9,9 +9,9 @@ import anyio
 from outlearn.errors import OutlearnError
 from outlearn.files import write_atomic
 from outlearn.identity import TokenFile
+from outlearn_agents.run_folder import RunFolder, SessionFile, TeamSpec
 from outlearn_agents.team.control import Control, change_control, read_control
 from outlearn_agents.team.crew import Crew
-from outlearn_agents.team.folder import RunFolder, SessionFile, TeamSpec
 from outlearn_agents.team.keeper import ServerKeeper
 from outlearn_agents.team.nudge import Nudger
 from outlearn_agents.team.watch import TeamView, Watcher

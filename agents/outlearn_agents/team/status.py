@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from outlearn.files import write_atomic
-from outlearn_agents.team.folder import RunFolder
+from outlearn_agents.run_folder import RunFolder
 
 State = Literal["running", "paused", "finished", "failed"]
 

@@ -9,10 +9,11 @@ from threading import Lock
 from sqlalchemy import Engine, event
 
 from outlearn.errors import InvalidInputError
+from outlearn.gap import public_gap
 from outlearn.results import pgr_text
 from outlearn.types import Leaderboard, LeaderboardLine
 from outlearn_evaluation.commitment import Opened
-from outlearn_evaluation.scoring import on_grid, public_gap
+from outlearn_evaluation.scoring import on_grid
 from outlearn_evaluation.standing import Withheld
 
 MOST_KEPT = 16

@@ -153,7 +153,7 @@ class SnapshotStore:
         """
         if not split_path(folder):
             raise InvalidInputError("name a new folder for the snapshot, such as 'from-alice'")
-        check_plain(folder, "folder")
+        check_plain(folder, "folder", name=True)
         found, files = self.contents(caller, snapshot_id)
         for path in files:
             split_path(f"{folder}/{path}")

@@ -231,14 +231,14 @@ class Workspace:
     def _check_new_place(self, target: str, entry: Entry, inside: Sequence[Entry]) -> None:
         if look_up(self.root, target) is not None:
             raise ConflictError(f"{target!r} exists; delete it first, or use another name")
-        check_plain(target, "path")
+        check_plain(target, "path", name=True)
         deepest = max((len(one.parts) for one in inside), default=len(entry.parts)) - len(entry.parts)
         if len(split_path(target)) + deepest > MAX_DEPTH:
             raise InvalidInputError(f"{target!r} would be too deep for what is in {entry.path!r}")
 
     def _put(self, path: str, data: bytes) -> None:
         known = look_up(self.root, path)
-        check_plain(path, "path")
+        check_plain(path, "path", name=True)
         if known is not None:
             check_regular(known.status, path)
         self.check_quota(len(data) - (known.status.st_size if known else 0), len(self._missing(path)))

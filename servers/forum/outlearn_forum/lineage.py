@@ -1,6 +1,6 @@
 """What grew out of what: findings, runs and snapshots that findings name as `built_on`."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, bindparam, or_, select
@@ -9,6 +9,7 @@ from outlearn.database import reading
 from outlearn.paging import make_cursor, read_cursor
 from outlearn.results import ResultBook
 from outlearn.types import Lineage, LineageEdge, LineageNode
+from outlearn_forum.reads import Read
 from outlearn_forum.showing import Show
 from outlearn_forum.store import find_post
 from outlearn_forum.tables import links, posts
@@ -28,17 +29,20 @@ _RELATIVES = (
     )
     .limit(MAX_FOUND)
 )
+_NAMED = select(posts).where(posts.c.post_id.in_(bindparam("names", expanding=True))).order_by(posts.c.seq)
 
 
-def relatives(connection: Connection, finding: Row[Any], show: Show) -> tuple[Nodes, Nodes]:
+def relatives(read: Read, finding: Row[Any], show: Show) -> tuple[Nodes, Nodes]:
     """What a finding names as built on; and findings that name it, or the run that it reports."""
     names = _names(finding)
-    rows = connection.execute(_RELATIVES, {"child": names[0], "parent": names[0], "run": names[-1]}).all()
+    rows = list(read.rows(_RELATIVES, child=names[0], parent=names[0], run=names[-1]))
     if not rows:
         return (), ()
-    above = [row.parent for row in rows if row.child == finding.post_id]
+    above = {row.parent for row in rows if row.child == finding.post_id}
     below = {row.child for row in rows} - {finding.post_id}
-    return _nodes(connection, above, show), _nodes(connection, below, show)[-MAX_BUILT_BY:]
+    found = list(read.rows(_NAMED, names=[*(above | below)]))
+    up, down = ([row for row in found if row.post_id in wanted] for wanted in (above, below))
+    return _nodes(up, above, show), _nodes(down, below, show)[-MAX_BUILT_BY:]
 
 
 class LineageReader:
@@ -87,7 +91,8 @@ class LineageReader:
             LineageEdge(parent=row.run_id, child=row.post_id, kind="reports") for row in connection.execute(runs)
         ]
         edges = [LineageEdge(parent=row.parent, child=row.child, kind="built on") for row in rows]
-        nodes = _nodes(connection, names | {edge.parent for edge in reports}, self._show)
+        names |= {edge.parent for edge in reports}
+        nodes = _nodes(connection.execute(_NAMED, {"names": [*names]}), names, self._show)
         return Lineage(nodes=nodes, edges=(*edges, *reports))
 
 
@@ -117,11 +122,10 @@ def _names(finding: Row[Any]) -> list[str]:
     return [finding.post_id, finding.run_id] if finding.kind == "result" and finding.run_id else [finding.post_id]
 
 
-def _nodes(connection: Connection, names: Collection[str], show: Show) -> Nodes:
-    rows = connection.execute(select(posts).where(posts.c.post_id.in_(names)).order_by(posts.c.seq)).all()
+def _nodes(findings: Iterable[Row[Any]], names: Collection[str], show: Show) -> Nodes:
     runs = (show.run(name) for name in sorted(names) if name.startswith("run-"))
     snapshots = (LineageNode(id=name, kind="snapshot") for name in sorted(names) if name.startswith("snap-"))
-    return (*(_finding(row) for row in rows), *runs, *snapshots)
+    return (*(_finding(row) for row in findings), *runs, *snapshots)
 
 
 def _finding(row: Row[Any]) -> LineageNode:

@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, Select, bindparam, func, select, tuple_
+from sqlalchemy import Engine, Row, Select, bindparam, func, select, tuple_
 
-from outlearn.database import reading
 from outlearn.paging import PAGE_BYTES, fit_page, make_cursor, read_cursor
 from outlearn.results import ResultBook
 from outlearn.types import Finding, FindingKind, FindingList, Thread
 from outlearn_forum.lineage import relatives
+from outlearn_forum.reads import Read, Reads
 from outlearn_forum.search import CommonWords, Words, check_query, few_having, hits, snippets
 from outlearn_forum.showing import EXCERPT_BYTES, Show, reply, version
-from outlearn_forum.store import find_post
+from outlearn_forum.store import BY_ID
 from outlearn_forum.tables import posts, versions
-from outlearn_forum.text import facets
+from outlearn_forum.text import check_post_id, facets, no_post
 
 REPLIES = 50
 FEW = 500
@@ -65,7 +65,7 @@ class ForumReader:
     """Reads the forum's database. Verified numbers are joined from `results` whenever a finding is shown."""
 
     def __init__(self, engine: Engine, results: ResultBook) -> None:
-        self._engine = engine
+        self._reads = Reads(engine)
         self._show = Show(results)
         self._common = CommonWords()
 
@@ -80,8 +80,8 @@ class ForumReader:
             InvalidInputError: the cursor is not of this order.
         """
         find = self._list_top if order == "top" else self._list_new
-        with reading(self._engine) as connection:
-            return find(connection, filters, cursor, limit)
+        with self._reads() as read:
+            return find(read, filters, cursor, limit)
 
     def read_thread(self, thread_id: str, cursor: str | None = None, *, history: bool = False) -> Thread:
         """A finding with its replies, oldest first. Later pages show only the beginning of the finding.
@@ -93,13 +93,12 @@ class ForumReader:
             InvalidInputError: the cursor is not of this tool.
         """
         after = read_cursor(cursor, {"after": 1})[1][0] if cursor else 0
-        with reading(self._engine) as connection:
-            post = find_post(connection, thread_id)
-            head = post if post.post_id == post.thread_id else find_post(connection, post.thread_id)
-            place = {"thread": head.post_id, "seq": after}
-            rows = connection.execute(_REPLIES, place).all() if head.replies else []
-            old = connection.execute(_VERSIONS, {"post": post.post_id}).all() if history else []
-            sources, children = relatives(connection, head, self._show)
+        with self._reads() as read:
+            post = _find(read, thread_id)
+            head = post if post.post_id == post.thread_id else _find(read, post.thread_id)
+            rows = list(read.rows(_REPLIES, thread=head.post_id, seq=after)) if head.replies else []
+            old = list(read.rows(_VERSIONS, post=post.post_id)) if history else []
+            sources, children = relatives(read, head, self._show)
         finding = self._show.finding(head, max_bytes=EXCERPT_BYTES if after else None)
         past = fit_page((version(row) for row in old), max_bytes=PAGE_BYTES // 2)
         room = PAGE_BYTES - sum(len(one.model_dump_json().encode()) for one in (finding, *past))
@@ -124,16 +123,16 @@ class ForumReader:
         """
         query = check_query(query)
         form, (skip,) = read_cursor(cursor, {"all": 1, "any": 1}) if cursor else ("all", (0,))
-        with reading(self._engine) as connection:
-            words = replace(self._common.read(connection, query), any_word=form == "any")
-            best = _best(connection, words, filters, skip + limit + 1)
+        with self._reads() as read:
+            words = replace(self._common.look_up(read, query), any_word=form == "any")
+            best = _best(read, words, filters, skip + limit + 1)
             if not best and cursor is None:
                 form, words = "any", replace(words, any_word=True)
-                best = _best(connection, words, filters, limit + 1)
+                best = _best(read, words, filters, limit + 1)
             page = best[skip:]
-            heads = connection.execute(_HEADS, {"ids": [thread_id for thread_id, _ in page[:limit]]})
+            heads = read.rows(_HEADS, ids=[thread_id for thread_id, _ in page[:limit]])
             found = {row.post_id: row for row in heads}
-            snippet_of = snippets(connection, words, [seq for _, seq in page[:limit]])
+            snippet_of = snippets(read, words, filters.words(), [seq for _, seq in page[:limit]])
         shown = (
             self._show.finding(found[thread_id], snippet=snippet_of.get(seq, "")) for thread_id, seq in page[:limit]
         )
@@ -141,27 +140,27 @@ class ForumReader:
         more = make_cursor(form, skip + len(findings)) if len(findings) < len(page) else None
         return FindingList(findings=findings, next_cursor=more)
 
-    def _list_top(self, connection: Connection, filters: Filters, cursor: str | None, limit: int) -> FindingList:
+    def _list_top(self, read: Read, filters: Filters, cursor: str | None, limit: int) -> FindingList:
         form, (score, seq) = read_cursor(cursor, {"top": 2}) if cursor else ("best", (0, 0))
-        rows = _rows(connection, filters, form, {"score": score, "seq": seq, "most": limit + 1})
+        rows = _rows(read, filters, form, {"score": score, "seq": seq, "most": limit + 1})
         findings = self._page(rows[:limit])
         last = rows[len(findings) - 1] if len(findings) < len(rows) else None
         return FindingList(findings=findings, next_cursor=make_cursor("top", last.score, last.seq) if last else None)
 
-    def _list_new(self, connection: Connection, filters: Filters, cursor: str | None, limit: int) -> FindingList:
+    def _list_new(self, read: Read, filters: Filters, cursor: str | None, limit: int) -> FindingList:
         form, numbers = read_cursor(cursor, {"since": 1, "before": 2}) if cursor else ("newest", (0,))
-        rows = _rows(connection, filters, form, {"seq": numbers[0], "most": limit + 1})
+        rows = _rows(read, filters, form, {"seq": numbers[0], "most": limit + 1})
         findings = self._page(rows[:limit])
         last = rows[len(findings) - 1].last_seq if len(findings) < len(rows) else None
         if form == "since":
-            seen = last or max(connection.scalar(_NEWEST) or 0, numbers[0])
+            seen = last or max(_newest(read), numbers[0])
             return FindingList(findings=findings, next_cursor=make_cursor("since", seen))
         if form == "before":
             since = numbers[1]
         elif filters == EVERYTHING:
             since = rows[0].last_seq if rows else 0
         else:
-            since = connection.scalar(_NEWEST) or 0
+            since = _newest(read)
         older = make_cursor("before", last, since) if last else None
         return FindingList(findings=findings, next_cursor=make_cursor("since", since), older_cursor=older)
 
@@ -170,10 +169,23 @@ class ForumReader:
         return tuple(fit_page(self._show.finding(row) for row in rows))
 
 
-def _rows(connection: Connection, filters: Filters, form: str, values: dict[str, int]) -> Sequence[Row[Any]]:
+def _find(read: Read, post_id: str) -> Row[Any]:
+    """A post by its id. Raises NotFoundError."""
+    post: Row[Any] | None = next(read.rows(BY_ID, id=check_post_id(post_id)), None)
+    if post is None:
+        raise no_post(post_id)
+    return post
+
+
+def _rows(read: Read, filters: Filters, form: str, values: dict[str, int]) -> Sequence[Row[Any]]:
     """Findings as a cursor of this form asks for them."""
-    few = few_having(connection, filters.words(), FEW) if filters.tag or filters.task else None
-    return connection.execute(_query(filters, form, few is not None), {**values, "few": few}).all()
+    few = few_having(read, filters.words(), FEW) if filters.tag or filters.task else None
+    return list(read.rows(_query(filters, form, few is not None), **values, few=few))
+
+
+def _newest(read: Read) -> int:
+    newest: int | None = next(read.rows(_NEWEST))[0]
+    return newest or 0
 
 
 @lru_cache(maxsize=256)
@@ -190,10 +202,10 @@ def _query(filters: Filters, form: str, among_few: bool) -> Select[Any]:
     return query.where(posts.c.last_seq < bindparam("seq")) if form == "before" else query
 
 
-def _best(connection: Connection, words: Words, filters: Filters, most: int) -> list[tuple[str, int]]:
+def _best(read: Read, words: Words, filters: Filters, most: int) -> list[tuple[str, int]]:
     """The `most` best threads that match, each with the number of its post that matches best."""
     best: dict[str, int] = {}
-    with closing(hits(connection, words, filters.words())) as found:
+    with closing(hits(read, words, filters.words())) as found:
         for seq, thread_id in found:
             best.setdefault(thread_id, seq)
             if len(best) == most:

@@ -23,7 +23,8 @@ class Show:
 
     def finding(self, row: Row[Any], *, max_bytes: int | None = EXCERPT_BYTES, snippet: str = "") -> Finding:
         """A finding; its text is cut at `max_bytes`, if any."""
-        return _finding(row, self.verified(row), max_bytes, snippet)
+        found = _finding(row, self.verified(row), max_bytes)
+        return found.model_copy(update={"snippet": cut_text(snippet, EXCERPT_BYTES)}) if snippet else found
 
     def verified(self, row: Row[Any]) -> VerifiedResult | None:
         """The published result of a finding's run; None where it is missing, tampered with or another agent's."""
@@ -71,9 +72,9 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-@lru_cache(maxsize=1_000)
-def _finding(row: Row[Any], verified: VerifiedResult | None, max_bytes: int | None, snippet: str) -> Finding:
-    """Kept by all that it is made of, since lists show the same findings again and again."""
+@lru_cache(maxsize=2_000)
+def _finding(row: Row[Any], verified: VerifiedResult | None, max_bytes: int | None) -> Finding:
+    """Kept by all that it is made of, since lists and searches show the same findings again and again."""
     text = row.text if max_bytes is None else cut_text(row.text, max_bytes)
     return Finding(
         finding_id=row.post_id,
@@ -91,7 +92,6 @@ def _finding(row: Row[Any], verified: VerifiedResult | None, max_bytes: int | No
         posted_at=moment(row.posted_at),
         edited_at=moment(row.edited_at) if row.edited_at else None,
         text_cut=text != row.text,
-        snippet=cut_text(snippet, EXCERPT_BYTES),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert, select, update
 
 from outlearn.database import open_database, writing
-from outlearn.errors import BudgetError, ConflictError, InvalidInputError, NotFoundError, PermissionDeniedError
+from outlearn.errors import BudgetError, ConflictError, InvalidInputError, PermissionDeniedError
 from outlearn.results import ResultBook, VerifiedResult
 from outlearn.types import FindingKind, Posted, Resemblance, Voted
 from outlearn_forum.events import note, note_mentions, talkers
@@ -24,10 +24,11 @@ from outlearn_forum.text import (
     check_title,
     facets,
     join_tags,
+    no_post,
 )
 
 HOURLY_POSTS = 300
-_BY_ID = select(posts).where(posts.c.post_id == bindparam("id"))
+BY_ID = select(posts).where(posts.c.post_id == bindparam("id"))
 
 
 class ForumStore:
@@ -182,9 +183,9 @@ class ForumStore:
 
 def find_post(connection: Connection, post_id: str, *, lock: bool = False) -> Row[Any]:
     """A post by its id; `lock` keeps it from changing until the transaction ends. Raises NotFoundError."""
-    query = _BY_ID.with_for_update() if lock else _BY_ID
+    query = BY_ID.with_for_update() if lock else BY_ID
     if (row := connection.execute(query, {"id": check_post_id(post_id)}).first()) is None:
-        raise NotFoundError(f"no post {post_id!r}; `list_threads` and `search` show what there is")
+        raise no_post(post_id)
     return row
 
 

@@ -52,8 +52,13 @@ def join_tags(tags: Sequence[str]) -> str:
 def check_post_id(post_id: str) -> str:
     """The id. Raises NotFoundError where no post can have it."""
     if not POST_ID.fullmatch(post_id):
-        raise NotFoundError(f"no post {post_id[:80]!r}; `list_threads` and `search` show what there is")
+        raise no_post(post_id)
     return post_id
+
+
+def no_post(post_id: str) -> NotFoundError:
+    """What is raised where there is no such post."""
+    return NotFoundError(f"no post {post_id[:80]!r}; `list_threads` and `search` show what there is")
 
 
 def check_sources(built_on: Sequence[str]) -> list[str]:

@@ -115,18 +115,11 @@ def _write(home: Path, task: Task, found: Found, keep_in: Path | None) -> TaskCa
         fingerprint=card.fingerprint,
         per_seed=tuple(_baseline(secret, seed, one) for seed, one in found.items()),
         lines=_lines(secret, found),
-        design_effect=_design_effect(secret, found, list(secret.public_half)),
+        design_effect=_design_effect(secret, found),
     )
     weak_labels = {seed: one.weak_pool.round(4) for seed, one in found.items()}
-    truth, everything = np.array(secret.pool_labels, dtype=np.int64), list(range(len(secret.test)))
-    report = make_report(
-        card.name,
-        baselines,
-        list(weak_labels.values()),
-        truth,
-        len(everything),
-        _design_effect(secret, found, everything),
-    )
+    truth = np.array(secret.pool_labels, dtype=np.int64)
+    report = make_report(card.name, baselines, list(weak_labels.values()), truth, len(secret.public_half))
     votes = pack_votes(_votes(found))
     with locked(vault / "baselines.json"):  # another calibration may end at the same time
         card = write_task(home, card, pool, secret, weak_labels, baselines)
@@ -167,8 +160,9 @@ def _lines(secret: SecretTask, found: Found) -> tuple[SanityLine, ...]:
     )
 
 
-def _design_effect(secret: SecretTask, found: Found, rows: list[int]) -> float:
-    """That of the test items in `rows`: of teachers or of ceilings, whichever is greater."""
+def _design_effect(secret: SecretTask, found: Found) -> float:
+    """That of the public half of the test items: of teachers or of ceilings, whichever is greater."""
+    rows = list(secret.public_half)
     groups, labels = [secret.test[row].group for row in rows], secret.test_labels[rows]
 
     def effect(predicted: list[Floats]) -> float:

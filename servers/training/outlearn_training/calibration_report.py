@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
 from outlearn.errors import NotFoundError
+from outlearn.gap import measure_gap
 from outlearn.tasks import Baselines, Floats, Frozen
 
 BINS = 10
-SIGNIFICANT_Z = 1.645
 
 
 class Bin(Frozen):
@@ -26,7 +26,8 @@ class Bin(Frozen):
 
 
 class CalibrationReport(Frozen):
-    """Accuracies are on all test items; standard errors are over seeds, and z over seeds, items and their groups."""
+    """Accuracies are on all test items, with standard errors over seeds. The gap is that of the public half, on which
+    runs are scored, with a standard error over seeds, items and their groups."""
 
     task: str
     seeds: int
@@ -34,10 +35,10 @@ class CalibrationReport(Frozen):
     weak_se: float
     ceiling_acc: float
     ceiling_se: float
-    gap: float
+    gap: float = Field(description="Of the public half: the ceilings' mean accuracy less the teachers'.")
     gap_z: float = Field(description="The gap over its standard error.")
-    design_effect: float = Field(1.0, description="By how much the test items' groups raise variances over items.")
-    significant: bool = Field(description="Whether gap_z is above 1.645; where it is not, PGR is refused.")
+    design_effect: float = Field(1.0, description="By how much that half's groups raise variances over items.")
+    significant: bool = Field(description="Whether gap_z is above 1.645; where it is not, `evaluate` refuses PGR.")
     agreement: float = Field(description="Share of pool items on which two seeds' teachers agree, mean over pairs.")
     calibration_error: float = Field(description="Mean |P(label = 1) - share true| over bins, weighted by items.")
     reliability: tuple[Bin, ...]
@@ -49,7 +50,7 @@ class CalibrationReport(Frozen):
         return (
             f"{self.task}, {self.seeds} seeds: teacher {self.weak_acc:.3f} ± {self.weak_se:.3f}, "
             f"ceiling {self.ceiling_acc:.3f} ± {self.ceiling_se:.3f}\n"
-            f"gap {self.gap:.3f}, z = {self.gap_z:.1f}: {verdict}\n"
+            f"gap on the public half {self.gap:.3f}, z = {self.gap_z:.1f}: {verdict}\n"
             f"{grouped}"
             f"teachers of two seeds agree on {100 * self.agreement:.0f} % of the pool; "
             f"their probabilities are off by {self.calibration_error:.3f} on average"
@@ -57,20 +58,13 @@ class CalibrationReport(Frozen):
 
 
 def make_report(
-    task: str,
-    baselines: Baselines,
-    weak_labels: list[Floats],
-    truth: NDArray[np.int64],
-    test_items: int,
-    design_effect: float = 1.0,
+    task: str, baselines: Baselines, weak_labels: list[Floats], truth: NDArray[np.int64], public_items: int
 ) -> CalibrationReport:
-    """Describe a calibration. `weak_labels` has (n,) for each seed, `truth` (n,) the pool's labels; `design_effect` is
-    that of all test items."""
+    """Describe a calibration. `weak_labels` has (n,) for each seed, `truth` (n,) the pool's labels; `public_items` are
+    those of the public half of the test items."""
     weak = np.array([one.weak for one in baselines.per_seed])
     ceiling = np.array([one.ceiling for one in baselines.per_seed])
-    gap = float(ceiling.mean() - weak.mean())
-    item_variance = design_effect * sum(p * (1 - p) / test_items for p in (weak.mean(), ceiling.mean()))
-    z = gap / math.sqrt(item_variance + _error(weak) ** 2 + _error(ceiling) ** 2)
+    gap = measure_gap(baselines, public_items)
     bins = _reliability(np.concatenate(weak_labels), np.tile(truth, len(weak_labels)))
     total = sum(one.items for one in bins)
     hard = [labels > 0.5 for labels in weak_labels]
@@ -81,10 +75,10 @@ def make_report(
         weak_se=round(_error(weak), 4),
         ceiling_acc=round(float(ceiling.mean()), 4),
         ceiling_se=round(_error(ceiling), 4),
-        gap=round(gap, 4),
-        gap_z=round(z, 2),
-        design_effect=round(design_effect, 3),
-        significant=z > SIGNIFICANT_Z,
+        gap=round(gap.size, 4),
+        gap_z=round(gap.z, 2),
+        design_effect=round(baselines.design_effect, 3),
+        significant=gap.is_significant,
         agreement=round(float(np.mean([(one == other).mean() for one, other in combinations(hard, 2)])), 4),
         calibration_error=round(sum(one.items * abs(one.mean_label - one.share_true) for one in bins) / total, 4),
         reliability=bins,

@@ -11,13 +11,12 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from outlearn.final_answer import final_answer
 from outlearn.tasks import Floats, Item
 from outlearn_training.data.templates import HEADINGS
 
 Claim = tuple[Hashable, Hashable]
 RESPONSE = re.compile(r"(?:Proposed solution|Program|Response):\n|\nreturn:")
-NUMBER = re.compile(r"(?<![\d)])-?\d[\d,]*(?:\.\d+)?|\d[\d,]*(?:\.\d+)?")
-BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 SMALLEST = 1e-6
 
 
@@ -88,12 +87,10 @@ def claim(item: Item, kind: str) -> Claim:
     head, response = item.text[:start], item.text[start:]
     if kind != "math":
         return item.group, response.strip()
-    if boxed := BOXED.findall(response):
-        return head or item.id, boxed[-1].strip()
-    numbers = list(NUMBER.finditer(response))
-    if not numbers:
+    answer = final_answer(response)
+    if answer is None:
         return head or item.id, response.strip()
-    return head or response[: numbers[-1].start()], float(numbers[-1][0].replace(",", ""))
+    return head or (item.id if answer.is_boxed else response[: answer.start]), answer.value
 
 
 def balanced(answers: Floats) -> Floats:

@@ -5,6 +5,7 @@ together with two pipes, for the child's output and for its events, and a file w
 the answer is the child's exit status. Whatever arrives while the child runs asks for its end.
 """
 
+import gc
 import json
 import os
 import select
@@ -242,10 +243,13 @@ def main() -> None:
     die_with_parent()
     adopt_orphans()
     torch.set_num_threads(1)  # a process whose thread pool has started must not fork
+    gc.disable()  # what is imported stays: looking through it again and again took a fifth of the start
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         host = Host(channel)
         with suppress(OutlearnError):  # a job that needs the model will say what is wrong with it
             host.warm_up(Path(sys.argv[2]))
+        gc.freeze()  # children look through none of it either, which would copy it
+        gc.enable()
         host.serve()
 
 

@@ -77,7 +77,7 @@ class Lab:
             init: a student to go on from; default: the untrained one.
 
         Raises:
-            InvalidInputError: a wrong length, a value that is NaN or out of range, or nothing to train on.
+            InvalidInputError: a wrong length, a value that is NaN or out of range, no such loss, nothing to train on.
         """
         chosen = self.pool if items is None else items
         goal = _vector("targets", targets, len(chosen), upper=1.0)

@@ -7,6 +7,8 @@ are P(label = 1) as given to `lab.fit`, and `progress` in [0, 1] is the share of
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from outlearn.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -46,10 +48,10 @@ def named_loss(loss: Any) -> Loss:
     """The loss with this name, or the callable itself.
 
     Raises:
-        ValueError: there is no loss of this name.
+        InvalidInputError: there is no loss of this name.
     """
     if callable(loss):
         return loss  # type: ignore[no-any-return]
-    if loss not in NAMED:
-        raise ValueError(f"no loss {loss!r}; there are {', '.join(NAMED)}, or pass a callable")
+    if not isinstance(loss, str) or loss not in NAMED:
+        raise InvalidInputError(f"no loss {loss!r}; there are {', '.join(NAMED)}, or pass a callable")
     return NAMED[loss]

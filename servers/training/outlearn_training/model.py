@@ -1,4 +1,5 @@
-"""A causal LM that answers with one of two label tokens. Any Hugging Face causal LM works."""
+"""A causal LM that answers with one of two label tokens. Any Hugging Face causal LM works, with LoRA where its blocks
+have linear layers that peft can adapt."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from outlearn_training.testbed import CHECKPOINTS
 Weights = dict[str, Tensor]
 WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a Llama's or Qwen's block; other models' are found by what they are."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class LabelModel:
             model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16 if half else torch.float32)
         except (OSError, ValueError, ImportError) as error:
             raise ConfigError(f"cannot load the model {name!r}: {error}") from error
-        self.model: Any = (_with_adapters(model, tuning) if lora else model).eval()
+        self.model: Any = (_with_adapters(name, model, tuning) if lora else model).eval()
         self.device = torch.device("cpu")
         self._chats = ends_turns(self.tokenizer)
         self._base = {key: value.detach().clone() for key, value in self._trained_state().items()}
@@ -217,18 +219,42 @@ def check_weights(weights: Weights, like: Weights) -> None:
             raise InvalidInputError(f"weight {name!r} has NaN or infinite values; lower the learning rate")
 
 
-def _with_adapters(model: Any, tuning: FineTuning) -> Any:
+def _with_adapters(name: str, model: Any, tuning: FineTuning) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    rank, layers = tuning.lora_rank, model.config.num_hidden_layers
-    top = list(range(layers - min(tuning.lora_layers, layers), layers)) or None
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=rank,
-        use_rslora=True,
-        target_modules=list(LORA_TARGETS),
-        layers_to_transform=top,
-        task_type="CAUSAL_LM",
-    )
+    rank, layers = tuning.lora_rank, model.config.get_text_config().num_hidden_layers
+    targets = _linear_layers(model, layers - tuning.lora_layers if 0 < tuning.lora_layers < layers else 0)
     torch.manual_seed(0)  # the adapters start at random: the same in every process
-    return get_peft_model(model, config)
+    try:
+        if not targets:
+            raise ValueError("its blocks have no linear layer")
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=rank,
+            use_rslora=True,
+            target_modules=list(targets),
+            fan_in_fan_out=not any(isinstance(layer, torch.nn.Linear) for layer in targets.values()),
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(
+            f"LoRA does not fit the model {name!r} of type {model.config.model_type!r}: {error}. Set lora_rank to 0, "
+            "which trains all weights, or choose another model"
+        ) from error
+
+
+def _linear_layers(model: Any, first: int) -> dict[str, Any]:
+    """The linear layers inside of the blocks from number `first` on, by their full names: what LoRA is put on.
+
+    A block is the first number in a name, such as `h.3.attn.c_attn`. Embeddings, the head and what lies between them
+    and the blocks is left as it is.
+    """
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer
+
+    head, found = model.get_output_embeddings(), {}
+    for name, module in model.named_modules():
+        block = next((part for part in name.split(".") if part.isdigit()), None)
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head and block and int(block) >= first:
+            found[name] = module
+    return found

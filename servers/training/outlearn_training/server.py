@@ -8,11 +8,13 @@ from typing import Annotated, Any
 import anyio
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult
 from pydantic import Field
 
 from outlearn import ADDS, CHANGES, READ_ONLY, ToolServer, make_server, run
 from outlearn.database import closing_at_end
-from outlearn.tasks import task_names
+from outlearn.server import told
+from outlearn.tasks import prepared_names, task_names
 from outlearn.types import (
     FINISHED,
     ItemPage,
@@ -24,11 +26,13 @@ from outlearn.types import (
     RunView,
     TaskDescription,
 )
-from outlearn_training.catalogue import methods
+from outlearn_training.catalogue import infos_text, methods
 from outlearn_training.executor import Executor, LocalExecutor
 from outlearn_training.prepare import prepare
+from outlearn_training.queue import Glance
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
+from outlearn_training.waiting import RunWatch
 
 POLL_SECONDS = 0.2
 SUPERVISE_SECONDS = 2.0
@@ -43,10 +47,11 @@ RunArg = Annotated[str, Field(description="Such as run-0123456789.", max_length=
 
 def build(settings: TrainingSettings, executor: Executor | None = None) -> ToolServer:
     """The training server on `settings.home`, which gets the tiny math task if it has none."""
-    if not task_names(settings.home):
+    if not (task_names(settings.home) or prepared_names(settings.home)):
         prepare(settings.home)
     executor = executor or LocalExecutor(settings)
     service = TrainingService(settings, executor)
+    watch = RunWatch(service.glances, POLL_SECONDS)
     methods()  # not in the first calls, which all agents of a team make at the same moment
 
     @asynccontextmanager
@@ -75,9 +80,12 @@ def build(settings: TrainingSettings, executor: Executor | None = None) -> ToolS
         return service.sample_items(task, count, seed)
 
     @server.tool(annotations=READ_ONLY)
-    def list_methods() -> MethodList:
-        """The registered methods with their parameters and source: baselines, and examples to start from."""
-        return service.list_methods()
+    def list_methods(
+        method: Annotated[str, Field(description="Show this one with its source.", max_length=64)] = "",
+    ) -> Annotated[CallToolResult, MethodList]:
+        """The registered methods and their parameters; with `method`, its source too: an example to start from."""
+        found = service.list_methods(method)
+        return told(found, infos_text(found.methods))
 
     @server.tool(annotations=ADDS)
     def submit_run(
@@ -101,13 +109,13 @@ def build(settings: TrainingSettings, executor: Executor | None = None) -> ToolS
     ) -> RunView:
         """A run's status, progress, logged metrics and, where it failed, why. Its score comes from `evaluate`."""
         caller, deadline = server.caller(), time.monotonic() + wait_seconds
-        view = service.view(caller, run_id)
-        while view.status not in FINISHED and time.monotonic() < deadline:
-            await anyio.sleep(POLL_SECONDS)
-            seen, view = view, service.view(caller, run_id)
-            if (view.progress, view.message) != (seen.progress, seen.message):
-                await ctx.report_progress(view.progress, 1.0, view.message)
-        return view
+        view = await watch.ask(lambda: service.view(caller, run_id))
+        known, waited = Glance(view.status, view.progress, view.message), False
+        while known.status not in FINISHED and time.monotonic() < deadline:
+            seen, known, waited = known, await watch.glance(run_id) or known, True
+            if known[1:] != seen[1:]:
+                await ctx.report_progress(known.progress, 1.0, known.message)
+        return await watch.ask(lambda: service.view(caller, run_id)) if waited else view
 
     @server.tool(annotations=READ_ONLY)
     def list_runs(

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,11 @@ from outlearn.types import (
     SampledItem,
     TaskDescription,
 )
-from outlearn_training.catalogue import find_method, methods
+from outlearn_training.catalogue import find_method, list_infos
 from outlearn_training.device_budget import DeviceBudget
 from outlearn_training.executor import Executor
 from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
-from outlearn_training.queue import RunQueue
+from outlearn_training.queue import Glance, RunQueue
 from outlearn_training.queue_tables import Submission
 from outlearn_training.run_logs import read_page
 from outlearn_training.settings import TrainingSettings
@@ -83,9 +84,9 @@ class TrainingService:
             )
         )
 
-    def list_methods(self) -> MethodList:
-        """All registered methods."""
-        return MethodList(methods=tuple(method.info for method in methods().values()))
+    def list_methods(self, name: str = "") -> MethodList:
+        """All registered methods, or one with its source. Raises NotFoundError."""
+        return MethodList(methods=list_infos(name))
 
     def submit(
         self,
@@ -136,6 +137,10 @@ class TrainingService:
     def view(self, caller: Caller, run_id: str) -> RunView:
         """One run. Raises NotFoundError."""
         return self._queue.view(run_id, caller)
+
+    def glances(self, run_ids: Iterable[str]) -> dict[str, Glance]:
+        """How runs are, whoever's they are, for callers that wait for those that they may see."""
+        return self._queue.glances(run_ids)
 
     def list_runs(self, caller: Caller, status: RunStatus | None, limit: int, cursor: str | None) -> RunList:
         """Runs, newest first."""

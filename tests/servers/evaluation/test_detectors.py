@@ -75,9 +75,11 @@ def test_attempts_packed_into_one_run_are_too_far_apart() -> None:
 def test_a_near_duplicate_is_noted_and_a_habit_of_them_flagged() -> None:
     own = [look(student(), number) for number in range(3)]
     assert near_duplicates(own) is None
-    near = [look(student(), 3 + number, same_as="run-000000") for number in range(8)]
-    notes = [near_duplicates([*own, *near[: count + 1]]) for count in range(8)]
+    near = [look(student(), 3 + number, same_as="run-000000") for number in range(20)]
+    notes = [near_duplicates([*own[:1], *near[: count + 1]]) for count in range(8)]
     assert [one.action for one in notes if one] == ["note"] * 7 + ["flag"]
+    notes = [near_duplicates([*own, *near[: count + 1]]) for count in range(20)]
+    assert [one.action for one in notes if one] == ["note"] * 16 + ["flag"] * 4
     assert near_duplicates([*own, *near, look(student(), 99)]) is None
 
 
@@ -122,8 +124,8 @@ def test_changes_are_worked_out_once_and_for_the_agent_alone() -> None:
     assert len(changes_of("ada", looks, known)) == 2
     assert set(known) == {"run-000000", "run-000001", "run-000003"}
     known["run-000001"] = Change(1e6, 0.0)
-    assert random_masks([*changes_of("ada", looks, known), Change(1.0, 0.0)]) is not None
-    assert random_masks([*changes_of("ada", looks, known, {"run-000001"}), Change(1.0, 0.0)]) is None
+    assert random_masks([*changes_of("ada", looks, known), Change(30.0, 0.0)]) is not None
+    assert random_masks([*changes_of("ada", looks, known, {"run-000001"}), Change(30.0, 0.0)]) is None
 
 
 def test_one_blind_change_may_be_a_failure_and_two_are_not_hidden_by_others() -> None:
@@ -132,6 +134,19 @@ def test_one_blind_change_may_be_a_failure_and_two_are_not_hidden_by_others() ->
     assert random_masks([*honest, Change(80.0, 0.0), *honest, Change(80.0, 0.2)]) is not None
     assert random_masks([Change(10.0, 0.0)] * 2) is None
     assert random_masks([Change(10.0, 0.0)] * 3) is not None
+
+
+def test_few_items_say_little_and_more_of_them_as_much_as_many() -> None:
+    for doubt in (0.15, 0.3):
+        needed = [
+            next(count for count in range(1, 100) if random_masks([Change(weight, 0.0)] * count, doubt))
+            for weight in (4.0, 20.0, 100.0, 1e6)
+        ]
+        assert needed == sorted(needed, reverse=True)
+        assert needed[-1] == 2
+    assert needed[0] == 8
+    assert random_masks([Change(4.0, 0.25)] * 20) is None
+    assert random_masks([Change(100.0, 0.29)] * 4) is None
 
 
 @pytest.mark.parametrize("dissent", [0, 2])

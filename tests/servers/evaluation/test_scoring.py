@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from outlearn.clusters import design_effect
 from outlearn.errors import IntegrityError, InvalidInputError
+from outlearn.gap import public_gap
 from outlearn.seal import DITHER
 from outlearn.tasks import Baselines, Floats, LabelledItem, SecretTask, SeedBaseline
-from outlearn_evaluation.scoring import Judge, Votes, on_grid, public_gap, read_answers
+from outlearn_evaluation.scoring import Judge, Votes, on_grid, read_answers
 
 
 def secret_task(items: int = 200) -> SecretTask:

@@ -110,7 +110,7 @@ def test_a_degenerate_calibration_moves_no_threshold_past_its_limits(kind: str) 
     assert 0 <= found.alike <= MOST_ALIKE
     assert APART <= found.apart <= MOST_APART
     assert LEAST_DOUBT <= found.doubt <= DOUBT
-    assert random_masks([Found(40.0, 0.0)] * 2, found.doubt) is not None
+    assert random_masks([Found(40.0, 0.0)] * 3, found.doubt) is not None
     assert seeds_apart(rng.random((SEEDS, ITEMS)) < 0.5, LABELS, found.apart) is not None
 
 

@@ -10,15 +10,19 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import OperationalError
 
-from outlearn.errors import InvalidInputError
+from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn.results import ResultBook
 from outlearn_forum import reader as reading
 from outlearn_forum import search as searching
+from outlearn_forum.index import MOST_PARTS
 from outlearn_forum.reader import Filters, ForumReader, Order
+from outlearn_forum.reads import READERS, Reads
 from outlearn_forum.search import MAX_QUERY
 from outlearn_forum.store import ForumStore
+from outlearn_forum.tables import posts
 
 Forum = tuple[ForumStore, ForumReader]
 
@@ -128,12 +132,14 @@ def all_common(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "COMMON", 0)
 
 
+@pytest.mark.parametrize("near", [1, 2, 1_000])
 @pytest.mark.usefixtures("all_common")
 def test_for_common_words_the_newest_come_first_and_before_them_those_that_have_them_in_the_title(
-    sqlite: Forum, monkeypatch: pytest.MonkeyPatch
+    sqlite: Forum, near: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, reader = sqlite
     monkeypatch.setattr(searching, "RECENT", 3)
+    monkeypatch.setattr(searching, "NEAR", near)
     for title, said in (("loss, long ago", "-"), ("a", "the loss"), ("loss", "-"), ("b", "a loss"), ("c", "no losses")):
         post(store, title, said)
     assert titles(reader, "loss") == ["loss", "c", "b", "a", "loss, long ago"]
@@ -279,3 +285,119 @@ def test_concurrent_votes_and_replies_are_all_counted(forum: Forum) -> None:
     finding = reader.read_thread(thread).finding
     assert (finding.score, finding.replies) == (8, 24)
     assert len({reply.reply_id for reply in reader.read_thread(thread).replies}) == 24
+
+
+@pytest.mark.parametrize("common", [0, 4_000], ids=["common", "rare"])
+def test_snippets_show_where_posts_match_and_never_what_they_are_filtered_by(
+    sqlite: Forum, common: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, reader = sqlite
+    monkeypatch.setattr(searching, "COMMON", common)
+    for place, title, said, tag in ((0, "loss", "-", "a"), (1, "-", "of the loss", "b"), (2, "-", "-", "loss")):
+        store.post_finding(f"agent-{place}", title=title, text=said, kind="error", tags=[tag], task="math")
+    found = reader.search("loss", filters=Filters(kind="error", task="math")).findings
+    assert {one.author: one.snippet for one in found} == {
+        "agent-0": "**loss**",
+        "agent-1": "of the **loss**",
+        "agent-2": "**loss**",
+    }
+    (found_alone,) = reader.search("loss", filters=Filters(author="agent-1")).findings
+    assert found_alone.snippet == "of the **loss**"
+
+
+def test_snippets_mark_the_words_that_say_most(sqlite: Forum, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, reader = sqlite
+    monkeypatch.setattr(searching, "COMMON", 2)
+    for said in ("the loss", "the labels", "the zebra"):
+        post(store, "-", said)
+    (found,) = reader.search("the zebra").findings
+    assert found.snippet == "the **zebra**"
+
+
+@pytest.mark.usefixtures("all_common")
+def test_a_phrase_of_common_words_that_no_recent_post_has_counts_as_not_found(
+    sqlite: Forum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, reader = sqlite
+    monkeypatch.setattr(searching, "RECENT_FOR_PHRASES", 2)
+    post(store, "a", "of the loss")
+    assert titles(reader, '"the loss"') == ["a"]
+    post(store, "b", "the loss")
+    assert titles(reader, '"the loss"') == ["b", "a"]
+    post(store, "c", "loss")
+    post(store, "d", "the")
+    assert titles(reader, '"the loss"') == ["d", "c", "b", "a"]  # any of its words
+
+
+def test_what_one_read_sees_is_of_one_moment(forum: Forum) -> None:
+    store, _ = forum
+    count = select(func.count().label("many")).select_from(posts)
+    reads = Reads(store.engine)
+    post(store, "first")
+    with reads() as read:
+        assert [row.many for row in read.rows(count)] == [1]
+        post(store, "second")
+        seen = [row.many for row in read.rows(count)]
+        assert seen == ([2] if read.postgresql else [1])
+    with reads() as read:
+        assert [row.many for row in read.rows(count)] == [2]
+
+
+def test_reads_go_on_after_the_engine_was_disposed_of(forum: Forum) -> None:
+    store, reader = forum
+    post(store, "still there")
+    assert titles(reader, "still") == ["still there"]
+    store.engine.dispose()
+    assert titles(reader, "still") == ["still there"]
+
+
+def test_a_read_that_fails_says_so_and_leaves_its_connection_to_the_next(sqlite: Forum) -> None:
+    store, reader = sqlite
+    post(store, "here")
+    for _ in range(2 * READERS):
+        with pytest.raises(OperationalError), Reads(store.engine)() as read:
+            list(read.rows(text("SELECT * FROM nothing")))
+        with pytest.raises(NotFoundError):
+            reader.read_thread("finding-000000000000")
+    assert titles(reader, "here") == ["here"]
+
+
+def test_searches_and_lists_at_once_are_answered_while_others_write(sqlite: Forum) -> None:
+    store, reader = sqlite
+    thread = post(store, "Contended loss")
+    wrong: list[object] = []
+
+    def look() -> None:
+        for _ in range(20):
+            (found,) = reader.search("loss", limit=1).findings
+            (listed,) = reader.list_threads(limit=1).findings
+            read = reader.read_thread(thread)
+            if not found.finding_id == listed.finding_id == thread or len(read.replies) != read.finding.replies:
+                wrong.append(read)
+
+    lookers = [threading.Thread(target=look) for _ in range(3 * READERS)]
+    for one in lookers:
+        one.start()
+    for number in range(20):
+        store.reply("bob", thread_id=thread, text=f"more loss {number}")
+    for one in lookers:
+        one.join()
+    assert wrong == []
+    assert reader.read_thread(thread).finding.replies == 20
+
+
+def test_a_server_that_starts_puts_the_parts_of_the_index_together(sqlite: Forum) -> None:
+    store, reader = sqlite
+    for number in range(3 * MOST_PARTS):
+        post(store, f"loss {number}")
+    before = reader.search("loss").findings
+    parts = text("SELECT count(DISTINCT segid) FROM post_words_idx")
+    with store.engine.connect() as connection:
+        assert connection.scalar(parts) > MOST_PARTS
+    again = ForumStore(str(store.engine.url), ResultBook(Path()))
+    with again.engine.connect() as connection:
+        assert connection.scalar(parts) == 1
+    again.engine.dispose()
+    assert reader.search("loss").findings == before
+    post(store, "loss at last")
+    assert "loss at last" in titles(reader, "loss")

@@ -73,7 +73,7 @@ def warm_home(
 def warm(warm_home: Path) -> Iterator[TrainingSettings]:
     """An agent of its own in a home folder with a warm worker, for tests that look at their own runs alone."""
     caller, limits = Caller(agent=f"ada-{next(AGENTS)}"), {"memory_gb": 1, "log_bytes": 10_000}
-    settings = TrainingSettings(home=warm_home, workers=1, agent=caller.agent, worker_idle_seconds=60, **limits)
+    settings = TrainingSettings(home=warm_home, workers=1, agent=caller.agent, worker_idle_seconds=3600, **limits)
     yield settings
     queue = RunQueue(settings.database("training"))
     for status in ("queued", "running"):

@@ -11,6 +11,8 @@ torch = pytest.importorskip("torch")
 from outlearn.baseline_votes import SHIPPED, load_votes, votes_path
 from outlearn.clusters import design_effect
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
+from outlearn.final_answer import final_answer
+from outlearn.gap import public_gap
 from outlearn.prepared import card_markdown
 from outlearn.shortcuts import frequent_answer
 from outlearn.sources import Example
@@ -18,6 +20,7 @@ from outlearn.tasks import Baselines, LabelledItem, SecretTask, SeedBaseline, lo
 from outlearn_training import calibrate as module
 from outlearn_training.calibrate import calibrate, load_predictions
 from outlearn_training.calibration_report import make_report, read_report
+from outlearn_training.consistency import claim
 from outlearn_training.data.templates import compose, responses
 from outlearn_training.prepare import Task, prepare, read_calibration, tiny_task
 from outlearn_training.sanity import length, majority, shortcut_lines
@@ -74,6 +77,8 @@ def test_the_report_says_how_the_teachers_are_and_whether_the_gap_is_significant
     report, levels = read_report(tmp_path, "math"), load_baselines(tmp_path, "math")
     assert (report.weak_acc, report.seeds) == (round(levels.weak_acc, 4), 5)
     assert report.significant == (report.gap_z > 1.645)
+    public = [one.ceiling_public - one.weak_public for one in levels.per_seed]
+    assert report.gap == pytest.approx(np.mean(public), abs=1e-4)
     assert sum(one.items for one in report.reliability) == 5 * 64
     assert 0 <= report.agreement <= 1
     with pytest.raises(NotFoundError, match="not calibrated"):
@@ -84,7 +89,7 @@ def test_reliability_compares_labels_with_the_truth_bin_by_bin() -> None:
     one = SeedBaseline(seed=0, weak=0.6, ceiling=0.9, weak_public=0.6, ceiling_public=0.9)
     baselines = Baselines(fingerprint="", per_seed=(one, one.model_copy(update={"seed": 1, "weak": 0.7})))
     labels = [np.array([0.05, 0.95, 0.95]), np.array([0.05, 0.05, 0.95])]
-    report = make_report("toy", baselines, labels, np.array([0, 1, 1]), test_items=100)
+    report = make_report("toy", baselines, labels, np.array([0, 1, 1]), public_items=100)
     assert [(one.items, one.share_true) for one in report.reliability] == [(3, round(1 / 3, 4)), (3, 1.0)]
     assert report.agreement == pytest.approx(2 / 3, abs=1e-4)
     assert report.calibration_error == pytest.approx((abs(0.05 - 1 / 3) + 0.05) / 2, abs=1e-3)
@@ -95,18 +100,39 @@ def test_groups_of_test_items_widen_the_errors(small_task: Task, tmp_path: Path)
     levels, report = load_baselines(tmp_path, "math"), read_report(tmp_path, "math")
     found = load_predictions(tmp_path, small_task[0].model_copy(update={"seeds": levels.seeds}))
     _, _, secret = small_task
+    rows = list(secret.public_half)
     effects = [
         design_effect(
-            np.array([(getattr(one, name) > 0.5) == secret.test_labels for one in found.values()]),
-            [item.group for item in secret.test],
+            np.array([(getattr(one, name) > 0.5) == secret.test_labels for one in found.values()])[:, rows],
+            [secret.test[row].group for row in rows],
         )
         for name in ("weak_test", "ceiling_test")
     ]
     assert report.design_effect == pytest.approx(max(effects), abs=1e-3)
     narrow = make_report("math", levels, [np.array([0.5, 0.6])] * 5, np.array([0, 1]), 60)
-    wide = make_report("math", levels, [np.array([0.5, 0.6])] * 5, np.array([0, 1]), 60, design_effect=4.0)
+    grouped = levels.model_copy(update={"design_effect": 4.0})
+    wide = make_report("math", grouped, [np.array([0.5, 0.6])] * 5, np.array([0, 1]), 60)
     assert abs(wide.gap_z) < abs(narrow.gap_z)
     assert "variances count 4.0 times" in str(wide)
+
+
+@pytest.mark.parametrize("ceiling_public", [0.62, 0.68, 0.74, 0.8])
+def test_calibration_calls_a_gap_significant_where_evaluation_accepts_it(ceiling_public: float) -> None:
+    test = tuple(LabelledItem(id=f"t{i}", text="", group="", label=1 if i % 2 else 0) for i in range(100))
+    secret = SecretTask(train=(), pool_labels=(), test=test, public_half=tuple(range(50)))
+    per_seed = tuple(
+        SeedBaseline(seed=seed, weak=0.6, ceiling=0.78, weak_public=0.6, ceiling_public=ceiling_public)
+        for seed in range(5)
+    )
+    levels = Baselines(fingerprint="", per_seed=per_seed)  # on all items the gap has z = 2.8
+    report = make_report("toy", levels, [np.array([0.1, 0.9])] * 5, np.array([0, 1]), len(secret.public_half))
+    try:
+        public_gap(levels, secret)
+        accepted = True
+    except InvalidInputError:
+        accepted = False
+    assert report.significant == accepted == (ceiling_public > 0.75)
+    assert ("NOT significant: PGR is undefined" in str(report)) != accepted
 
 
 def test_the_public_card_for_people_tells_no_test_item_and_no_label(small_task: Task, tmp_path: Path) -> None:
@@ -203,6 +229,27 @@ def test_shortcuts_are_learnt_from_the_training_items_and_scored_on_the_test_ite
         "length": pytest.approx(1 / 3),
         "frequent answer": 1.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("so 7 * 3 = \\boxed{21}, not 20", 21.0),
+        ("\\boxed{1} then \\boxed{\\frac{1}{2}} by 3", "\\frac{1}{2}"),
+        ("it costs 1,000.50.", 1000.5),
+        ("x = -5", -5.0),
+        ("(12)-5", 5.0),
+        ("no number", None),
+    ],
+)
+def test_detectors_and_methods_read_the_same_final_answer(text: str, value: float | str | None) -> None:
+    found = final_answer(text)
+    assert (found.value if found else None) == value
+    item = LabelledItem(id="i", text=f"Proposed solution:\n{text}", group="g", label=1)
+    assert claim(item, "math")[1] == (text if value is None else value)
+    same, other = (item.model_copy(update={"text": end, "id": end}) for end in (f"again: {text}", "0.123"))
+    secret = secret_of([("a", 1)], [(one.text, "g", 1) for one in (item, same, other)])
+    assert frequent_answer(secret).tolist() == [True, True, False]  # type: ignore[union-attr]
 
 
 def as_tiny_chat(prompt: str, a: str, b: str) -> str:

@@ -92,15 +92,6 @@ def test_seeds_side_by_side_in_processes_are_the_same_as_one_after_another_here(
     assert not any(slot_is_held(home, slot) for slot in range(2))
 
 
-def test_a_process_goes_on_to_the_next_seed_while_no_worker_waits(
-    prepared: Prepared, started: list["subprocess.Popen[bytes]"]
-) -> None:
-    home, task = prepared
-    kept = KeptSeeds(home, task[0])
-    SlotTraining(settings(home))(task, kept, [0, 1, 2], nothing)
-    assert (len(started), kept.missing([0, 1, 2])) == (1, [])
-
-
 def test_it_says_that_it_waits_for_a_device_and_asks_for_one(prepared: Prepared) -> None:
     home, task = prepared
     worker, heard = take_slot(home, 0, "12345"), list[str]()
@@ -183,17 +174,21 @@ async def test_an_idle_worker_leaves_its_slot_to_a_calibration(prepared: Prepare
     assert KeptSeeds(home, task[0]).read(0)
 
 
-def test_a_calibration_from_the_command_line_goes_on_with_other_settings(prepared: Prepared) -> None:
+def test_a_calibration_from_the_command_line_goes_on_with_other_settings_in_one_process(
+    prepared: Prepared, started: list["subprocess.Popen[bytes]"]
+) -> None:
     from typer.testing import CliRunner
 
     home, _ = prepared
     changes = {"student_tuning.lr": "2e-3", "max_tokens": "12"}
     task = choose_task(home, "mine", None, changes)
-    only_predictions(task, KeptSeeds(home, task[0]), [0, 1, 2, 4], nothing)
+    kept = KeptSeeds(home, task[0])
+    only_predictions(task, kept, [0, 2], nothing)
     words = ["calibrate", "mine", "--home", str(home), "--workers", "1", "--json"]
     words += [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
     done = CliRunner().invoke(cli.app, words, catch_exceptions=False)
     assert done.exit_code == 0
+    assert (len(started), kept.missing(range(5))) == (1, [])
     assert json.loads(done.stdout)["seeds"] == 5
     found = load_public(home, "mine").card
     assert (found.student_tuning.lr, found.max_tokens, found.fingerprint) == (2e-3, 12, task[0].fingerprint)

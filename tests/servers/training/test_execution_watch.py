@@ -1,17 +1,21 @@
 """Methods that run code which does not stand in their file, watched in processes of their own: hooks stay for ever."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from outlearn.audit import AuditLog, AuditRecord
 from outlearn.tasks import Item, TaskCard, load_public
+from outlearn.testing import connect
 from outlearn_training.canary import Canary
 from outlearn_training.execution_watch import MOST
 from outlearn_training.queue_tables import Run
+from outlearn_training.server import build
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.watched import Watched
 
@@ -21,7 +25,7 @@ from outlearn_training.lab import Lab
 from outlearn_training.model import LabelModel
 from outlearn_training.trainer import PlainTrainer
 
-from .test_training_server import finish, serving, settings_for, write_method
+from .test_training_server import finish, settings_for, write_method
 
 WATCHED = """
 import json, sys
@@ -151,12 +155,12 @@ def test_a_lab_trains_and_predicts_as_if_there_were_no_canaries(home: Path) -> N
     assert asked[0] == asked[1]
 
 
-def as_code(home: Path) -> None:
-    """Makes the toy task one about programs, as far as its public part goes."""
-    path = home / "data" / "toy" / "card.json"
+def as_code(home: Path, task: str) -> None:
+    """Makes a toy task one about programs, as far as its public part goes."""
+    path = home / "data" / task / "card.json"
     card = TaskCard.model_validate_json(path.read_bytes()).model_copy(update={"kind": "code"})
     path.write_text(card.model_dump_json())
-    pool = home / "data" / "toy" / "pool.json"
+    pool = home / "data" / task / "pool.json"
     items = json.loads(pool.read_text())
     pool.write_text(json.dumps([item | {"text": f"#{number}\nreturn:{number}"} for number, item in enumerate(items)]))
 
@@ -173,20 +177,29 @@ def records(home: Path) -> list[AuditRecord]:
     return list(AuditLog(home / "vault").records())
 
 
+@pytest.fixture
+def programs(warm: TrainingSettings, toy_model: Path, write_task_for: Callable[..., TaskCard]) -> Iterator[str]:
+    """A task about programs beside the warm home's own one, as long as the test takes."""
+    write_task_for(warm.home, str(toy_model), "programs")
+    as_code(warm.home, "programs")
+    yield "programs"
+    for part in ("data", "vault"):
+        shutil.rmtree(warm.home / part / "programs")
+
+
 async def test_methods_that_run_their_own_code_leave_no_record_and_one_that_runs_the_programs_is_disqualified(
-    home: Path,
+    warm: TrainingSettings, programs: str
 ) -> None:
-    as_code(home)
-    settings = settings_for(home)
-    async with serving(settings) as client:
+    before = records(warm.home)
+    async with connect(build(warm)) as client:
         for method in ("vanilla", "em_denoise", "probe"):
-            run = await client.call("submit_run", method=method)
+            run = await client.call("submit_run", task=programs, method=method)
             assert (await finish(client, run["run_id"]))["status"] == "done"
-        assert records(home) == []
-        run = await client.call("submit_run", file=write_method(settings, RUNS_THEM, "runs.py"))
+        assert records(warm.home) == before
+        run = await client.call("submit_run", task=programs, file=write_method(warm, RUNS_THEM, "runs.py"))
         view = await finish(client, run["run_id"])
     assert view["status"] == "done"
-    found = {(one.kind, one.action, one.run_id) for one in records(home)}
+    found = {(one.kind, one.action, one.run_id) for one in records(warm.home)}
     assert ("canary", "disqualify", run["run_id"]) in found
     assert ("dynamic code", "quarantine", run["run_id"]) in found
 

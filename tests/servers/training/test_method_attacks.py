@@ -23,7 +23,7 @@ from outlearn_training.settings import TrainingSettings
 from outlearn_training.slots import slot_pid
 from outlearn_training.students import parse_student
 
-from .test_training_server import GOOD, finish, read_text, serving, settings_for, until, write_method
+from .test_training_server import GOOD, finish, read_text, settings_for, until, write_method
 
 torch = pytest.importorskip("torch")
 
@@ -222,14 +222,15 @@ async def test_a_log_read_in_pieces_is_the_whole_log(warm: TrainingSettings) -> 
             assert pieces == whole
 
 
-async def test_a_stopped_worker_gives_its_run_back(home: Path) -> None:
-    settings = settings_for(home)
-    async with serving(settings) as client:
+async def test_a_stopped_worker_gives_its_run_back(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
         body = "print('in', flush=True)\nwhile True: time.sleep(0.01)"
-        run_id = (await client.call("submit_run", file=attack(settings, body)))["run_id"]
-        await until(started(settings, run_id, 1), client, run_id)
-        os.kill(slot_pid(home, 0) or 0, signal.SIGTERM)
-        await until(started(settings, run_id, 2), client, run_id)
+        run_id = (await client.call("submit_run", file=attack(warm, body)))["run_id"]
+        await until(started(warm, run_id, 1), client, run_id)
+        pid = slot_pid(warm.home, 0)
+        assert pid is not None
+        os.kill(pid, signal.SIGTERM)
+        await until(started(warm, run_id, 2), client, run_id)
         await client.call("cancel_run", run_id=run_id)
         assert (await finish(client, run_id))["status"] == "cancelled"
 

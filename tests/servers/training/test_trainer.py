@@ -1,6 +1,8 @@
 """The trainer against plain transformers: same losses, same predictions, same results twice."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from outlearn.errors import ConfigError, InvalidInputError, PermissionDeniedError
 from outlearn.tasks import FineTuning, TaskCard
 from outlearn_training.losses import logconf, named_loss, xent
-from outlearn_training.model import LabelModel, ends_turns
+from outlearn_training.model import LORA_TARGETS, LabelModel, ends_turns
 from outlearn_training.students import parse_student, read_students, save_students
 from outlearn_training.trainer import PlainTrainer, Trainer, cut_middle
 
@@ -117,6 +119,61 @@ def test_lora_trains_adapters_only_and_predicts_with_them(toy_model: Path) -> No
     assert np.array_equal(trainer.predict(None, PROMPTS, WORDS), before)
 
 
+TINY = {"vocab_size": 18, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+FUSED = {"dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"}
+FAMILIES = {
+    "gpt2": ({"vocab_size": 18, "n_embd": 16, "n_layer": 3, "n_head": 2}, {"c_attn", "c_fc", "c_proj"}),
+    "gpt_neox": (TINY | {"intermediate_size": 32}, FUSED),
+    "bloom": ({"vocab_size": 18, "hidden_size": 16, "n_layer": 3, "n_head": 2}, FUSED),
+    "phi3": (
+        TINY | {"intermediate_size": 32, "num_key_value_heads": 1, "pad_token_id": 0},
+        {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"},
+    ),
+    "opt": (
+        TINY | {"ffn_dim": 32, "word_embed_proj_dim": 8},  # it projects embeddings, which is no block's layer
+        {"k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2"},
+    ),
+    "llama": (TINY | {"intermediate_size": 32}, set(LORA_TARGETS)),
+}
+
+
+def write_family(folder: Path, toy_model: Path, kind: str, fields: dict[str, Any]) -> Path:
+    """A model of another family, with random weights and the toy model's tokenizer."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shutil.copytree(toy_model, folder)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, bos_token_id=None, eos_token_id=None, **fields)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_lora_adapts_every_linear_layer_of_any_familys_blocks(tmp_path: Path, toy_model: Path, kind: str) -> None:
+    fields, layers = FAMILIES[kind]
+    a_block = len(layers) + (kind == "gpt2")  # attention and MLP each have a c_proj
+    model = write_family(tmp_path / kind, toy_model, kind, fields)
+    trainer = trainer_for(model, lora_rank=4)
+    before = trainer.predict(None, PROMPTS, WORDS)
+    alone = [trainer.predict(None, [prompt], WORDS)[0] for prompt in PROMPTS]
+    assert before == pytest.approx(alone, abs=1e-6)
+    weights = fit(trainer, lr=5e-2)
+    adapted = {name.partition(".lora_")[0].rpartition(".")[2] for name in weights}
+    assert (adapted, len(weights)) == (layers, 2 * 3 * a_block)
+    assert not np.allclose(trainer.predict(weights, PROMPTS, WORDS), before, atol=1e-4)
+    top = trainer_for(model, lora_rank=4, lora_layers=1).model.weights()
+    assert {next(part for part in name.split(".") if part.isdigit()) for name in top} == {"2"}
+    assert len(top) == 2 * a_block
+
+
+def test_a_model_that_lora_does_not_fit_is_refused_with_advice(tmp_path: Path, toy_model: Path) -> None:
+    fields = {"vocab_size": 18, "hidden_size": 16, "num_hidden_layers": 3, "state_size": 4}
+    model = write_family(tmp_path / "mamba", toy_model, "mamba", fields)
+    with pytest.raises(ConfigError, match=r"LoRA does not fit .* of type 'mamba'.*[Ss]et lora_rank to 0"):
+        trainer_for(model, lora_rank=4)
+    assert fit(trainer_for(model))
+
+
 def test_embeddings_and_generated_text_have_one_row_a_prompt(toy_model: Path) -> None:
     trainer = trainer_for(toy_model)
     assert trainer.embed(None, PROMPTS).shape == (5, 16)
@@ -174,8 +231,10 @@ def test_logconf_is_a_mixture_of_weak_labels_and_own_hardened_opinion() -> None:
 
 
 def test_an_unknown_loss_is_named_with_those_that_exist() -> None:
-    with pytest.raises(ValueError, match="no loss 'mystery'; there are xent, logconf"):
+    with pytest.raises(InvalidInputError, match="no loss 'mystery'; there are xent, logconf"):
         named_loss("mystery")
+    with pytest.raises(InvalidInputError, match="no loss \\['xent'\\]"):
+        named_loss(["xent"])
 
 
 def test_students_cross_as_safetensors_and_come_back_equal(toy_model: Path, tmp_path: Path) -> None:

@@ -224,9 +224,8 @@ async def test_a_running_run_is_cancelled_within_two_seconds(warm: TrainingSetti
         assert time.monotonic() - start < 2
 
 
-async def test_a_run_survives_the_kill_of_its_worker_and_repeats_no_finished_seed(home: Path) -> None:
-    settings = settings_for(home)
-    gate = home / "data" / "gate"
+async def test_a_run_survives_the_kill_of_its_worker_and_repeats_no_finished_seed(warm: TrainingSettings) -> None:
+    gate = warm.home / "data" / "gate"
     source = (
         "import time, pathlib\n"
         "def method(lab, seed):\n"
@@ -234,27 +233,28 @@ async def test_a_run_survives_the_kill_of_its_worker_and_repeats_no_finished_see
         f"    while seed == 2 and not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)\n"
         "    return lab.fit(lab.weak_labels())\n"
     )
-    async with serving(settings) as client:
-        file = write_method(settings, source)
+    async with connect(build(warm)) as client:
+        file = write_method(warm, source)
         run_id = (await client.call("submit_run", file=file, kind="full"))["run_id"]
-        await until(lambda: "ran 2" in read_text(settings.run_log(run_id)), client, run_id)
-        pid = slot_pid(home, 0)
+        await until(lambda: "ran 2" in read_text(warm.run_log(run_id)), client, run_id)
+        pid = slot_pid(warm.home, 0)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         gate.touch()
         view = await finish(client, run_id)
         assert (view["status"], view["seeds_done"]) == ("done", 5)
-    log = read_text(settings.run_log(run_id))
+    gate.unlink()
+    log = read_text(warm.run_log(run_id))
     assert [log.count(f"ran {seed}\n") for seed in range(5)] == [1, 1, 2, 1, 1]
-    assert [receipt.seed for receipt in ReceiptBook(settings.vault).read(run_id)] == [0, 1, 2, 3, 4]
+    assert [receipt.seed for receipt in ReceiptBook(warm.vault).read(run_id)] == [0, 1, 2, 3, 4]
 
 
-async def test_what_a_killed_worker_left_of_a_run_that_nobody_wants_any_more_is_removed(home: Path) -> None:
-    settings = settings_for(home)
+async def test_what_a_killed_worker_left_of_a_run_that_nobody_wants_any_more_is_removed(warm: TrainingSettings) -> None:
+    home = warm.home
     source = "import time\ndef method(lab, seed):\n    print('in', flush=True)\n    while True: time.sleep(0.01)\n"
-    async with serving(settings) as client:
-        run_id = (await client.call("submit_run", file=write_method(settings, source)))["run_id"]
-        await until(lambda: "in" in read_text(settings.run_log(run_id)), client, run_id)
+    async with connect(build(warm)) as client:
+        run_id = (await client.call("submit_run", file=write_method(warm, source)))["run_id"]
+        await until(lambda: "in" in read_text(warm.run_log(run_id)), client, run_id)
         pid = slot_pid(home, 0)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -265,11 +265,10 @@ async def test_what_a_killed_worker_left_of_a_run_that_nobody_wants_any_more_is_
         assert not list((home / "scratch").iterdir())
 
 
-async def test_runs_go_on_when_the_server_leaves_and_a_second_server_shows_them(home: Path) -> None:
-    settings = settings_for(home)
-    async with connect(build(settings)) as client:
+async def test_runs_go_on_when_the_server_leaves_and_a_second_server_shows_them(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
         run_id = (await client.call("submit_run", method="vanilla", kind="full"))["run_id"]
-    async with serving(settings) as second:
+    async with connect(build(warm)) as second:
         assert (await finish(second, run_id))["status"] == "done"
 
 
@@ -293,6 +292,7 @@ async def test_bad_requests_say_what_to_do(home: Path) -> None:
     async with serving(settings) as client:
         for tool, arguments, expected in (
             ("submit_run", {"method": "vanila"}, "vanilla"),
+            ("list_methods", {"method": "vanila"}, "vanilla"),
             ("submit_run", {}, "`method`"),
             ("submit_run", {"method": "vanilla", "file": "a.py"}, "not both"),
             ("submit_run", {"method": "vanilla", "params": {"epoch": 1}}, "epochs"),

@@ -1,7 +1,9 @@
-"""How runs are called in tables and plots."""
+"""How runs, times and texts of others are written on screens and pages."""
 
 from pathlib import PurePosixPath
 from typing import Any
+
+from outlearn.plain import printable
 
 
 def method_label(method: str, params: dict[str, Any]) -> str:
@@ -13,6 +15,19 @@ def method_label(method: str, params: dict[str, Any]) -> str:
 def shorten(text: str, length: int) -> str:
     """`text` in at most `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def duration(seconds: float) -> str:
+    """Such as `1 min 58 s` or `3 h 20 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
+    return " ".join(f"{value} {unit}" for value, unit in parts if value) or "0 s"
+
+
+def clean(text: str) -> str:
+    """Text of others without control characters, which could take over the terminal."""
+    return printable(text, keep="\n", instead="")
 
 
 def _plain(value: Any) -> str:

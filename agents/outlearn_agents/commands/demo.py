@@ -1,0 +1,41 @@
+"""`outlearn demo`: the main job in two minutes, offline."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from outlearn_agents.commands.options import Json
+from outlearn_agents.commands.working import work
+from outlearn_agents.tasks import FIRST_TASK
+
+
+def demo(
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder; default: the next free runs/demo, runs/demo-2, ...")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=10, help="Time for research, start and end not counted.")] = 110,
+    agents: Annotated[int, typer.Option(min=1, max=64, help="How many offline researchers.")] = 3,
+    task: Annotated[str, typer.Option(help="The task, one of the tiny testbed.")] = FIRST_TASK,
+    seed: Annotated[int, typer.Option(help="Seed of the researchers' searches.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Watch three offline researchers for two minutes.
+
+    They raise PGR by real training of tiny Qwen3 models. At the end: a table of methods, the best finding, and
+    report.html and summary.json in the run folder. Such as:
+
+    outlearn demo --seconds 60 --agents 2
+    """
+    from outlearn_agents.directions import choose_directions
+    from outlearn_agents.run_folder import RunFolder, next_folder
+    from outlearn_agents.team.runner import make_team
+
+    folder = RunFolder(run or next_folder(Path("runs"), "demo"))
+    if folder.spec_file.exists():
+        spec = folder.read_spec()
+    else:
+        # a fast machine would use up a day's evaluations before the time is over
+        spec = make_team(task, choose_directions([], agents), seed=seed)
+        spec = spec.with_server_options("evaluation", ["--daily-evaluations", "30"])
+    work(folder, spec, seconds, as_json)

@@ -1,0 +1,23 @@
+"""`outlearn report`: the summary and the report of a run folder, made again."""
+
+from outlearn_agents.commands.options import Json, RunArgument
+from outlearn_agents.commands.working import show_summary
+
+
+def report(run: RunArgument, as_json: Json = False) -> None:
+    """Write summary.json and report.html of a run again.
+
+    Also after a team that was killed. Such as:
+
+    outlearn report runs/mine --json
+    """
+    import anyio
+
+    from outlearn_agents.report.at_rest import collect_at_rest
+    from outlearn_agents.report.page import write_summary
+    from outlearn_agents.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    summary = anyio.run(collect_at_rest, folder, folder.read_spec())
+    write_summary(folder, summary)
+    show_summary(summary, folder, as_json)

@@ -1,0 +1,203 @@
+"""A run folder: the home of the tool servers, and what the team runner keeps beside it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from outlearn.errors import ConfigError, IntegrityError, NotFoundError
+from outlearn.files import write_atomic
+from outlearn.hints import problems
+from outlearn.identity import AgentName
+from outlearn_agents.holding import holder, holding
+
+NAMES = ("ada", "boole", "curie", "dirac", "emmy", "fisher", "gauss", "hopper", "ising", "jeans", "kepler", "lovasz")
+MAX_AGENTS = 64
+
+
+class AgentSpec(BaseModel):
+    """One member of a team."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: AgentName
+    researcher: str = Field("offline", description="A name in the entry-point group outlearn.researchers.")
+    direction: str = Field(description="The text that the agent starts from.")
+    seed: int = 0
+    options: dict[str, str] = Field(default_factory=dict, description="Options of the researcher, such as model.")
+
+    @property
+    def title(self) -> str:
+        """The first line of its direction."""
+        return self.direction.strip().splitlines()[0].strip("# ")
+
+
+class TeamSpec(BaseModel):
+    """A team and its task, as `team.json` keeps them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    agents: tuple[AgentSpec, ...]
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    plugin_servers: tuple[str, ...] = Field((), description="Other packages' servers in the present or last session.")
+    seconds_worked: float = Field(0.0, description="Wall time of the sessions so far.")
+    server_options: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Command-line options of the tool servers, by server."
+    )
+
+    def with_member(self, agent: AgentSpec) -> "TeamSpec":
+        """The team with one more agent."""
+        return self.model_copy(update={"agents": (*self.agents, agent)})
+
+    def with_server_options(self, server: str, options: Sequence[str]) -> "TeamSpec":
+        """The team with options of a tool server, such as ["--workers", "2"], in place of the same ones."""
+        pairs: dict[str, str] = {}
+        for given in (self.server_options.get(server, ()), options):
+            pairs |= dict(zip(given[::2], given[1::2], strict=True))
+        flat = tuple(part for pair in pairs.items() for part in pair)
+        return self.model_copy(update={"server_options": {**self.server_options, server: flat}})
+
+
+class RunnerSettings(BaseModel):
+    """How the team runner treats its processes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    restarts: int = Field(10, ge=0, description="Deaths of an agent or a server in an hour that are made good.")
+    stagger_seconds: float = Field(0.5, ge=0, description="Seconds between the starts of two agents.")
+
+
+class SessionFile(BaseModel):
+    """What a team runner says of itself, for `outlearn team status`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    started_at: datetime
+    ends_at: datetime = Field(description="As it looked at `paused_at`, where the team is paused.")
+    paused_at: datetime | None = Field(None, description="A moment of the team's pause; None where it is at work.")
+    restarts: dict[str, int] = Field(default_factory=dict, description="By agent or server.")
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the session's end, which stand still while the whole team is paused."""
+        return max(0.0, (self.ends_at - (self.paused_at or datetime.now(UTC))).total_seconds())
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def spec_file(self) -> Path:
+        return self.root / "team.json"
+
+    @property
+    def tokens(self) -> Path:
+        return self.root / "tokens.json"
+
+    @property
+    def control(self) -> Path:
+        """What the operator asks of a team at work."""
+        return self.root / "control.json"
+
+    @property
+    def session(self) -> Path:
+        """What the team runner says of itself."""
+        return self.root / "session.json"
+
+    @property
+    def spending(self) -> Path:
+        """The ledger of what the team spends, and its budget."""
+        return self.root / "agents" / "spending.sqlite"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    def ready(self, server: str) -> Path:
+        """Where a server writes its address."""
+        return self.root / "servers" / f"{server}.json"
+
+    def log(self, name: str) -> Path:
+        """The log of a server or agent."""
+        return self.root / "logs" / f"{name}.log"
+
+    def held(self, name: str) -> Path:
+        """The lock that the process of a server or agent holds; `agent-NAME` for an agent."""
+        return self.root / "processes" / f"{name}.lock"
+
+    def agent(self, name: str) -> Path:
+        """An agent's private folder, which is not its workspace."""
+        return self.root / "agents" / name
+
+    def read_spec(self) -> TeamSpec:
+        """The team of this folder.
+
+        Raises:
+            NotFoundError: no team ever worked here.
+            IntegrityError: `team.json` is damaged.
+        """
+        try:
+            return TeamSpec.model_validate_json(self.spec_file.read_bytes())
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"{str(self.root)!r} is not a run folder: it has no team.json; `outlearn team` makes one"
+            ) from None
+        except ValidationError as error:
+            raise IntegrityError(f"{str(self.spec_file)!r} is damaged: {problems(error)}") from error
+
+    def write_spec(self, spec: TeamSpec) -> None:
+        """Keep the team."""
+        write_atomic(self.spec_file, spec.model_dump_json(indent=1).encode())
+
+    def read_session(self) -> SessionFile | None:
+        """What the last team runner said of itself, or None where none did."""
+        try:
+            return SessionFile.model_validate_json(self.session.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a team runner is at work in this folder."""
+        return holder(self.root / "team.lock") is not None if self.root.is_dir() else False
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only team runner, or the only final, in this folder.
+
+        Raises:
+            ConflictError: another one is at work.
+            ConfigError: the folder cannot be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the run folder {str(self.root)!r}: {error.strerror}") from error
+        with holding(
+            self.root / "team.lock", f"a team or a final is at work in {str(self.root)!r}; wait for it or stop it"
+        ):
+            yield
+
+
+def next_folder(parent: Path, stem: str) -> Path:
+    """The first of `stem`, `stem-2`, `stem-3` ... that does not exist in `parent`."""
+    number = 1
+    while (path := parent / (stem if number == 1 else f"{stem}-{number}")).exists():
+        number += 1
+    return path
+
+
+def agent_name(index: int) -> str:
+    """The name of the team's agent number `index`, from 0: ada, boole, ... then ada2, boole2, ..."""
+    turn, place = divmod(index, len(NAMES))
+    return NAMES[place] if turn == 0 else f"{NAMES[place]}{turn + 1}"
