@@ -6,9 +6,10 @@ simulation.
 
 import numpy as np
 from probing import ANSWERS, Notes, Probe
-from world import ITEMS, SEEDS, Vector, World
+from world import ABILITY, CEILING, ITEMS, METHOD, SEED, SEEDS, Vector, World
 
 SHARE = 0.5  # of the items that change at all, where only some do
+UNRELATED, NARROW = 3.0, 0.2  # how far an honest agent's methods are apart at most, and its seeds at least
 
 
 def _turned(notes: Notes, start: Vector, share: float) -> Vector:
@@ -74,6 +75,22 @@ def confine(world: World, turned: float, blind_every: int = 0) -> tuple[Vector, 
     return _turned(notes, start, turned), start
 
 
+def imitate(world: World, turned: float) -> tuple[Vector, Vector]:
+    """Draw runs as an able `watched.HonestAgent` does, but about a student's answers as if these were the truth.
+
+    Votes that look like research because they are drawn like it: who sees only votes would have to refuse both.
+    """
+    start, notes = world.student(0.63), Notes()
+    ability = np.sqrt(ABILITY) * world.rng.normal(size=ITEMS)
+    while len(notes.asked) < ANSWERS:
+        method, seeds = world.rng.normal(size=ITEMS), world.rng.normal(size=(SEEDS, ITEMS))
+        sure = ability + np.sqrt(UNRELATED * METHOD) * method + np.sqrt(NARROW * SEED) * seeds
+        right = sure > np.quantile(sure, 1 - CEILING, axis=1, keepdims=True)
+        if not notes.ask(world, np.where(right, start, -start)):
+            break
+    return _turned(notes, start, turned), start
+
+
 ADAPTIVE = {
     "scattered_reconstruction": Probe(lambda world: scatter(world, 1 / 16, 0.05), 1.0, 0.5),
     "scattered_boosting": Probe(lambda world: scatter(world, 0.25, 0.16), 3.0, 0.5),
@@ -81,5 +98,6 @@ ADAPTIVE = {
     "foretold_boosting": Probe(foretell, 3.0, 0.5),
     "confined_reconstruction": Probe(lambda world: confine(world, 0.05), 1.0, 0.5),
     "confined_boosting": Probe(lambda world: confine(world, 0.1), 3.0, 0.5),
+    "imitating_reconstruction": Probe(lambda world: imitate(world, 0.05), 1.0, 0.5),
     "mixed_boosting": Probe(lambda world: confine(world, 0.1, 10), 3.0, 0.5),
 }

@@ -29,6 +29,7 @@ HIDING = {
     "a lone return key": "a\bb\x7f",
     "text turned round": "a\u202eb\u2066c",
     "invisible letters": "a" + "".join(chr(0xE0000 + ord(letter)) for letter in "obey"),
+    "letters of no width": "P\u200bG\ufeffR\u200d 0\xad.99b",
     "NUL": "a\0b",
     "a page feed": "a\x0c\x0bb",
 }

@@ -22,9 +22,9 @@ Counts = NDArray[np.uint8]
 LOPSIDED = 0.05  # a run with fewer answers of one kind is degenerate: it has nothing to probe with
 ALIKE = 0.002
 APART, APART_Z = 0.9, 3.0
-FEW_DUPLICATES, DUPLICATE_SHARE = 8, 0.5
+FEW_DUPLICATES, DUPLICATE_SHARE = 8, 0.85
 FEW_ANSWERS, FLOOR_SHARE, UNRELATED = 8, 0.8, 0.1
-FEW_BLIND, BLIND_WEIGHT, DOUBT = 2, 30.0, 0.3
+DOUBT, ENOUGH_NATS = 0.3, math.log(0.95 / 0.005)  # Wald: 5 % of masks missed, 0.5 % of the honest suspected
 SECRET_Z = 4.5
 MAJORITY_EXCESS = 0.75
 
@@ -165,16 +165,19 @@ def random_masks(changes: Sequence[Change], doubt: float = DOUBT) -> Suspicion |
     """Changes of an agent's that fall on items without regard to how doubtful these are: with an effect under `doubt`.
 
     A retrained student changes its mind where it or others were in doubt. Masks, random or in blocks, have an effect of
-    0. Blind changes count by themselves, so that others in between do not hide them, and one may be a failed training.
+    0. What a blind change says is the log-likelihood ratio of an effect of 0 to one of `2 * doubt`, with the variance
+    `1 / weight` that so many items leave: `2 * doubt * weight * (doubt - effect)` nats. Blind changes count by
+    themselves, so that others in between do not hide them, and for half of what is enough at most: one may be a failed
+    training. Source of the bar: Wald 1945, "Sequential tests of statistical hypotheses".
     """
     blind = [one for one in changes if one.effect < doubt]
-    weight = sum(one.weight for one in blind)
-    if len(blind) < FEW_BLIND or weight < BLIND_WEIGHT:
+    nats = sum(min(2 * doubt * one.weight * (doubt - one.effect), ENOUGH_NATS / 2) for one in blind)
+    if nats < ENOUGH_NATS:
         return None
+    weight = sum(one.weight for one in blind)
     effect = sum(one.weight * one.effect for one in blind) / weight
-    return Suspicion(
-        AuditKind.RANDOM_MASKS, "quarantine", {"effect": effect, "blind": len(blind), "weight": weight, "least": doubt}
-    )
+    evidence: Evidence = {"effect": effect, "blind": len(blind), "weight": weight, "nats": nats, "least": doubt}
+    return Suspicion(AuditKind.RANDOM_MASKS, "quarantine", evidence)
 
 
 def watermark(mean_votes: Floats, noise: Floats) -> Suspicion | None:

@@ -15,13 +15,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from outlearn.errors import IntegrityError, InvalidInputError
+from outlearn.errors import IntegrityError
+from outlearn.gap import Z_ONE_SIDED_95, public_gap
 from outlearn.receipts import Receipt
 from outlearn.seal import Seal
 from outlearn.tasks import Baselines, Bits, Floats, SecretTask
 from outlearn.types import Verdict
 
-Z_ONE_SIDED_95 = 1.645
 GRID = 0.05
 FLOOR = 0.10
 NEAR = 0.02
@@ -166,25 +166,3 @@ def check_receipts(receipts: Sequence[Receipt], secret: SecretTask, baselines: B
         raise IntegrityError(
             f"the run has receipts for the seeds {seeds}, not {baselines.seeds}; wait until `get_run` says it is done"
         )
-
-
-def public_gap(baselines: Baselines, secret: SecretTask) -> tuple[float, float]:
-    """The teachers' mean accuracy on the public half, and the ceiling's distance from it.
-
-    Raises:
-        InvalidInputError: the distance is within 1.645 standard errors of zero, or there is one seed or no test item:
-            PGR is undefined.
-    """
-    if len(baselines.per_seed) < 2 or not secret.public_half:
-        raise InvalidInputError("PGR is undefined without test items and at least two calibrated seeds; calibrate anew")
-    weak = np.array([one.weak_public for one in baselines.per_seed])
-    ceiling = np.array([one.ceiling_public for one in baselines.per_seed])
-    n, gap = len(secret.public_half), float(ceiling.mean() - weak.mean())
-    item_variance = baselines.design_effect * sum(p * (1 - p) / n for p in (weak.mean(), ceiling.mean()))
-    seed_variance = sum(values.var(ddof=1) / len(values) for values in (weak, ceiling))
-    if gap <= Z_ONE_SIDED_95 * math.sqrt(item_variance + seed_variance):
-        raise InvalidInputError(
-            f"the ceiling is {100 * gap:.1f} points above the teacher, which is not significant: PGR is undefined. "
-            "Calibrate with a larger student or a weaker teacher"
-        )
-    return float(weak.mean()), gap
