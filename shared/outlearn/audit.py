@@ -85,10 +85,16 @@ class AuditLog:
     def path(self) -> Path:
         """Where it is, or will be once somebody appends to it."""
         if self._path is None or not self._path.exists():
-            names = os.listdir(self._vault) if self._vault.is_dir() else []  # noqa: PTH208  (asked often)
-            logs = [name for name in names if name.startswith("audit-") and name.endswith(".jsonl")]
-            self._path = self._vault / min(logs) if logs else None
+            self._path = self._find()
         return self._path or self._first
+
+    def _find(self) -> Path | None:
+        try:
+            names = os.listdir(self._vault)  # noqa: PTH208  (asked often)
+        except FileNotFoundError:
+            return None
+        logs = [name for name in names if name.startswith("audit-") and name.endswith(".jsonl")]
+        return self._vault / min(logs) if logs else None
 
     def append(
         self,

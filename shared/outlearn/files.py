@@ -25,18 +25,22 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
 
     Without `durable`, a machine that loses power may lose the file or leave it empty; a killed process never does.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft(path)
+    draft, flags = _draft(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        descriptor = os.open(draft, flags, mode)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(draft, flags, mode)
+    try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
         draft.replace(path)
-    finally:
+    except BaseException:
         draft.unlink(missing_ok=True)
+        raise
 
 
 def create_once(path: Path, data: bytes, *, mode: int = 0o600) -> bytes:

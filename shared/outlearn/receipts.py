@@ -74,7 +74,10 @@ class ReceiptBook:
     def version(self, run_id: str) -> ReceiptsVersion:
         """Tells whether a run's receipts are others than they were."""
         folder = self._run(run_id)
-        names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  (asked often)
+        try:
+            names = os.listdir(folder)  # noqa: PTH208  (asked often)
+        except FileNotFoundError:
+            return ()
         return tuple((name, file_version(folder / name)) for name in sorted(names) if name.endswith(".json"))
 
     def folder_version(self, run_id: str) -> FileVersion | None:

@@ -47,6 +47,7 @@ class ResultBook:
         self._folder = home / "results"
         self._vault = home / "vault"
         self._checked: dict[str, tuple[Version, VerifiedResult]] = {}
+        self._key: tuple[FileVersion | None, str] = (None, "")
 
     @cached_property
     def _signer(self) -> PublicSigner:
@@ -55,9 +56,8 @@ class ResultBook:
     def publish(self, result: VerifiedResult) -> VerifiedResult:
         """Sign and file a result. Only the evaluation server calls this."""
         signed = self._signer.sign(result)
-        key = self._folder / PUBLIC_KEY
-        if not key.exists() or key.read_text(errors="replace") != self._signer.public_key:
-            write_atomic(key, self._signer.public_key.encode())
+        if self._read_key() != self._signer.public_key:
+            write_atomic(self._folder / PUBLIC_KEY, self._signer.public_key.encode())
         path = self._folder / f"{result.run_id}.json"
         write_atomic(path, signed.model_dump_json().encode(), durable=False)  # it can be published again
         return signed
@@ -94,7 +94,16 @@ class ResultBook:
         return result
 
     def _public_key(self) -> str:
-        try:
-            return (self._folder / PUBLIC_KEY).read_text(errors="replace")
-        except FileNotFoundError:
-            raise IntegrityError(f"no {PUBLIC_KEY!r} beside the published results: nothing proves them") from None
+        key = self._read_key()
+        if key is None:
+            raise IntegrityError(f"no {PUBLIC_KEY!r} beside the published results: nothing proves them")
+        return key
+
+    def _read_key(self) -> str | None:
+        path = self._folder / PUBLIC_KEY
+        version = file_version(path)
+        if version is None:
+            return None
+        if self._key[0] != version:
+            self._key = version, path.read_text(errors="replace")
+        return self._key[1]
