@@ -19,9 +19,9 @@ import anyio
 
 from outlearn.identity import TokenFile
 from outlearn.toolbox import Toolbox, open_toolbox, url_in
-from outlearn_agents.team.folder import RunFolder
-from outlearn_agents.team.keeper import ServerKeeper
+from outlearn_agents.run_folder import RunFolder
 from outlearn_agents.team.processes import SERVERS
+from outlearn_agents.team.servers import ServerProcesses
 from outlearn_training.prepare import prepare
 
 THOUGHT_SECONDS = 1.0
@@ -77,7 +77,7 @@ async def measure(home: Path, agents: int, seconds: float) -> dict[str, Any]:
     folder, clock = RunFolder(home), Clock()
     prepare(home, "math")
     tokens = {f"agent{number}": TokenFile(folder.tokens).issue(f"agent{number}") for number in range(agents)}
-    servers = ServerKeeper(folder, {}, restarts=0)
+    servers = ServerProcesses(folder, {}, restarts=0)
     try:
         await servers.start()
         urls = {name: url_in(folder.ready(name)) for name in SERVERS}

@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 from typing import Any
 
-from outlearn.plain import printable
+from outlearn.printable import printable
 
 
 def method_label(method: str, params: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlearn.errors import IntegrityError
 from outlearn.files import locked
-from outlearn.plain import printable
+from outlearn.printable import printable
 
 Action = Literal["note", "flag", "quarantine", "disqualify", "release"]
 Evidence = dict[str, int | float | str]

@@ -21,8 +21,8 @@ from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_filesystem.server import build as build_filesystem
 from outlearn_filesystem.settings import FilesystemSettings
 from outlearn_forum.server import build as build_forum
-from outlearn_training.claims import Claims
-from outlearn_training.queue_tables import Run
+from outlearn_training.queue.seed_claims import Claims
+from outlearn_training.queue.tables import Run
 from outlearn_training.server import build as build_training
 from outlearn_training.settings import TrainingSettings
 

@@ -28,7 +28,7 @@ from outlearn_agents.offline.desk import Desk
 from outlearn_agents.offline.planner import Planner
 from outlearn_agents.offline.recipes import Recipe
 from outlearn_agents.offline.space import Space
-from outlearn_training.queue_tables import Run
+from outlearn_training.queue.tables import Run
 
 EARLY = "# Early students\n\nLook at early students and iterate."
 

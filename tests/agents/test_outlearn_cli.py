@@ -29,7 +29,7 @@ from outlearn_agents.report.summary import FindingSummary, RunSummary, Summary
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.tasks import next_commands
 from outlearn_agents.team.runner import make_team
-from outlearn_evaluation.released import Finalist, Release
+from outlearn_evaluation.release import Finalist, Release
 from outlearn_training.server import build as build_training
 from outlearn_training.settings import TrainingSettings
 

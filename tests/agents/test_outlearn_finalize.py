@@ -17,8 +17,8 @@ from outlearn.errors import NotFoundError
 from outlearn_agents import cli
 from outlearn_agents.commands import finalize as command
 from outlearn_agents.commands.finals import print_release
-from outlearn_evaluation import release as module
-from outlearn_evaluation.released import Comparison, Finalist, Interval, Release, ReleaseBook
+from outlearn_evaluation import final as module
+from outlearn_evaluation.release import Comparison, Finalist, Interval, Release, ReleaseBook
 from outlearn_training.settings import TrainingSettings
 
 

@@ -19,7 +19,7 @@ from outlearn_agents.report.comparison import Comparison, compare_teams, text_di
 from outlearn_agents.report.families import Submitted, effective_number, family_of, submitted_runs
 from outlearn_agents.report.summary import AgentSummary, FindingSummary, RunSummary, Summary
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
-from outlearn_agents.team.nudge import Nudger
+from outlearn_agents.team.convergence import Nudger
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 PLAIN = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"

@@ -17,16 +17,16 @@ from outlearn.toolbox import open_toolbox, url_in
 from outlearn_agents.holding import holder, holding
 from outlearn_agents.report.summary import Summary
 from outlearn_agents.run_folder import AgentSpec, RunFolder, RunnerSettings, SessionFile, TeamSpec
-from outlearn_agents.team import crew as crew_module
+from outlearn_agents.team import agents as crew_module
+from outlearn_agents.team.agents import AgentProcesses
 from outlearn_agents.team.control import Control, change_control, read_control
-from outlearn_agents.team.crew import Crew
-from outlearn_agents.team.gate import Gate, GatedTools
-from outlearn_agents.team.keeper import ServerKeeper
-from outlearn_agents.team.kept import Kept
+from outlearn_agents.team.pausing import Gate, GatedTools
 from outlearn_agents.team.processes import SERVERS, Child, end_orphans
+from outlearn_agents.team.restarts import Kept
 from outlearn_agents.team.runner import ask_for_member, make_team, run_team
+from outlearn_agents.team.servers import ServerProcesses
 from outlearn_agents.team.status import read_status, write_status
-from outlearn_training.slots import take_slot
+from outlearn_training.workers.slots import take_slot
 
 LIMIT_SECONDS = 90
 
@@ -50,7 +50,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
     pytest.fail(f"no sign of {what}")
 
 
-async def looking_for_ever(servers: ServerKeeper) -> None:
+async def looking_for_ever(servers: ServerProcesses) -> None:
     with anyio.fail_after(LIMIT_SECONDS):
         while True:
             servers.look()
@@ -115,7 +115,7 @@ with holding(Path({str(folder.held("agent-ada"))!r})): time.sleep(100)
 async def test_a_killed_server_comes_back_at_the_same_address(toy_home: Path) -> None:
     folder = RunFolder(toy_home)
     token = TokenFile(folder.tokens).issue("ada")
-    servers = ServerKeeper(folder, {}, restarts=1)
+    servers = ServerProcesses(folder, {}, restarts=1)
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(servers.start)
@@ -153,10 +153,10 @@ async def test_a_killed_server_comes_back_at_the_same_address(toy_home: Path) ->
 async def test_a_dead_agent_is_started_again_unless_that_is_no_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, restarts: int, words: str
 ) -> None:
-    monkeypatch.setattr("outlearn_agents.team.kept.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("outlearn_agents.team.restarts.FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(crew_module, "Child", lambda *_: sleeper(tmp_path, code))
     folder = RunFolder(tmp_path)
-    crew = Crew(folder, RunnerSettings(restarts=2), Countdown(LIMIT_SECONDS))
+    crew = AgentProcesses(folder, RunnerSettings(restarts=2), Countdown(LIMIT_SECONDS))
     crew.add("ada", "token")
     with anyio.fail_after(LIMIT_SECONDS):
         while crew.names:
@@ -172,7 +172,7 @@ async def test_an_agent_that_was_asked_to_leave_is_not_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crew_module, "Child", lambda *_: sleeper(tmp_path))
-    crew = Crew(RunFolder(tmp_path), RunnerSettings(), Countdown(LIMIT_SECONDS))
+    crew = AgentProcesses(RunFolder(tmp_path), RunnerSettings(), Countdown(LIMIT_SECONDS))
     crew.add("ada", "token")
     crew.add("boole", "token", after=1000)
     crew.look()

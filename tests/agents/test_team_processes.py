@@ -17,10 +17,10 @@ from outlearn.toolbox import open_toolbox, url_in
 from outlearn_agents.holding import holder
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec, agent_name, next_folder
 from outlearn_agents.team.agent import main as agent_main
-from outlearn_agents.team.crew import CANNOT_WORK
-from outlearn_agents.team.keeper import ServerKeeper
+from outlearn_agents.team.agents import CANNOT_WORK
 from outlearn_agents.team.processes import SERVERS, Child, clean_environment, plugin_servers, stop_children, tail
 from outlearn_agents.team.runner import make_team, run_team
+from outlearn_agents.team.servers import ServerProcesses
 from outlearn_agents.team.status import read_status
 
 LIMIT_SECONDS = 60
@@ -75,7 +75,15 @@ async def test_a_polite_process_gets_the_time_to_end(tmp_path: Path) -> None:
 
 def test_a_module_on_the_leash_ends_when_the_runner_is_gone(tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text("import sys, time; print(sys.argv, flush=True); time.sleep(100)")
-    argv = [sys.executable, "-m", "outlearn_agents.team.leash", str(tmp_path / "lock"), "sleeper", "--option", "7"]
+    argv = [
+        sys.executable,
+        "-m",
+        "outlearn_agents.team.bound_child",
+        str(tmp_path / "lock"),
+        "sleeper",
+        "--option",
+        "7",
+    ]
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as process:
         assert process.stdin
@@ -88,7 +96,7 @@ def test_a_module_on_the_leash_ends_when_the_runner_is_gone(tmp_path: Path) -> N
 async def test_the_four_servers_start_answer_and_end(toy_home: Path) -> None:
     folder = RunFolder(toy_home)
     token = TokenFile(folder.tokens).issue("ada")
-    servers = ServerKeeper(folder, {}, restarts=0)
+    servers = ServerProcesses(folder, {}, restarts=0)
     urls = {name: url_in(folder.ready(name)) for name in SERVERS}
     try:
         await servers.start()
@@ -149,7 +157,7 @@ async def test_a_registered_server_is_started_beside_the_four_and_knows_its_call
     assert plugin_servers() == ("dice",)
     folder = RunFolder(toy_home)
     token = TokenFile(folder.tokens).issue("ada")
-    servers = ServerKeeper(folder, {}, restarts=0, names=plugin_servers())
+    servers = ServerProcesses(folder, {}, restarts=0, names=plugin_servers())
     try:
         await servers.start()
         async with open_toolbox({"dice": url_in(folder.ready("dice"))}, token=token) as tools:
@@ -162,7 +170,7 @@ async def test_a_registered_server_is_started_beside_the_four_and_knows_its_call
 async def test_a_registered_server_that_does_not_load_is_named(toy_home: Path, registered: Callable[..., None]) -> None:
     registered("dice", "import nothing_of_this_name")
     TokenFile(RunFolder(toy_home).tokens).issue("ada")
-    servers = ServerKeeper(RunFolder(toy_home), {}, restarts=0, names=plugin_servers())
+    servers = ServerProcesses(RunFolder(toy_home), {}, restarts=0, names=plugin_servers())
     try:
         with pytest.raises(ServerUnreachableError, match="from dice 1, fails to load"):
             await servers.start()
@@ -179,7 +187,7 @@ def test_a_registered_server_has_a_name_that_tools_can_bear(registered: Callable
 async def test_a_server_that_cannot_start_is_named_with_the_end_of_its_log(toy_home: Path) -> None:
     folder = RunFolder(toy_home)
     TokenFile(folder.tokens).issue("ada")
-    servers = ServerKeeper(folder, {"forum": ["--database-url", "nonsense://"]}, restarts=5)
+    servers = ServerProcesses(folder, {"forum": ["--database-url", "nonsense://"]}, restarts=5)
     try:
         with pytest.raises(ServerUnreachableError, match="forum server ended with"):
             await servers.start()

@@ -34,7 +34,7 @@ from outlearn_agents.team.live import PlainLines, page, show
 from outlearn_agents.team.status import write_status
 from outlearn_agents.team.watch import AgentView, TeamView, Watcher
 from outlearn_agents.words import duration, method_label, shorten
-from outlearn_evaluation.released import Comparison, Finalist, Interval, Release
+from outlearn_evaluation.release import Comparison, Finalist, Interval, Release
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = ("ada", "boole")

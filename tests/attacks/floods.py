@@ -33,7 +33,7 @@ class NoWorkers:
 @attacks
 def the_queue(folder: Path) -> bool:
     """Ada queues all that she may, also under other names; bob's one run is next after the one at work."""
-    from outlearn_training.claims import Claims
+    from outlearn_training.queue.seed_claims import Claims
     from outlearn_training.service import TrainingService
     from outlearn_training.settings import TrainingSettings
 
@@ -182,7 +182,7 @@ def runs_of_others(folder: Path) -> bool:
 @attacks
 def all_the_memory(_: Path) -> bool:
     """Where methods use up the machine's memory, the kernel ends one of them, and no server."""
-    limit = "from outlearn_training.limits import limit_resources; limit_resources(9, 9)"
+    limit = "from outlearn_training.sandbox.limits import limit_resources; limit_resources(9, 9)"
     code = f"{limit}; print(open('/proc/self/oom_score_adj').read())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     return said.strip() == "1000"

@@ -136,9 +136,9 @@ class Stand:
 @asynccontextmanager
 async def training(home: Path, agent: str = "ada", **changes: Any) -> AsyncIterator[Stand]:
     """A training server with one worker, which ends with the attack."""
-    from outlearn_training.executor import LocalExecutor
     from outlearn_training.server import build
     from outlearn_training.settings import TrainingSettings
+    from outlearn_training.workers.executor import LocalExecutor
 
     settings = TrainingSettings(home=home, workers=1, agent=agent, worker_idle_seconds=30, **changes)
     try:

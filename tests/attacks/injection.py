@@ -14,7 +14,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from registry import Family
 
 from outlearn.errors import InvalidInputError
-from outlearn.plain import HIDDEN
+from outlearn.printable import HIDDEN
 from outlearn.results import ResultBook
 from outlearn.testing import connect
 

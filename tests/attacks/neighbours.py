@@ -14,7 +14,7 @@ PLAIN = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"
 HOSTILE = """
 import atexit, builtins, gc, os, pathlib, signal, sys, threading, time
 import numpy, torch
-import outlearn.tasks, outlearn_training.host as host, outlearn_training.lab as labs, outlearn_training.trainer
+import outlearn.tasks, outlearn_training.sandbox.host as host, outlearn_training.lab as labs, outlearn_training.trainer
 MARK = "left" + "-by-ada"
 def method(lab, seed):
     student = lab.fit(lab.weak_labels())
@@ -47,7 +47,7 @@ def method(lab, seed):
 """
 LOOK = """
 import ctypes, gc, glob, json, os, signal, sys, threading, builtins
-import torch, outlearn_training.lab as labs, outlearn_training.host as host
+import torch, outlearn_training.lab as labs, outlearn_training.sandbox.host as host
 MARK = b"ada-yb-tfel"
 libc = ctypes.CDLL(None)
 def memory():

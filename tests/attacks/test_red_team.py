@@ -15,8 +15,8 @@ import weights
 from measure import Figure
 from registry import Attack
 
-from outlearn_training.confinement import landlock_version
-from outlearn_training.seccomp import has_seccomp
+from outlearn_training.sandbox.landlock import landlock_version
+from outlearn_training.sandbox.seccomp import has_seccomp
 
 LONG = ("no_more_than_the_teams_budget", "searches_that_never_end", "time_of_an_answer")
 FAMILIES = (collusion, escapes, floods, forgery, full_disk, injection, leaks, weights)

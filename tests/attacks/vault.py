@@ -172,7 +172,8 @@ USE_OUR_OWN_CODE = {
         "types.SimpleNamespace(task='toy', run_id=other_run, agent='ada', method='m', source_sha256=''), 0, out(), 'x')"
     ),
     "claim_a_run": (
-        "module('outlearn_training.claims').Claims(f'sqlite:///{home}/training.sqlite').claim(0, lambda _: True)"
+        "module('outlearn_training.queue.seed_claims')"
+        ".Claims(f'sqlite:///{home}/training.sqlite').claim(0, lambda _: True)"
     ),
     "open_the_evaluation": "module('outlearn_evaluation.commitment').open_task(pathlib.Path(home), 'toy')",
 }
@@ -236,7 +237,7 @@ def attempts(folder: Path) -> Iterator[Figure]:
 
 async def _try(home: Path, other: int) -> tuple[dict[str, tuple[int, bytes]], dict[str, str | int]]:
     """What stood in the home when the worker had done its first run, and what the method then said."""
-    from outlearn_training.slots import slot_pid
+    from outlearn_training.workers.slots import slot_pid
 
     async with training(home) as stand:
         await stand.run("def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n")

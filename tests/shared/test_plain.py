@@ -5,9 +5,9 @@ import unicodedata
 
 import pytest
 
-from outlearn.claims import stated_pgrs
 from outlearn.errors import InvalidInputError
-from outlearn.plain import HIDDEN, check_plain, show_plain
+from outlearn.printable import HIDDEN, check_plain, show_plain
+from outlearn.stated_pgr import stated_pgrs
 
 NEEDED = ("می‌خواهم", "क्‍ष", "👩‍💻", "❤️‍🔥", "👨🏽‍⚕️", "🏳️‍🌈", "1️⃣", "Größe: 3 µm", "한국어", "שלום\tx\r\n")
 JOINERS = "\u200c\u200d"

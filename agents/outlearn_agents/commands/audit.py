@@ -166,7 +166,7 @@ def _check_claims(home: Path, service: "EvaluationService") -> None:
     """Read all findings as an agent would, and hold what they say against the record."""
     import anyio
 
-    from outlearn_evaluation.claims import false_claim
+    from outlearn_evaluation.false_claims import false_claim
 
     known = [row.pgr for row in service.evaluated()]
     for finding in anyio.run(_read_findings, home):

@@ -34,15 +34,15 @@ def calibrate(
     outlearn calibrate math --home runs/lr --set student_tuning.lr=1e-4
     """
     from outlearn_agents.commands.progress import progress_bar
-    from outlearn_training.calibration_report import read_report
+    from outlearn_training.calibration.report import read_report
     from outlearn_training.settings import TrainingSettings
     from outlearn_training.testbed import TESTBEDS
 
     if name not in TESTBEDS and read_prepared(home, name) is None:
         raise NotFoundError(how_to_make(home, name))
     try:
-        from outlearn_training.calibrate import calibrate as train
-        from outlearn_training.calibration_slots import SlotTraining
+        from outlearn_training.calibration.calibrate import calibrate as train
+        from outlearn_training.calibration.slots import SlotTraining
     except ModuleNotFoundError as error:
         raise InvalidInputError(f"calibration trains models ({error}): pip install 'outlearn[training]'") from error
     given = {key: value for key, value in {"workers": workers, "threads": threads}.items() if value is not None}

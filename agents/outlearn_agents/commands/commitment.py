@@ -28,7 +28,7 @@ def reveal(
     """
     from outlearn_agents.report.at_rest import note_revealed
     from outlearn_evaluation.commitment import open_task
-    from outlearn_evaluation.released import ReleaseBook
+    from outlearn_evaluation.release import ReleaseBook
 
     opened = open_task(home, task)
     if not early and ReleaseBook(home / "vault", task).read() is None:

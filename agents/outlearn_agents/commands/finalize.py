@@ -13,8 +13,8 @@ from outlearn_agents.commands.options import Json, RunArgument
 
 if TYPE_CHECKING:
     from outlearn_agents.commands.progress import OnProgress
-    from outlearn_evaluation.release import Rerun
-    from outlearn_evaluation.released import Release
+    from outlearn_evaluation.final import Rerun
+    from outlearn_evaluation.release import Release
     from outlearn_training.settings import TrainingSettings
 
 
@@ -44,7 +44,7 @@ def finalize(
     from outlearn_agents.commands.finals import print_release
     from outlearn_agents.commands.working import console
     from outlearn_agents.report.at_rest import write_report_again
-    from outlearn_evaluation.released import ReleaseBook
+    from outlearn_evaluation.release import ReleaseBook
 
     name = load_card(run, task or _task_of(run)).name
     book = ReleaseBook(run / "vault", name)
@@ -59,7 +59,7 @@ def finalize(
 def _hold(run: Path, task: str, seeds: int | None, workers: int | None) -> "Release":
     from outlearn_agents.commands.progress import progress_bar
     from outlearn_agents.run_folder import RunFolder
-    from outlearn_evaluation.release import finalize as hold_final
+    from outlearn_evaluation.final import finalize as hold_final
     from outlearn_evaluation.settings import EvaluationSettings
     from outlearn_training.settings import TrainingSettings
 
@@ -85,12 +85,12 @@ def _rerunning(settings: "TrainingSettings", task: str, report: "OnProgress") ->
     import numpy as np
 
     from outlearn.tasks import load_card
-    from outlearn_evaluation.release import Reruns
+    from outlearn_evaluation.final import Reruns
 
     try:
         for needed in ("scipy.stats", "statsmodels.stats.multitest"):
             import_module(needed)
-        from outlearn_training.calibrate import load_predictions
+        from outlearn_training.calibration.calibrate import load_predictions
         from outlearn_training.rerun import rerun
     except ModuleNotFoundError as error:
         raise InvalidInputError(f"a final trains models ({error}): pip install 'outlearn[agents,training]'") from error

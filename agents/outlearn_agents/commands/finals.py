@@ -10,7 +10,7 @@ from rich.text import Text
 from outlearn.hints import command_line
 from outlearn.results import pgr_text
 from outlearn_agents.words import clean, method_label, shorten
-from outlearn_evaluation.released import Comparison, Finalist, Interval, Release
+from outlearn_evaluation.release import Comparison, Finalist, Interval, Release
 
 PAIRS = 20
 

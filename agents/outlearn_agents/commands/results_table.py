@@ -20,8 +20,8 @@ def results_table(
     outlearn testbed-table math --out results
     """
     from outlearn_agents.commands.progress import progress_bar
-    from outlearn_training.table import TABLE, as_markdown, make_table, write_table
     from outlearn_training.testbed import TESTBEDS
+    from outlearn_training.testbed.table import TABLE, as_markdown, make_table, write_table
 
     with progress_bar("testbed") as report_progress:
         rows = make_table(tasks or list(TESTBEDS), report_progress)

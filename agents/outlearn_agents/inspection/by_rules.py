@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from outlearn.claims import stated_pgrs
-from outlearn.plain import printable
+from outlearn.printable import printable
+from outlearn.stated_pgr import stated_pgrs
 from outlearn_agents.inspection import signs
 from outlearn_agents.inspection.evidence import MAX_LINE, Dossier, Line
 

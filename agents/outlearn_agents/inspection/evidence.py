@@ -12,7 +12,7 @@ from outlearn.audit import AuditLog, AuditRecord
 from outlearn.database import reading
 from outlearn_agents.report.families import Submitted, submitted_runs
 from outlearn_agents.report.summary import FindingSummary, RunSummary, Summary
-from outlearn_agents.team.folder import RunFolder
+from outlearn_agents.run_folder import RunFolder
 from outlearn_evaluation.ledger import Ledger
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.tables import evaluations

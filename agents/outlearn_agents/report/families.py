@@ -14,7 +14,7 @@ from outlearn.artifacts import LocalArtifactStore
 from outlearn.database import as_utc, open_database, reading
 from outlearn.errors import NotFoundError
 from outlearn_agents.run_folder import RunFolder
-from outlearn_training.queue_tables import metadata, runs
+from outlearn_training.queue.tables import metadata, runs
 from outlearn_training.settings import TrainingSettings
 
 SOURCES = {"zero_shot": "zero-shot", "embed": "embeddings", "generate": "generation"}

@@ -6,7 +6,7 @@ from outlearn.results import pgr_text
 from outlearn_agents.report.charts import NARROW, Scale, colours, svg, vertical_grid, whisker
 from outlearn_agents.report.summary import Summary
 from outlearn_agents.words import method_label, shorten
-from outlearn_evaluation.released import Finalist, Release
+from outlearn_evaluation.release import Finalist, Release
 
 
 def final_chart(release: Release, summary: Summary, width: int) -> str:

@@ -23,7 +23,7 @@ from outlearn.types import (
 )
 from outlearn_agents.reading import MAX_PAGES, all_findings, all_runs
 from outlearn_agents.run_folder import RunFolder, TeamSpec
-from outlearn_evaluation.released import Release, ReleaseBook
+from outlearn_evaluation.release import Release, ReleaseBook
 
 MAX_ROWS = 500  # more than the evaluations that a team has by default
 

@@ -23,8 +23,8 @@ from outlearn_agents.holding import holding
 from outlearn_agents.run_folder import AgentSpec, RunFolder
 from outlearn_agents.spending.ledger import Ledger
 from outlearn_agents.spending.shift import Shift
-from outlearn_agents.team.crew import CANNOT_WORK
-from outlearn_agents.team.gate import Gate, GatedTools
+from outlearn_agents.team.agents import CANNOT_WORK
+from outlearn_agents.team.pausing import Gate, GatedTools
 from outlearn_agents.team.processes import SERVERS
 from outlearn_agents.team.status import write_status
 

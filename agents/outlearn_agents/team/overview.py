@@ -16,8 +16,8 @@ from outlearn_agents.team.status import read_status
 from outlearn_agents.words import method_label
 from outlearn_evaluation.ledger import Ledger as EvaluationLedger
 from outlearn_evaluation.settings import EvaluationSettings
-from outlearn_evaluation.standing import withheld
-from outlearn_training.queue import RunQueue
+from outlearn_evaluation.withheld import withheld
+from outlearn_training.queue.run_queue import RunQueue
 from outlearn_training.settings import TrainingSettings
 
 MAX_QUEUED = 200

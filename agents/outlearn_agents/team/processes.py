@@ -117,7 +117,7 @@ def server_argv(folder: RunFolder, name: str, extra: Iterable[str] = (), port: i
     files = {"ready-file": str(folder.ready(name)), "tokens": str(folder.tokens)}
     pairs = [part for key, value in {**options, **files}.items() for part in (f"--{key}", value)]
     program = [f"outlearn_{name}"] if name in SERVERS else ["outlearn_agents.team.plugin_server", name]
-    leash = [sys.executable, "-m", "outlearn_agents.team.leash", str(folder.held(name))]
+    leash = [sys.executable, "-m", "outlearn_agents.team.bound_child", str(folder.held(name))]
     return [*leash, *program, *pairs, *extra]
 
 

@@ -21,10 +21,10 @@ from outlearn_agents.run_folder import MAX_AGENTS, AgentSpec, RunFolder, RunnerS
 from outlearn_agents.spending.budgets import write_budget
 from outlearn_agents.spending.ledger import Budget
 from outlearn_agents.tasks import find_task
+from outlearn_agents.team.agents import AgentProcesses
 from outlearn_agents.team.control import Control, change_control
-from outlearn_agents.team.crew import Crew
-from outlearn_agents.team.keeper import ServerKeeper
 from outlearn_agents.team.processes import SERVERS, end_orphans, plugin_servers
+from outlearn_agents.team.servers import ServerProcesses
 from outlearn_agents.team.session import Observe, Stops, TeamSession
 from outlearn_agents.team.watch import Watcher
 
@@ -181,8 +181,8 @@ def _issue_tokens(folder: RunFolder, spec: TeamSpec) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def _servers(folder: RunFolder, spec: TeamSpec, settings: RunnerSettings) -> AsyncIterator[ServerKeeper]:
-    keeper = ServerKeeper(folder, spec.server_options, settings.restarts, (*SERVERS, *spec.plugin_servers))
+async def _servers(folder: RunFolder, spec: TeamSpec, settings: RunnerSettings) -> AsyncIterator[ServerProcesses]:
+    keeper = ServerProcesses(folder, spec.server_options, settings.restarts, (*SERVERS, *spec.plugin_servers))
     try:
         await keeper.start()
         yield keeper
@@ -192,8 +192,8 @@ async def _servers(folder: RunFolder, spec: TeamSpec, settings: RunnerSettings) 
 
 
 @asynccontextmanager
-async def _crew(folder: RunFolder, settings: RunnerSettings, seconds: float) -> AsyncIterator[Crew]:
-    crew = Crew(folder, settings, Countdown(seconds))
+async def _crew(folder: RunFolder, settings: RunnerSettings, seconds: float) -> AsyncIterator[AgentProcesses]:
+    crew = AgentProcesses(folder, settings, Countdown(seconds))
     try:
         yield crew
     finally:

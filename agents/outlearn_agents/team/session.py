@@ -10,10 +10,10 @@ from outlearn.errors import OutlearnError
 from outlearn.files import write_atomic
 from outlearn.identity import TokenFile
 from outlearn_agents.run_folder import RunFolder, SessionFile, TeamSpec
+from outlearn_agents.team.agents import AgentProcesses
 from outlearn_agents.team.control import Control, change_control, read_control
-from outlearn_agents.team.crew import Crew
-from outlearn_agents.team.keeper import ServerKeeper
-from outlearn_agents.team.nudge import Nudger
+from outlearn_agents.team.convergence import Nudger
+from outlearn_agents.team.servers import ServerProcesses
 from outlearn_agents.team.watch import TeamView, Watcher
 
 LOOK_SECONDS = 1.0
@@ -46,8 +46,8 @@ class TeamSession:
         self,
         folder: RunFolder,
         spec: TeamSpec,
-        servers: ServerKeeper,
-        crew: Crew,
+        servers: ServerProcesses,
+        crew: AgentProcesses,
         watcher: Watcher,
         stops: Stops,
     ) -> None:

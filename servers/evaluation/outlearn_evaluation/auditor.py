@@ -5,13 +5,13 @@ import structlog
 from outlearn.audit import Action, AuditKind, AuditLog, Evidence
 from outlearn.errors import OutdatedError, PermissionDeniedError
 from outlearn_evaluation.detectors import Suspicion, random_masks
-from outlearn_evaluation.finished import FinishedRun
+from outlearn_evaluation.finished_runs import FinishedRun
 from outlearn_evaluation.inspection import OF_PLACE, Place, examine
 from outlearn_evaluation.ledger import Question
 from outlearn_evaluation.looks import LookBook
-from outlearn_evaluation.standing import Withheld, because, withheld
 from outlearn_evaluation.submissions import Submission
 from outlearn_evaluation.thresholds import CONSTANTS, FindThresholds
+from outlearn_evaluation.withheld import Withheld, because, withheld
 
 log = structlog.get_logger("outlearn.evaluation")
 

@@ -14,7 +14,7 @@ from outlearn.results import pgr_text
 from outlearn.types import Leaderboard, LeaderboardLine
 from outlearn_evaluation.commitment import Opened
 from outlearn_evaluation.scoring import on_grid
-from outlearn_evaluation.standing import Withheld
+from outlearn_evaluation.withheld import Withheld
 
 MOST_KEPT = 16
 Version = tuple[int, int]

@@ -13,14 +13,14 @@ from outlearn.database import as_utc, open_database, reading, utc_now, writing
 from outlearn.errors import BudgetError, InvalidInputError, NotFoundError
 from outlearn.identity import Caller
 from outlearn.types import BudgetView, LeaderboardRow, Verdict
-from outlearn_evaluation.closing import close, closed, refuse_closed
+from outlearn_evaluation.closed_tasks import close, closed, refuse_closed
 from outlearn_evaluation.detectors import Look
 from outlearn_evaluation.looks import LookBook
 from outlearn_evaluation.scoring import Grade, Judge
 from outlearn_evaluation.settings import EvaluationSettings
-from outlearn_evaluation.standing import NOTHING, Withheld
 from outlearn_evaluation.submissions import Submission, file_submission, read_submission
 from outlearn_evaluation.tables import evaluations, finals, metadata, nominations
+from outlearn_evaluation.withheld import NOTHING, Withheld
 
 _MINE = evaluations.c.agent == bindparam("agent")
 _NOMINATED = select(func.count()).select_from(nominations).where(nominations.c.agent == bindparam("agent"))

@@ -1,174 +1,100 @@
-"""The final of a task: nominations close, nominees are run again on fresh seeds, the private half is opened once."""
+"""What a final found, and where that is kept: one signed file in the vault, written once."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from itertools import combinations
+from datetime import UTC, datetime
 from pathlib import Path
-from secrets import SystemRandom
+from typing import Any
 
-import numpy as np
+from pydantic import Field
 
-from outlearn.audit import AuditKind, AuditLog
-from outlearn.errors import ConflictError
 from outlearn.files import create_once
-from outlearn.receipts import ReceiptBook
-from outlearn.tasks import Floats, SecretTask, load_baselines, load_card, load_secret
-from outlearn.types import RunView
-from outlearn_evaluation.commitment import open_task
-from outlearn_evaluation.ends import Ends, is_right
-from outlearn_evaluation.ledger import Answered, Ledger
-from outlearn_evaluation.published import Publisher
-from outlearn_evaluation.released import Comparison, Finalist, Interval, Release, ReleaseBook
-from outlearn_evaluation.scoring import check_receipts
-from outlearn_evaluation.settings import EvaluationSettings
-from outlearn_evaluation.standing import withheld
-from outlearn_evaluation.statistics import Right, holm
+from outlearn.signing import PublicSigner, Signed, check_public, parse_signed
+from outlearn.tasks import Frozen
+from outlearn_evaluation.statistics import Estimate
 
-SEEDS, MAX_SEED = 5, 2**31
-SIGNIFICANT = 0.05
+DIGITS = 5
 
 
-@dataclass(frozen=True)
-class Closed:
-    """A task whose nominations are closed."""
+class Interval(Frozen):
+    """An estimate with its 95 % interval, for new items and new seeds: `value ± t(df) * se`."""
+
+    value: float
+    low: float
+    high: float
+    se: float
+    se_items: float = Field(description="What items give to the standard error: se^2 = se_items^2 + se_seeds^2.")
+    se_seeds: float = Field(description="What seeds give to it, of nominees, teachers and ceilings together.")
+    df: float = Field(description="Degrees of freedom of t, by Satterthwaite.")
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> "Interval":
+        """The estimate as it is written down."""
+        return cls(**{name: round(getattr(estimate, name), DIGITS) for name in cls.model_fields})
+
+
+class Finalist(Frozen):
+    """A nominated run and what its re-run scored, on the private half where nothing else is said."""
+
+    run_id: str
+    rerun_id: str | None = Field(description="The same on fresh seeds; None where the run was withheld and not re-run.")
+    agent: str
+    method: str
+    params: dict[str, Any]
+    told: float = Field(description="PGR that the agent was told, from the public half and the old seeds.")
+    told_at_most: bool
+    failed: str = Field("", description="Why the re-run has no score; empty where it has one.")
+    accuracy: float | None = None
+    pgr: Interval | None = Field(None, description="None where the re-run failed or PGR is undefined.")
+    public_pgr: Interval | None = Field(None, description="Of the re-run on the public half.")
+    fall: Interval | None = Field(None, description="public_pgr less pgr: what only fits the public half.")
+
+
+class Comparison(Frozen):
+    """Two finalists, paired by item and seed."""
+
+    run_id: str
+    other: str
+    difference: Interval = Field(description="By how much `run_id` is more accurate than `other`, in [-1, 1].")
+    p_value: float = Field(description="Two-sided, for no difference.")
+    p_holm: float = Field(description="The same after Holm's correction for all comparisons of the release.")
+    significant: bool = Field(description="p_holm is below 0.05.")
+
+
+class Release(Signed):
+    """The outcome of a task: nominated runs, done again on fresh seeds and scored on the private half, once."""
 
     task: str
-    commitment: str
+    task_fingerprint: str
+    commitment: str = Field(description="To labels, split, noise and baselines, as it was first published.")
+    seeds: tuple[int, ...]
+    items: int = Field(description="Test items of the private half.")
+    groups: int = Field(description="Groups that these come in.")
+    weak_acc: float
+    ceiling_acc: float
+    gap: Interval = Field(description="ceiling_acc less weak_acc; PGR is undefined where it is not significant.")
+    finalists: tuple[Finalist, ...] = Field(description="Best first, failed ones last.")
+    comparisons: tuple[Comparison, ...]
     closed_at: datetime
-    nominated: list[Answered]
+    opened_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
-@dataclass(frozen=True)
-class Reruns:
-    """What was done again: runs by their first ids, and P(label = 1) of teachers and ceilings, (seeds, test items)."""
+class ReleaseBook:
+    """The release of a task, in the vault. The public key that proves published results proves it, too."""
 
-    runs: Mapping[str, RunView]
-    weak: Floats
-    ceiling: Floats
+    def __init__(self, vault: Path, task: str) -> None:
+        self.path = vault / task / "release.json"
+        self._signer = PublicSigner.from_vault(vault, "result")
 
+    def read(self) -> Release | None:
+        """The release, or None where there is none yet. Raises IntegrityError where the file was changed."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        release = parse_signed(Release, data, f"the release {str(self.path)!r}", "read it with that version")
+        check_public(release, self._signer.public_key)
+        return release
 
-Rerun = Callable[[Sequence[str], Path, Sequence[int]], Reruns]
-"""Does runs again in a home folder with seeds; their receipts are in its vault then."""
-
-
-def finalize(settings: EvaluationSettings, task: str, rerun: Rerun, seeds: int | None = None) -> Release:
-    """Hold the final of a task, or go on with it; a task that had its final has the same release for ever.
-
-    Args:
-        seeds: how many fresh seeds, 5 by default. They are drawn once.
-
-    Raises:
-        NotFoundError: no such task, or nobody nominated a run of it.
-        ConflictError: the final began with another number of seeds, or all nominated runs are withheld.
-        IntegrityError: receipts, the release, or labels and split were changed.
-    """
-    book = ReleaseBook(settings.vault, load_card(settings.home, task).name)
-    if (known := book.read()) is not None:
-        return known
-    closed, audit = _close(settings, task), AuditLog(settings.vault)
-    held = withheld(audit.records())
-    entered = [one.run_id for one in closed.nominated if not held.covers(one.run_id, one.agent)]
-    if not entered:
-        raise ConflictError(f"all nominated runs of task {task!r} are withheld; review them with `outlearn audit`")
-    into = settings.vault / task / "final"
-    reruns = rerun(entered, into, fresh_seeds(settings.home, task, seeds))
-    audit.append(AuditKind.PRIVATE_HALF_OPENED, "note", task=task, evidence={"runs": len(entered)})
-    return book.file(_score(closed, load_secret(settings.home, task), into, reruns))
-
-
-def _close(settings: EvaluationSettings, task: str) -> Closed:
-    opened, ledger = open_task(settings.home, task), Ledger(settings)
-    try:
-        Publisher(ledger.engine).publish(opened)
-        return Closed(task, opened.commitment, *ledger.close(task))
-    finally:
-        ledger.engine.dispose()
-
-
-def fresh_seeds(home: Path, task: str, count: int | None) -> tuple[int, ...]:
-    """Seeds that the task does not have, from the operating system's randomness. Drawn once and kept in the vault.
-
-    Raises ConflictError where another number was drawn.
-    """
-    taken, wanted = load_card(home, task).seeds, count or SEEDS
-    drawn = [seed for seed in SystemRandom().sample(range(MAX_SEED), wanted + len(taken)) if seed not in taken][:wanted]
-    kept = json.loads(create_once(home / "vault" / task / "final-seeds.json", json.dumps(sorted(drawn)).encode()))
-    if count not in (None, len(kept)):
-        raise ConflictError(f"the final of task {task!r} began with {len(kept)} seeds, not {count}; leave --seeds out")
-    return tuple(kept)
-
-
-def _score(closed: Closed, secret: SecretTask, into: Path, reruns: Reruns) -> Release:
-    ends = Ends.of(secret, reruns.weak, reruns.ceiling)
-    right, card = _right(reruns, into, closed.task, secret), load_card(into, closed.task)
-    finalists = [_finalist(one, reruns.runs.get(one.run_id), ends, right.get(one.run_id)) for one in closed.nominated]
-    finalists.sort(key=lambda one: -1.0 if one.accuracy is None else one.accuracy, reverse=True)
-    scored = [one.run_id for one in finalists if one.accuracy is not None]
-    return Release(
-        task=card.name,
-        task_fingerprint=card.fingerprint,
-        commitment=closed.commitment,
-        seeds=card.seeds,
-        items=int(ends.private.sum()),
-        groups=len(set(ends.groups_of(ends.private))),
-        weak_acc=ends.accuracy(ends.weak),
-        ceiling_acc=ends.accuracy(ends.ceiling),
-        gap=Interval.of(ends.compare(ends.ceiling, ends.weak)),
-        finalists=tuple(finalists),
-        comparisons=_comparisons(scored, right, ends),
-        closed_at=closed.closed_at,
-    )
-
-
-def _right(reruns: Reruns, into: Path, task: str, secret: SecretTask) -> dict[str, Right]:
-    """Whether each re-run's students are right about each test item, (seeds, items), by first ids; without those that
-    failed, and those that detectors saw gaming. Raises IntegrityError."""
-    baselines, book = load_baselines(into, task), ReceiptBook(into / "vault")
-    held, right = withheld(AuditLog(into / "vault").records()), {}
-    for run_id, view in reruns.runs.items():
-        if view.status == "done" and not held.covers(view.run_id, view.agent):
-            receipts = book.read(view.run_id)
-            check_receipts(receipts, secret, baselines)
-            right[run_id] = is_right(np.array([receipt.predictions for receipt in receipts]), secret)
-    return right
-
-
-def _finalist(told: Answered, view: RunView | None, ends: Ends, right: Right | None) -> Finalist:
-    finalist = Finalist(
-        run_id=told.run_id,
-        rerun_id=view.run_id if view else None,
-        agent=told.agent,
-        method=told.method,
-        params=view.params if view else {},
-        told=told.pgr,
-        told_at_most=bool(told.at_most),
-    )
-    if right is None:
-        failed = view.message if view and view.status != "done" else "withheld: `outlearn audit` says why"
-        return finalist.model_copy(update={"failed": failed})
-    scores = {
-        "accuracy": ends.accuracy(right),
-        "pgr": ends.pgr(right, ends.private),
-        "public_pgr": ends.pgr(right, ~ends.private),
-        "fall": ends.fall(right),
-    }
-    return finalist.model_copy(update=scores)
-
-
-def _comparisons(run_ids: Sequence[str], right: Mapping[str, Right], ends: Ends) -> tuple[Comparison, ...]:
-    """All pairs, the better one first."""
-    pairs = list(combinations(run_ids, 2))
-    found = [ends.compare(right[one], right[other]) for one, other in pairs]
-    return tuple(
-        Comparison(
-            run_id=one,
-            other=other,
-            difference=Interval.of(estimate),
-            p_value=estimate.p_value,
-            p_holm=p_holm,
-            significant=p_holm < SIGNIFICANT,
-        )
-        for (one, other), estimate, p_holm in zip(pairs, found, holm([one.p_value for one in found]), strict=True)
-    )
+    def file(self, release: Release) -> Release:
+        """Sign and keep a release unless there is one; returns the one that is kept."""
+        create_once(self.path, self._signer.sign(release).model_dump_json(indent=1).encode())
+        return self.read() or release

@@ -17,9 +17,9 @@ from outlearn.types import BudgetView, Evaluation, Leaderboard, LeaderboardRow, 
 from outlearn_evaluation.auditor import Auditor
 from outlearn_evaluation.board import Boards, board_lines
 from outlearn_evaluation.commitment import Opened, open_task
-from outlearn_evaluation.finished import FinishedRun, finished_run
+from outlearn_evaluation.commitment_log import Publisher
+from outlearn_evaluation.finished_runs import FinishedRun, finished_run
 from outlearn_evaluation.ledger import Answered, Ledger, Question
-from outlearn_evaluation.published import Publisher
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.submissions import Submission
 from outlearn_evaluation.thresholds import ThresholdBook

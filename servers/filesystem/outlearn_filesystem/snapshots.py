@@ -34,7 +34,7 @@ from outlearn.database import open_database, reading, writing
 from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn.identity import Caller
 from outlearn.paging import fit_page, make_cursor, read_cursor
-from outlearn.plain import check_plain
+from outlearn.printable import check_plain
 from outlearn.types import Loaded, Snapshot, SnapshotList
 from outlearn_filesystem.workspace import Workspace
 

@@ -21,7 +21,7 @@ from outlearn.confined import (
 )
 from outlearn.errors import BudgetError, ConflictError, InvalidInputError, NotFoundError
 from outlearn.files import locked
-from outlearn.plain import check_plain
+from outlearn.printable import check_plain
 from outlearn.types import Deleted, FileWritten, Loaded
 from outlearn_filesystem.diffs import edit_diff, find_once
 from outlearn_filesystem.settings import FilesystemSettings

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from outlearn.claims import differs, stated_pgrs
 from outlearn.errors import IntegrityError
 from outlearn.paging import cut_text
 from outlearn.results import ResultBook, VerifiedResult
+from outlearn.stated_pgr import differs, stated_pgrs
 from outlearn.types import Badge, Finding, LineageNode, Reply, Version
 
 EXCERPT_BYTES = 1_000

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from outlearn.errors import InvalidInputError, NotFoundError
-from outlearn.plain import check_plain
+from outlearn.printable import check_plain
 from outlearn.receipts import RUN_ID
 
 MAX_TITLE = 200

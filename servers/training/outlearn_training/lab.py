@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from outlearn.errors import InvalidInputError
 from outlearn.tasks import Floats, Item, PublicTask, TaskCard
-from outlearn_training.canary import Canary
 from outlearn_training.losses import Loss, named_loss
 from outlearn_training.model import Weights
+from outlearn_training.sandbox.canary import Canary
 from outlearn_training.trainer import Trainer
 
 Emit = Callable[[dict[str, Any]], None]

@@ -9,7 +9,7 @@ from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.tasks import Floats, TaskCard, load_card, load_public, load_secret
 from outlearn_training.fast.trainer import student_trainer
 from outlearn_training.lab import prompts_for
-from outlearn_training.queue_tables import Run
+from outlearn_training.queue.tables import Run
 from outlearn_training.students import max_student_bytes, parse_student, read_students
 from outlearn_training.trainer import OnItems, PlainTrainer, further
 from outlearn_training.weights import WeightStore

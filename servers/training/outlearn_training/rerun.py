@@ -15,13 +15,13 @@ from outlearn.identity import OPERATOR
 from outlearn.prepared import write_prepared
 from outlearn.tasks import load_baselines, load_card, load_public, load_secret, write_task
 from outlearn.types import FINISHED, RunView
-from outlearn_training.borrowing import BorrowingExecutor
-from outlearn_training.calibrate import calibrate
-from outlearn_training.calibration_slots import SlotTraining
-from outlearn_training.queue import RunQueue
-from outlearn_training.queue_tables import Submission, find_run, metadata
-from outlearn_training.seed_training import STAGES, OnProgress
+from outlearn_training.calibration.calibrate import calibrate
+from outlearn_training.calibration.seed_training import STAGES, OnProgress
+from outlearn_training.calibration.slots import SlotTraining
+from outlearn_training.queue.run_queue import RunQueue
+from outlearn_training.queue.tables import Submission, find_run, metadata
 from outlearn_training.settings import TrainingSettings
+from outlearn_training.workers.borrowing import BorrowingExecutor
 
 POLL_SECONDS = 0.2
 IDLE_SECONDS = 5.0

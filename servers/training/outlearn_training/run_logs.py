@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from outlearn.plain import show_plain
+from outlearn.printable import show_plain
 from outlearn.results import ResultBook
 from outlearn.types import LogPage
-from outlearn_training.claims import Claims
+from outlearn_training.queue.seed_claims import Claims
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.weights import unwanted
 

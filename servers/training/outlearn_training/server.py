@@ -27,12 +27,12 @@ from outlearn.types import (
     TaskDescription,
 )
 from outlearn_training.catalogue import infos_text, methods
-from outlearn_training.executor import Executor, LocalExecutor
 from outlearn_training.prepare import prepare
-from outlearn_training.queue import Glance
+from outlearn_training.queue.run_queue import Glance
+from outlearn_training.queue.waiting import RunWatch
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.waiting import RunWatch
+from outlearn_training.workers.executor import Executor, LocalExecutor
 
 POLL_SECONDS = 0.2
 SUPERVISE_SECONDS = 2.0

@@ -28,13 +28,13 @@ from outlearn.types import (
     TaskDescription,
 )
 from outlearn_training.catalogue import find_method, list_infos
-from outlearn_training.device_budget import DeviceBudget
-from outlearn_training.executor import Executor
-from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
-from outlearn_training.queue import Glance, RunQueue
-from outlearn_training.queue_tables import Submission
+from outlearn_training.queue.device_budget import DeviceBudget
+from outlearn_training.queue.run_queue import Glance, RunQueue
+from outlearn_training.queue.tables import Submission
 from outlearn_training.run_logs import read_page
+from outlearn_training.sandbox.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
 from outlearn_training.settings import TrainingSettings
+from outlearn_training.workers.executor import Executor
 
 log = structlog.get_logger("outlearn.training")
 MAX_SOURCE_BYTES = 64_000

@@ -17,7 +17,7 @@ from outlearn.artifacts import LocalArtifactStore
 from outlearn.database import open_database, reading, writing
 from outlearn.results import ResultBook
 from outlearn.types import FINISHED
-from outlearn_training.queue_tables import metadata, runs, stored_weights
+from outlearn_training.queue.tables import metadata, runs, stored_weights
 from outlearn_training.settings import TrainingSettings
 
 AT_ONCE = 200

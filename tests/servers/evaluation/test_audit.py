@@ -23,8 +23,8 @@ from outlearn_evaluation.inspection import OF_PLACE, OF_STUDENTS
 from outlearn_evaluation.server import build
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
-from outlearn_evaluation.standing import withheld
 from outlearn_evaluation.teacher_check import check_teacher
+from outlearn_evaluation.withheld import withheld
 from outlearn_forum.store import ForumStore
 
 FileRun = Callable[..., None]

@@ -5,7 +5,6 @@ import pytest
 
 from outlearn.results import VerifiedResult
 from outlearn.types import Finding
-from outlearn_evaluation.claims import false_claim
 from outlearn_evaluation.detectors import (
     Change,
     Look,
@@ -19,6 +18,7 @@ from outlearn_evaluation.detectors import (
     seeds_apart,
     watermark,
 )
+from outlearn_evaluation.false_claims import false_claim
 from outlearn_evaluation.inspection import OF_STUDENTS, Students, changes_of, examine
 
 ITEMS, SEEDS = 600, 5

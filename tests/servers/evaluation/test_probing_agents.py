@@ -19,7 +19,7 @@ from outlearn_agents.cli import app
 from outlearn_evaluation.server import build
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
-from outlearn_evaluation.standing import PROBING, withheld
+from outlearn_evaluation.withheld import PROBING, withheld
 
 FileRun = Callable[..., None]
 Start = Callable[..., EvaluationService]

@@ -27,8 +27,8 @@ from outlearn.tasks import (
     write_task,
 )
 from outlearn.types import RunView
-from outlearn_evaluation.release import Reruns, finalize, fresh_seeds
-from outlearn_evaluation.released import Release, ReleaseBook
+from outlearn_evaluation.final import Reruns, finalize, fresh_seeds
+from outlearn_evaluation.release import Release, ReleaseBook
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
 

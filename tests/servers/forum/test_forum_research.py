@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mcp.server.mcpserver.exceptions import ToolError
 from researchers import FINDING, publish, team
 
-from outlearn.claims import differs, stated_pgrs
 from outlearn.results import VerifiedResult
+from outlearn.stated_pgr import differs, stated_pgrs
 from outlearn_forum.quoting import quote
 from outlearn_forum.text import mentions
 

@@ -8,9 +8,9 @@ import pytest
 
 from outlearn.identity import Caller
 from outlearn.tasks import TaskCard, load_public
-from outlearn_training.executor import LocalExecutor
-from outlearn_training.queue import RunQueue
+from outlearn_training.queue.run_queue import RunQueue
 from outlearn_training.settings import TrainingSettings
+from outlearn_training.workers.executor import LocalExecutor
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where cores are shared

@@ -17,14 +17,14 @@ from outlearn.prepared import card_markdown
 from outlearn.shortcuts import frequent_answer
 from outlearn.sources import Example
 from outlearn.tasks import Baselines, LabelledItem, SecretTask, SeedBaseline, load_baselines, load_public
-from outlearn_training import calibrate as module
-from outlearn_training.calibrate import calibrate, load_predictions
-from outlearn_training.calibration_report import make_report, read_report
+from outlearn_training.calibration import calibrate as module
+from outlearn_training.calibration.calibrate import calibrate, load_predictions
+from outlearn_training.calibration.report import make_report, read_report
+from outlearn_training.calibration.sanity import length, majority, shortcut_lines
 from outlearn_training.consistency import claim
 from outlearn_training.data.templates import compose, responses
 from outlearn_training.prepare import Task, prepare, read_calibration, tiny_task
-from outlearn_training.sanity import length, majority, shortcut_lines
-from outlearn_training.table import as_markdown, make_table
+from outlearn_training.testbed.table import as_markdown, make_table
 
 
 @pytest.fixture

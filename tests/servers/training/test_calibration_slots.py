@@ -15,13 +15,13 @@ from outlearn.errors import OutlearnError
 from outlearn.prepared import write_prepared
 from outlearn.tasks import TaskCard, load_public, load_secret
 from outlearn_agents import cli
-from outlearn_training.calibrate import calibrate, choose_task, find_task
-from outlearn_training.calibration_slots import SlotTraining
-from outlearn_training.executor import LocalExecutor, count_slots, slot_environment, visible_gpus
+from outlearn_training.calibration.calibrate import calibrate, choose_task, find_task
+from outlearn_training.calibration.seed_training import KeptSeeds, OnProgress, SeedPredictions, train_here
+from outlearn_training.calibration.slots import SlotTraining
 from outlearn_training.prepare import Task
-from outlearn_training.seed_training import KeptSeeds, OnProgress, SeedPredictions, train_here
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.slots import (
+from outlearn_training.workers.executor import LocalExecutor, count_slots, slot_environment, visible_gpus
+from outlearn_training.workers.slots import (
     ask_for_slot,
     give_way,
     hold_slot,
@@ -128,7 +128,7 @@ def test_an_interrupt_ends_the_processes_and_frees_their_slots(prepared: Prepare
 def test_a_seed_that_another_calibration_is_at_is_left_to_it(prepared: Prepared) -> None:
     home, task = prepared
     kept, heard = KeptSeeds(home, task[0]), list[str]()
-    from outlearn_training.calibration_slots import _take_first
+    from outlearn_training.calibration.slots import _take_first
 
     locked = _take_first(kept, [4])
     assert locked
@@ -230,7 +230,7 @@ def test_a_server_whose_runs_wait_gets_the_next_slot(prepared: Prepared, monkeyp
 def test_a_worker_is_not_wanted_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     want_worker(tmp_path)
     assert worker_is_wanted(tmp_path)
-    monkeypatch.setattr("outlearn_training.slots.WANTED_SECONDS", 0.0)
+    monkeypatch.setattr("outlearn_training.workers.slots.WANTED_SECONDS", 0.0)
     assert not worker_is_wanted(tmp_path)
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from outlearn.errors import ConfigError, InvalidInputError
 from outlearn.sources import BAD_SYNTAX, MISSING_COLUMN, UNUSABLE, BadRow, Example, SourceRequest
-from outlearn_training.confinement import landlock_version
 from outlearn_training.data import execution, executions
 from outlearn_training.data.execution import Limits, run_programs
 from outlearn_training.data.executions import Executions
 from outlearn_training.data.humaneval import SOURCE, variants
 from outlearn_training.data.mutation import FAULTS, REWRITES, variant
 from outlearn_training.data.runner import Outcome
+from outlearn_training.sandbox.landlock import landlock_version
 
 PROGRAM = '''
 def total(numbers: list[int], skip: int = 0) -> int:

@@ -7,10 +7,10 @@ import pytest
 from outlearn.errors import BudgetError
 from outlearn.identity import Caller
 from outlearn.types import RunView
-from outlearn_training.claims import Claims
-from outlearn_training.device_budget import DeviceBudget
-from outlearn_training.queue import RunQueue
-from outlearn_training.queue_tables import Submission
+from outlearn_training.queue.device_budget import DeviceBudget
+from outlearn_training.queue.run_queue import RunQueue
+from outlearn_training.queue.seed_claims import Claims
+from outlearn_training.queue.tables import Submission
 
 OPERATOR = Caller(agent="operator", role="operator")
 TEAM = DeviceBudget(agent_seconds=10, team_seconds=25)

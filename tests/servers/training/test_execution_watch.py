@@ -12,12 +12,12 @@ import pytest
 from outlearn.audit import AuditLog, AuditRecord
 from outlearn.tasks import Item, TaskCard, load_public
 from outlearn.testing import connect
-from outlearn_training.canary import Canary
-from outlearn_training.execution_watch import MOST
-from outlearn_training.queue_tables import Run
+from outlearn_training.queue.tables import Run
+from outlearn_training.sandbox.canary import Canary
+from outlearn_training.sandbox.execution_watch import MOST
+from outlearn_training.sandbox.watched import Watched
 from outlearn_training.server import build
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.watched import Watched
 
 torch = pytest.importorskip("torch")
 
@@ -29,8 +29,8 @@ from .test_training_server import finish, settings_for, write_method
 
 WATCHED = """
 import json, sys
-from outlearn_training.confinement import module_folders
-from outlearn_training.execution_watch import watch_execution
+from outlearn_training.sandbox.landlock import module_folders
+from outlearn_training.sandbox.execution_watch import watch_execution
 events = []
 watch_execution("secret", "/vault", module_folders(), events.append)
 module = {}

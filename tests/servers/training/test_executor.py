@@ -8,9 +8,9 @@ from threading import Barrier
 
 import pytest
 
-from outlearn_training.executor import LocalExecutor
-from outlearn_training.limits import NICENESS
+from outlearn_training.sandbox.limits import NICENESS
 from outlearn_training.settings import TrainingSettings
+from outlearn_training.workers.executor import LocalExecutor
 
 AGENTS = 9
 

@@ -13,9 +13,9 @@ from outlearn.errors import InvalidInputError, NotFoundError, PluginError
 from outlearn.tasks import Item, load_public
 from outlearn_training import catalogue
 from outlearn_training.catalogue import find_method, methods
-from outlearn_training.host import run_method
 from outlearn_training.lab import Lab, prompts_for
 from outlearn_training.model import LabelModel
+from outlearn_training.sandbox.host import run_method
 from outlearn_training.trainer import PlainTrainer
 
 

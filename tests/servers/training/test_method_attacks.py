@@ -14,14 +14,14 @@ from outlearn.errors import InvalidInputError
 from outlearn.identity import Caller
 from outlearn.receipts import ReceiptBook
 from outlearn.testing import ToolClient, connect
-from outlearn_training.confinement import landlock_version
 from outlearn_training.model import Weights, check_weights
-from outlearn_training.sandbox import MAX_METRICS
+from outlearn_training.sandbox.landlock import landlock_version
+from outlearn_training.sandbox.method_sandbox import MAX_METRICS
 from outlearn_training.server import build
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.slots import slot_pid
 from outlearn_training.students import parse_student
+from outlearn_training.workers.slots import slot_pid
 
 from .test_training_server import GOOD, finish, read_text, settings_for, until, write_method
 
@@ -89,12 +89,12 @@ async def test_forged_events_neither_stop_the_worker_nor_break_the_answers(warm:
 async def test_a_method_changes_nothing_for_the_next_one(warm: TrainingSettings) -> None:
     poison = """
 lab._trainer.model.model.zero_grad()
-import torch, outlearn_training.host, outlearn_training.trainer
+import torch, outlearn_training.sandbox.host, outlearn_training.trainer
 with torch.no_grad():
     for p in lab._trainer.model.model.parameters(): p.zero_()
     for p in lab._trainer.model._base.values(): p.zero_()
 lab._trainer.model._token_cache.clear()
-outlearn_training.host.save_students = None
+outlearn_training.sandbox.host.save_students = None
 type(lab).weak_labels = lambda self: 1 / 0
 os.environ["OUTLEARN_HOME"] = "/"
 raise SystemExit

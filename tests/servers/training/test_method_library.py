@@ -25,9 +25,9 @@ from outlearn_training.consistency import (
     with_flips,
 )
 from outlearn_training.fast.trainer import student_trainer
-from outlearn_training.host import run_method
 from outlearn_training.lab import Lab, prompts_for
 from outlearn_training.methods import em_denoise, probe, reweight, ue_fewshot
+from outlearn_training.sandbox.host import run_method
 
 LIBRARY = {
     "confident", "critic", "distil_iterated", "em_denoise", "ensemble", "logconf", "probe", "reweight", "self_train",

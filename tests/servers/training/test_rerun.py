@@ -21,17 +21,17 @@ from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.tasks import TaskCard, load_baselines, load_card, load_public
 from outlearn.types import RunView
 from outlearn_agents import cli
-from outlearn_evaluation.released import Release
+from outlearn_evaluation.release import Release
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
-from outlearn_training.borrowing import BorrowingExecutor
-from outlearn_training.bubblewrap import wrap
-from outlearn_training.executor import LocalExecutor
-from outlearn_training.queue import RunQueue
-from outlearn_training.queue_tables import Submission
+from outlearn_training.queue.run_queue import RunQueue
+from outlearn_training.queue.tables import Submission
 from outlearn_training.rerun import rerun
+from outlearn_training.sandbox.bubblewrap import wrap
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.slots import give_way, slot_is_held, slot_pid, take_slot, want_worker
+from outlearn_training.workers.borrowing import BorrowingExecutor
+from outlearn_training.workers.executor import LocalExecutor
+from outlearn_training.workers.slots import give_way, slot_is_held, slot_pid, take_slot, want_worker
 
 FRESH = (101, 102, 103, 104, 105)
 GOOD = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("torch")
 
 from outlearn.errors import InvalidInputError
-from outlearn_training.table import TABLE, TableRow, as_markdown, write_table
+from outlearn_training.testbed.table import TABLE, TableRow, as_markdown, write_table
 
 
 def row(task: str, accuracy: float) -> TableRow:

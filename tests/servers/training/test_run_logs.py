@@ -11,9 +11,9 @@ from outlearn.errors import NotFoundError
 from outlearn.identity import Caller
 from outlearn.receipts import RunId
 from outlearn.results import ResultBook, VerifiedResult
-from outlearn_training.claims import Claims
-from outlearn_training.queue import RunQueue
-from outlearn_training.queue_tables import Submission
+from outlearn_training.queue.run_queue import RunQueue
+from outlearn_training.queue.seed_claims import Claims
+from outlearn_training.queue.tables import Submission
 from outlearn_training.run_logs import RunLogs
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from outlearn.errors import BudgetError, ConfigError, NotFoundError
 from outlearn.identity import Caller
-from outlearn_training.claims import MAX_ATTEMPTS, Claim, Claims
-from outlearn_training.queue import RunQueue
-from outlearn_training.queue_tables import Submission
-from outlearn_training.slots import hold_slot, slot_is_alive, slot_pid
+from outlearn_training.queue.run_queue import RunQueue
+from outlearn_training.queue.seed_claims import MAX_ATTEMPTS, Claim, Claims
+from outlearn_training.queue.tables import Submission
+from outlearn_training.workers.slots import hold_slot, slot_is_alive, slot_pid
 
 pytest.importorskip("torch")
 
-from outlearn_training.sandbox import _parse_event
+from outlearn_training.sandbox.method_sandbox import _parse_event
 
 ADA, BOB, OPERATOR = Caller(agent="ada"), Caller(agent="bob"), Caller(agent="op", role="operator")
 

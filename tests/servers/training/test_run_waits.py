@@ -6,9 +6,9 @@ import pytest
 
 from outlearn.errors import MethodError
 from outlearn.identity import Caller
-from outlearn_training.claims import Claims
-from outlearn_training.queue import RunQueue
-from outlearn_training.queue_tables import Submission
+from outlearn_training.queue.run_queue import RunQueue
+from outlearn_training.queue.seed_claims import Claims
+from outlearn_training.queue.tables import Submission
 
 OPERATOR = Caller(agent="op", role="operator")
 
@@ -44,7 +44,7 @@ def test_a_run_that_predicts_tells_how_far_it_is_and_can_be_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torch")
-    from outlearn_training import worker
+    from outlearn_training.workers import worker
 
     monkeypatch.setattr(worker, "REPORT_SECONDS", 0.0)
     url = f"sqlite:///{tmp_path / 'training.sqlite'}"

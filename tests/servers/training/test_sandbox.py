@@ -12,15 +12,16 @@ import pytest
 from outlearn.errors import PermissionDeniedError
 from outlearn.identity import Caller
 from outlearn.testing import connect
-from outlearn_training import mechanisms, service
-from outlearn_training.bubblewrap import has_bubblewrap
-from outlearn_training.confinement import landlock_version
-from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
-from outlearn_training.seccomp import build_filter, has_seccomp
+from outlearn_training import service
+from outlearn_training.sandbox.bubblewrap import has_bubblewrap
+from outlearn_training.sandbox.landlock import landlock_version
+from outlearn_training.sandbox.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
+from outlearn_training.sandbox.method_sandbox import mechanisms
+from outlearn_training.sandbox.seccomp import build_filter, has_seccomp
+from outlearn_training.sandbox.syscalls import BY_ARGUMENT, MACHINES, NEVER, ON_ITSELF, Machine
 from outlearn_training.server import build
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.syscalls import BY_ARGUMENT, MACHINES, NEVER, ON_ITSELF, Machine
 
 from .test_method_attacks import Idle, run_attack
 from .test_training_server import GOOD, finish, serving, settings_for, write_method

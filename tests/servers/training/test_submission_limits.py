@@ -8,8 +8,8 @@ import pytest
 
 from outlearn.errors import BudgetError
 from outlearn.identity import Caller
-from outlearn_training.queue import RunQueue
-from outlearn_training.queue_tables import Submission
+from outlearn_training.queue.run_queue import RunQueue
+from outlearn_training.queue.tables import Submission
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
 

@@ -10,12 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from outlearn.tasks import Baselines, PublicTask, SecretTask, load_baselines, load_public, load_secret
+from outlearn_training.calibration.seed_training import train_teacher
 from outlearn_training.fast.trainer import make_trainer
-from outlearn_training.host import run_method
 from outlearn_training.lab import Lab
 from outlearn_training.model import LabelModel
 from outlearn_training.prepare import prepare, tiny_task
-from outlearn_training.seed_training import train_teacher
+from outlearn_training.sandbox.host import run_method
 
 SHUFFLED = """
 import numpy as np

@@ -17,15 +17,15 @@ from outlearn.errors import NotFoundError, OutlearnError
 from outlearn.receipts import ReceiptBook
 from outlearn.tasks import load_card, load_secret
 from outlearn.testing import ToolClient, connect
-from outlearn_training.confinement import landlock_version
-from outlearn_training.executor import LocalExecutor
 from outlearn_training.export import export_students
 from outlearn_training.lab import prompts_for
-from outlearn_training.mechanisms import describe_mechanisms, find_mechanisms
+from outlearn_training.sandbox.landlock import landlock_version
+from outlearn_training.sandbox.mechanisms import describe_mechanisms, find_mechanisms
 from outlearn_training.server import build
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.slots import slot_is_alive, slot_pid
 from outlearn_training.weights import weight_files
+from outlearn_training.workers.executor import LocalExecutor
+from outlearn_training.workers.slots import slot_is_alive, slot_pid
 
 LIMIT_SECONDS = 300
 GOOD = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"

@@ -8,10 +8,10 @@ import anyio
 import pytest
 
 from outlearn.testing import connect
-from outlearn_training.queue import Glance
+from outlearn_training.queue.run_queue import Glance
+from outlearn_training.queue.waiting import RunWatch
 from outlearn_training.server import build
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.waiting import RunWatch
 
 CALLERS = 64
 

@@ -15,9 +15,9 @@ from outlearn.database import open_database, reading
 from outlearn.errors import IntegrityError
 from outlearn.receipts import RunId
 from outlearn.results import ResultBook, VerifiedResult
-from outlearn_training.claims import Claims
-from outlearn_training.queue import RunQueue
-from outlearn_training.queue_tables import Submission, metadata, stored_weights
+from outlearn_training.queue.run_queue import RunQueue
+from outlearn_training.queue.seed_claims import Claims
+from outlearn_training.queue.tables import Submission, metadata, stored_weights
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.weights import WeightStore, weight_files
 

@@ -13,7 +13,7 @@ from outlearn.signing import canonical_json
 from outlearn.sources import OnShare
 from outlearn_training.data.execution import Limits, run_programs
 from outlearn_training.data.runner import OUTCOMES, Outcome
-from outlearn_training.limits import count_cores
+from outlearn_training.sandbox.limits import count_cores
 
 FOLDER = ".executions"  # no task can have this name
 Outcomes = list[Outcome]

@@ -14,8 +14,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from outlearn_training.confinement import confine, python_folders
-from outlearn_training.limits import adopt_orphans, die_with_parent, kill_children, limit_memory, limit_resources
+from outlearn_training.sandbox.landlock import confine, python_folders
+from outlearn_training.sandbox.limits import (
+    adopt_orphans,
+    die_with_parent,
+    kill_children,
+    limit_memory,
+    limit_resources,
+)
 
 Outcome = Literal["passed", "failed", "timeout"]
 OUTCOMES: TypeAdapter[list[Outcome]] = TypeAdapter(list[Outcome])

@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from outlearn_training.confinement import python_folders
+from outlearn_training.sandbox.landlock import python_folders
 
 PROBE_SECONDS = 10
 PUBLIC, SCRATCH, MODELS = "data", "scratch", "models"

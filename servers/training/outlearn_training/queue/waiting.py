@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import anyio
 
-from outlearn_training.queue import Glance
+from outlearn_training.queue.run_queue import Glance
 
 THREADS = 4
 Answer = TypeVar("Answer")

@@ -4,9 +4,9 @@ from collections.abc import Collection
 from typing import Literal
 
 from outlearn.errors import PermissionDeniedError
-from outlearn_training.bubblewrap import has_bubblewrap
-from outlearn_training.confinement import landlock_version
-from outlearn_training.seccomp import has_seccomp
+from outlearn_training.sandbox.bubblewrap import has_bubblewrap
+from outlearn_training.sandbox.landlock import landlock_version
+from outlearn_training.sandbox.seccomp import has_seccomp
 from outlearn_training.settings import TrainingSettings
 
 Mechanism = Literal["bubblewrap", "landlock", "seccomp"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from outlearn.errors import InvalidInputError
 from outlearn.tasks import Floats, SecretTask
-from outlearn_evaluation.released import DIGITS, Interval
+from outlearn_evaluation.release import DIGITS, Interval
 from outlearn_evaluation.statistics import Estimate, Right, compare, estimate_fall, estimate_pgr
 
 

@@ -1,4 +1,4 @@
-"""`python -m outlearn_agents.team.leash LOCK MODULE ...` runs a module until the process that holds its stdin is gone.
+"""`python -m outlearn_agents.team.bound_child LOCK MODULE ...` runs a module until whoever holds its stdin is gone.
 
 Meanwhile it holds the file LOCK, by which a later team runner finds it.
 """

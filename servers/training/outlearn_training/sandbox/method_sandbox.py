@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from outlearn.errors import MethodError
-from outlearn.plain import printable
-from outlearn_training.bubblewrap import wrap
-from outlearn_training.executor import QUIET
-from outlearn_training.job import HEAD_BYTES, KILL, Call, Job
-from outlearn_training.mechanisms import Mechanism
+from outlearn.printable import printable
+from outlearn_training.sandbox.bubblewrap import wrap
+from outlearn_training.sandbox.job import HEAD_BYTES, KILL, Call, Job
+from outlearn_training.sandbox.mechanisms import Mechanism
 from outlearn_training.settings import TrainingSettings
+from outlearn_training.workers.executor import QUIET
 
 POLL_SECONDS = 0.1
 MAX_EVENT_BYTES = 64_000
@@ -54,7 +54,7 @@ class MethodSandbox:
             | ({"HF_HUB_OFFLINE": "1"} if self._wrapped else {})  # there is no network to wait for
         )
         home = str(self._settings.home.resolve())
-        command = [sys.executable, "-P", "-m", "outlearn_training.host", str(theirs.fileno()), home]
+        command = [sys.executable, "-P", "-m", "outlearn_training.sandbox.host", str(theirs.fileno()), home]
         if self._wrapped:
             command = [*wrap(self._settings.home), *command]
         self._process = subprocess.Popen(

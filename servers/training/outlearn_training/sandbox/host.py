@@ -22,13 +22,15 @@ import torch
 
 from outlearn.errors import ConfigError, InvalidInputError, OutlearnError
 from outlearn.tasks import PublicTask, load_card, load_public, task_names
-from outlearn_training.canary import Canary
-from outlearn_training.confinement import confine, module_folders, python_folders
-from outlearn_training.execution_watch import watch_execution
 from outlearn_training.fast.trainer import make_trainer
-from outlearn_training.job import HEAD_BYTES, KILL, MAX_CALL_BYTES, Call, Job
 from outlearn_training.lab import Lab, Student, prompts_for
-from outlearn_training.limits import (
+from outlearn_training.meter import matmul_flops, peak_gpu_bytes
+from outlearn_training.model import LabelModel
+from outlearn_training.sandbox.canary import Canary
+from outlearn_training.sandbox.execution_watch import watch_execution
+from outlearn_training.sandbox.job import HEAD_BYTES, KILL, MAX_CALL_BYTES, Call, Job
+from outlearn_training.sandbox.landlock import confine, module_folders, python_folders
+from outlearn_training.sandbox.limits import (
     adopt_orphans,
     begin_session,
     close_all_but,
@@ -38,9 +40,7 @@ from outlearn_training.limits import (
     limit_memory,
     limit_resources,
 )
-from outlearn_training.meter import matmul_flops, peak_gpu_bytes
-from outlearn_training.model import LabelModel
-from outlearn_training.seccomp import drop_capabilities, filter_calls
+from outlearn_training.sandbox.seccomp import drop_capabilities, filter_calls
 from outlearn_training.students import MAX_STUDENTS, max_student_bytes, save_students
 from outlearn_training.trainer import PlainTrainer
 

@@ -4,9 +4,9 @@ import os
 import time
 from pathlib import Path
 
-from outlearn_training.executor import LocalExecutor, has_ended
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.slots import ask_for_slot, slot_is_held, stop_asking, take_slot, worker_is_wanted
+from outlearn_training.workers.executor import LocalExecutor, has_ended
+from outlearn_training.workers.slots import ask_for_slot, slot_is_held, stop_asking, take_slot, worker_is_wanted
 
 ASK_SECONDS = 5.0
 

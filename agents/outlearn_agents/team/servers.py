@@ -6,14 +6,14 @@ from urllib.parse import urlsplit
 
 from outlearn.errors import ServerUnreachableError
 from outlearn_agents.run_folder import RunFolder
-from outlearn_agents.team.kept import Kept
 from outlearn_agents.team.processes import SERVERS, Child, start_server, stop_children, tail, wait_ready
+from outlearn_agents.team.restarts import Kept
 
 REFUSED = 2
 """Exit code of a server that cannot work as it was told to, such as on a port that is taken."""
 
 
-class ServerKeeper:
+class ServerProcesses:
     """The servers of a run folder. `options` has command-line options for some of them."""
 
     def __init__(

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from outlearn.plain import FORMAT, SELECTORS
+from outlearn.printable import FORMAT, SELECTORS
 from outlearn.results import VerifiedResult
 
 TOLERANCE = 0.05  # a step of what the evaluation server tells

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, true
 
 from outlearn.errors import BudgetError
-from outlearn_training.queue_tables import UNFINISHED, Submission, runs
+from outlearn_training.queue.tables import UNFINISHED, Submission, runs
 
 WARN_AT = 0.8
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from outlearn.audit import AuditKind, Evidence
-from outlearn.claims import TOLERANCE, differs, stated_pgrs
+from outlearn.stated_pgr import TOLERANCE, differs, stated_pgrs
 from outlearn.types import Finding
 from outlearn_evaluation.detectors import Suspicion
 

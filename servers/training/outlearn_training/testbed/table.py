@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from outlearn.errors import InvalidInputError
 from outlearn.files import write_atomic
 from outlearn.tasks import Baselines, load_baselines, load_public, load_secret
-from outlearn_training.calibrate import calibrate, load_predictions
+from outlearn_training.calibration.calibrate import calibrate, load_predictions
 from outlearn_training.catalogue import Method, methods
 from outlearn_training.fast.trainer import student_trainer
-from outlearn_training.host import run_method
 from outlearn_training.lab import Lab
+from outlearn_training.sandbox.host import run_method
 from outlearn_training.testbed import TESTBEDS
 
 FRESH_SEEDS = range(100, 105)

@@ -26,11 +26,11 @@ from outlearn.tasks import (
     with_fingerprint,
     write_task,
 )
-from outlearn_training.calibration_report import make_report
+from outlearn_training.calibration.report import make_report
+from outlearn_training.calibration.sanity import line, shortcut_lines
+from outlearn_training.calibration.seed_training import KeptSeeds, OnProgress, SeedPredictions, train_here
 from outlearn_training.prepare import Task, tiny_task, write_calibration
 from outlearn_training.profiles import choose_profile
-from outlearn_training.sanity import line, shortcut_lines
-from outlearn_training.seed_training import KeptSeeds, OnProgress, SeedPredictions, train_here
 
 MIN_SEEDS = 5
 Found = Mapping[int, SeedPredictions]

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 
 from outlearn.errors import ConfigError
-from outlearn_training.syscalls import (
+from outlearn_training.sandbox.syscalls import (
     BY_ARGUMENT,
     FORBIDDEN_FCNTL,
     FORBIDDEN_IOCTL,

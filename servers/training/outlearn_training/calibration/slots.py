@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict
 
 from outlearn.errors import OutlearnError
 from outlearn.tasks import TaskCard
-from outlearn_training.executor import count_slots, slot_environment, visible_gpus
-from outlearn_training.limits import die_with_parent
+from outlearn_training.calibration.seed_training import KeptSeeds, OnProgress, SeedTrainer
 from outlearn_training.prepare import Task
-from outlearn_training.seed_training import KeptSeeds, OnProgress, SeedTrainer
+from outlearn_training.sandbox.limits import die_with_parent
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.slots import ask_for_slot, slot_is_held, stop_asking, take_slot, worker_is_wanted
+from outlearn_training.workers.executor import count_slots, slot_environment, visible_gpus
+from outlearn_training.workers.slots import ask_for_slot, slot_is_held, stop_asking, take_slot, worker_is_wanted
 
 POLL_SECONDS = 0.1
 ASK_SECONDS = 5.0
@@ -137,7 +137,7 @@ class _SeedProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "outlearn_training.calibration_slots"],
+                [sys.executable, "-P", "-m", "outlearn_training.calibration.slots"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -217,7 +217,7 @@ def _take_first(kept: KeptSeeds, waiting: list[int]) -> tuple[int, IO[bytes]] | 
 
 def main() -> None:
     """Train the seeds of the jobs on stdin, one a line; progress and errors go to stdout, a line of JSON each."""
-    from outlearn_training.calibrate import find_task
+    from outlearn_training.calibration.calibrate import find_task
 
     die_with_parent()
     say, trainers = _Channel(), dict[tuple[Path, TaskCard], SeedTrainer]()

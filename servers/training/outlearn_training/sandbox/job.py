@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from outlearn_training.mechanisms import Mechanism
+from outlearn_training.sandbox.mechanisms import Mechanism
 
 HEAD_BYTES = 16
 MAX_CALL_BYTES = 100_000

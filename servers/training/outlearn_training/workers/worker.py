@@ -15,17 +15,17 @@ from outlearn.artifacts import LocalArtifactStore
 from outlearn.errors import MethodError, OutlearnError
 from outlearn.logs import configure_logging
 from outlearn_training.catalogue import is_registered
-from outlearn_training.claims import Claim, Claims
-from outlearn_training.job import Job
-from outlearn_training.limits import begin_session
-from outlearn_training.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
-from outlearn_training.queue_tables import Run
+from outlearn_training.queue.seed_claims import Claim, Claims
+from outlearn_training.queue.tables import Run
 from outlearn_training.run_logs import RunLogs
-from outlearn_training.sandbox import MAX_METRICS, Event, MethodSandbox
+from outlearn_training.sandbox.job import Job
+from outlearn_training.sandbox.limits import begin_session
+from outlearn_training.sandbox.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
+from outlearn_training.sandbox.method_sandbox import MAX_METRICS, Event, MethodSandbox
+from outlearn_training.sandbox.watched import Watched
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.slots import give_way, hold_slot, slot_is_alive
-from outlearn_training.watched import Watched
 from outlearn_training.weights import WeightStore
+from outlearn_training.workers.slots import give_way, hold_slot, slot_is_alive
 
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 0.5

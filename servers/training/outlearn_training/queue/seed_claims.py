@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from outlearn.database import open_database, reading, utc_now, writing
 from outlearn.types import FINISHED, RunStatus
-from outlearn_training.queue_tables import UNFINISHED, Run, claimed_seeds, find_run, metadata, runs, update_run
+from outlearn_training.queue.tables import UNFINISHED, Run, claimed_seeds, find_run, metadata, runs, update_run
 
 MAX_ATTEMPTS = 3
 DONE = {"full": "done: `evaluate` it", "pilot": "done: submit it as a full run to have it scored"}

@@ -5,9 +5,9 @@ import structlog
 from outlearn.audit import Action, AuditKind, AuditLog
 from outlearn.errors import IntegrityError, NotFoundError
 from outlearn.tasks import load_card
-from outlearn_training.execution_watch import MOST
-from outlearn_training.queue_tables import Run
-from outlearn_training.sandbox import Event
+from outlearn_training.queue.tables import Run
+from outlearn_training.sandbox.execution_watch import MOST
+from outlearn_training.sandbox.method_sandbox import Event
 from outlearn_training.settings import TrainingSettings
 
 log = structlog.get_logger("outlearn.worker")

@@ -10,8 +10,8 @@ from outlearn.database import as_utc, open_database, reading, utc_now, writing
 from outlearn.errors import BudgetError, ConflictError
 from outlearn.identity import Caller
 from outlearn.types import RunStatus, RunUsage, RunView
-from outlearn_training.device_budget import UNLIMITED, DeviceBudget, check_room, overspent
-from outlearn_training.queue_tables import UNFINISHED, Submission, claimed_seeds, find_run, metadata, runs, update_run
+from outlearn_training.queue.device_budget import UNLIMITED, DeviceBudget, check_room, overspent
+from outlearn_training.queue.tables import UNFINISHED, Submission, claimed_seeds, find_run, metadata, runs, update_run
 
 MIN_PROGRESS = 0.02
 """From where on the time left can be estimated."""

@@ -9,9 +9,9 @@ from contextlib import suppress
 from threading import Lock
 from typing import Protocol
 
-from outlearn_training.limits import count_cores, take_second_place
+from outlearn_training.sandbox.limits import count_cores, take_second_place
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.slots import slot_is_alive, slot_is_held, slot_pid, want_worker
+from outlearn_training.workers.slots import slot_is_alive, slot_is_held, slot_pid, want_worker
 
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -72,7 +72,7 @@ class LocalExecutor:
         try:
             pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-P", "-m", "outlearn_training.worker", str(slot)],
+                [sys.executable, "-P", "-m", "outlearn_training.workers.worker", str(slot)],
                 slot_environment(self._settings, slot, self._gpus),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, reader, 0),

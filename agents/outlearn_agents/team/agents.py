@@ -6,8 +6,8 @@ from functools import partial
 
 from outlearn.countdown import Countdown
 from outlearn_agents.run_folder import RunFolder, RunnerSettings
-from outlearn_agents.team.kept import Kept
 from outlearn_agents.team.processes import Child, stop_children
+from outlearn_agents.team.restarts import Kept
 from outlearn_agents.team.status import read_status, write_status
 
 CANNOT_WORK = 2
@@ -16,7 +16,7 @@ KILL_SECONDS = 0.5
 MIN_SECONDS = 1.0
 
 
-class Crew:
+class AgentProcesses:
     """The agents' processes. Agents work until the countdown's end, whenever they were started."""
 
     def __init__(self, folder: RunFolder, settings: RunnerSettings, countdown: Countdown) -> None:

@@ -1,0 +1,1 @@
+"""The durable run queue: runs as servers see them, seeds as workers claim them, and budgets of device time."""

@@ -1,0 +1,1 @@
+"""Worker processes, the device slots that they hold, and what starts them."""
