@@ -20,6 +20,8 @@ _NO_CLAIM = re.compile(r"(?:±|\+(?:/?-)?|\bby\b)\s*\+?[0-9.]+\s*%?")
 
 def stated_pgrs(text: str) -> tuple[float, ...]:
     """The PGRs that a text states, each once: `PGR 0.93`, `PGR of .9 ± .02`, `93 % PGR`, `PGR from 0.5 to 0.9`."""
+    if not any(map(str.isnumeric, text)):
+        return ()
     plain = _UNSEEN.sub("", unicodedata.normalize("NFKD", text)).replace("\N{MINUS SIGN}", "-")
     if not _NAME.search(plain):
         return ()

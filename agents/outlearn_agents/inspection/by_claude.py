@@ -17,9 +17,8 @@ from outlearn_agents.directions import read_prompt
 from outlearn_agents.inspection.by_rules import AgentInspection, Evidence, Verdict, judged
 from outlearn_agents.inspection.evidence import Dossier, Line
 from outlearn_agents.spending.ledger import Cost, Ledger
-from outlearn_agents.spending.prices import HOW_TO_PRICE, find_price
+from outlearn_agents.spending.prices import DEFAULT_MODEL, HOW_TO_PRICE, find_price
 
-MODEL = "claude-opus-5-5"
 MAX_CHARACTERS = 120_000
 ANSWER_TOKENS = 2_000
 TRIES = 5
@@ -55,13 +54,15 @@ class ClaudeInspector:
         self,
         client: anthropic.AsyncAnthropic,
         ledger: Ledger,
-        model: str = MODEL,
+        model: str = DEFAULT_MODEL,
         price: str = "",
         retry_seconds: float = 2.0,
     ) -> None:
         found = find_price(model, price)
         if found is None:
-            raise ConfigError(f"no price of model {model!r} is known; {HOW_TO_PRICE}")
+            raise ConfigError(
+                f"no price of model {model!r} is known; {HOW_TO_PRICE.replace('--option price=', '--price ')}"
+            )
         self._client, self._ledger, self._model, self._price = client, ledger, model, found
         self._retry_seconds = retry_seconds
 

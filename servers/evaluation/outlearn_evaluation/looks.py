@@ -34,8 +34,8 @@ class Looks:
         self._counts: Counts = np.empty((0, 0), dtype=np.uint8)  # (room, items) of the runs; so are the next, (room,)
         self._scored = self._telling = np.empty(0, dtype=bool)
         self._yes: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # (items,) votes of telling runs
-        self._changes: dict[tuple[str, int], Change | None] = {}
-        self._apart: tuple[tuple[str, int], NDArray[np.float64]] = ("", 0), np.empty(0)
+        self._changes: dict[tuple[int, bytes], Change | None] = {}  # by place and counts
+        self._apart: tuple[tuple[int, bytes], NDArray[np.float64]] = (0, b""), np.empty(0)
         self._lock = Lock()
 
     def find(self, run_id: str) -> Look | None:
@@ -93,7 +93,8 @@ class Looks:
     def _change(self, run: Look) -> Change | None:
         """As `detectors.change`, worked out once, and quickly for a run after all others."""
         place = self._place(run)
-        if (run.run_id, place) not in self._changes:
+        key = place, run.counts.tobytes()
+        if key not in self._changes:
             telling = np.flatnonzero(self._telling[:place])
             change = None
             if len(telling) and not run.is_degenerate:
@@ -101,16 +102,15 @@ class Looks:
                 newest = place == len(self._all)
                 yes = self._yes if newest else self._counts[telling].sum(axis=0, dtype=np.int64)
                 change = changed_from(run, base, yes / (len(telling) * run.seeds))
-            self._changes[run.run_id, place] = change
-        return self._changes[run.run_id, place]
+            self._changes[key] = change
+        return self._changes[key]
 
     def _distances(self, run: Look, place: int) -> NDArray[np.float64]:
         """From all before it, (place,). Of the last run that was asked about they are kept."""
-        key, apart = self._apart
-        if key != (run.run_id, place):
-            apart = distances(run.counts, self._counts[:place], run.seeds)
-            self._apart = (run.run_id, place), apart
-        return apart
+        key = place, run.counts.tobytes()
+        if key != self._apart[0]:
+            self._apart = key, distances(run.counts, self._counts[:place], run.seeds)
+        return self._apart[1]
 
     def _make_room(self, items: int) -> None:
         """For twice as many runs."""

@@ -87,7 +87,7 @@ def build(settings: EvaluationSettings) -> ToolServer:
 
     @server.tool(annotations=READ_ONLY)
     def leaderboard(
-        task: Annotated[str, Field(description="Task name; empty for the first one.", max_length=64)] = "",
+        task: Annotated[str, Field(description="Task name; empty for the only or newest one.", max_length=64)] = "",
         limit: Annotated[int, Field(ge=1, le=500)] = 10,
     ) -> Annotated[CallToolResult, Leaderboard]:
         """All agents' evaluated runs, best first, with the server's numbers."""

@@ -58,6 +58,8 @@ def check_post_id(post_id: str) -> str:
 
 def no_post(post_id: str) -> NotFoundError:
     """What is raised where there is no such post."""
+    if RUN_ID.fullmatch(post_id):
+        return NotFoundError(f"{post_id!r} is a run, not a post; `list_threads` with `run_id` shows the posts about it")
     return NotFoundError(f"no post {post_id[:80]!r}; `list_threads` and `search` show what there is")
 
 

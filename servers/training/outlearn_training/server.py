@@ -41,7 +41,7 @@ Python file with `def method(lab, seed)` that returns what `lab.fit` returned; w
 its path as `file`. A pilot runs one seed and is not scored; a full run uses the server's seeds, and the evaluation \
 server scores it. submit_run returns at once; follow the run with get_run and wait_seconds."""
 
-TaskArg = Annotated[str, Field(description="Task name; empty for the first one.", max_length=64)]
+TaskArg = Annotated[str, Field(description="Task name; empty for the only or newest one.", max_length=64)]
 RunArg = Annotated[str, Field(description="Such as run-0123456789.", max_length=64)]
 
 

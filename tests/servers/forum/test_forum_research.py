@@ -155,6 +155,8 @@ async def test_lineage_leads_from_runs_and_snapshots_to_what_grew_out_of_them(tm
             part = {(edge["parent"], edge["child"]) for edge in (await bob.call("lineage", post_id=finding))["edges"]}
             assert {("run-aaaaaa", child), (child, leaf)} <= part
         assert (await bob.call("lineage", post_id=alone)) == {"nodes": [], "edges": []}
+        with pytest.raises(ToolError, match="'run-0123456789' is a run, not a post; `list_threads` with `run_id`"):
+            await bob.call("lineage", post_id="run-0123456789")
         thread = await ada.call("read_thread", thread_id=child)
         assert [node["id"] for node in thread["built_on"]] == ["run-aaaaaa", "snap-0123456789ab"]
         assert [node["id"] for node in thread["built_by"]] == [leaf]
