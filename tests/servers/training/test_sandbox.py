@@ -13,10 +13,10 @@ from outlearn.errors import PermissionDeniedError
 from outlearn.identity import Caller
 from outlearn.testing import connect
 from outlearn_training import service
+from outlearn_training.sandbox import mechanisms
 from outlearn_training.sandbox.bubblewrap import has_bubblewrap
 from outlearn_training.sandbox.landlock import landlock_version
 from outlearn_training.sandbox.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
-from outlearn_training.sandbox import mechanisms
 from outlearn_training.sandbox.seccomp import build_filter, has_seccomp
 from outlearn_training.sandbox.syscalls import BY_ARGUMENT, MACHINES, NEVER, ON_ITSELF, Machine
 from outlearn_training.server import build
