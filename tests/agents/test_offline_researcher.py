@@ -67,7 +67,8 @@ async def test_it_tries_methods_and_leaves_a_record_of_all_of_it(open_session: A
 async def test_it_builds_on_another_agents_result_and_tells_them(open_session: Any) -> None:
     async with open_session("boole", direction=EARLY) as boole:
         await OfflineResearcher().research(boole)
-    async with open_session("ada", seed=5, agent_evaluations=14, daily_evaluations=14) as ada:
+    poor = {"accuracy": lambda _: 0.55, "agent_evaluations": 14, "daily_evaluations": 14}
+    async with open_session("ada", seed=5, **poor) as ada:
         await OfflineResearcher().research(ada)
         posts = await findings(ada)
         theirs = {post.finding_id for post in posts if post.author == "boole"}
