@@ -62,7 +62,7 @@ def method(lab, seed):
     said = {
         "modules": [name for name in ("left",) if name in sys.modules or hasattr(sys, name) or hasattr(builtins, name)],
         "environment": [name for name in ("LEFT", "PYTHONPATH") if name in os.environ],
-        "path": [one for one in sys.path if "scratch" in one],
+        "path": [one for one in sys.path if one.startswith("HOME")],
         "folder": [os.getcwd()] * (os.getcwd() == "/usr"),
         "mask": [oct(mask) for mask in [os.umask(0o22)] if mask == 0],
         "patches": [n for n in ("fit", "zero_shot", "weak_labels") if "Lab." + n not in repr(getattr(labs.Lab, n))],
@@ -93,7 +93,7 @@ async def _look(home: Path) -> tuple[dict[str, object], bool, list[Path]]:
     async with training(home) as ada, training(home, agent="bob") as bob:
         before = await bob.run(PLAIN, kind="full")
         assert (await ada.run(HOSTILE))["status"] in ("done", "failed")
-        found: dict[str, object] = await bob.said(LOOK)
+        found: dict[str, object] = await bob.said(LOOK.replace("HOME", str(home)))
         after = await bob.run(PLAIN, kind="full")
     book = ReceiptBook(home / "vault")
     first, second = ([one.predictions for one in book.read(run["run_id"])] for run in (before, after))
