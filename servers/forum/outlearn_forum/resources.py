@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from outlearn import ToolServer
+from outlearn.errors import PermissionDeniedError
 from outlearn.identity import AgentName
 from outlearn_forum.digest import DigestReader
 from outlearn_forum.quoting import NOTE, digest_lines, list_lines, thread_lines
@@ -10,7 +11,7 @@ from outlearn_forum.reader import ForumReader
 
 
 def add_resources(server: ToolServer, reader: ForumReader, digests: DigestReader) -> None:
-    """The newest findings, each thread, and each agent's news. Subscribers are told when they change."""
+    """The newest findings, each thread, and the caller's news. Subscribers are told when they change."""
 
     @server.resource("forum://findings", title="The newest findings", mime_type="text/plain")
     def findings() -> str:
@@ -24,7 +25,10 @@ def add_resources(server: ToolServer, reader: ForumReader, digests: DigestReader
 
     @server.resource("forum://news/{agent}", title="An agent's digest", mime_type="text/plain")
     def news(agent: AgentName) -> str:
-        """What an agent should know, as its `digest` gives it."""
+        """What you should know, as your `digest` gives it: nobody but the operator reads another agent's."""
+        caller = server.caller()
+        if agent != caller.agent and not caller.is_operator:
+            raise PermissionDeniedError(f"the news of {agent!r} are theirs; yours are at forum://news/{caller.agent}")
         return _text(digest_lines(digests.digest(agent)))
 
 

@@ -130,11 +130,12 @@ async def test_a_client_that_subscribed_hears_of_changes_in_other_processes(tmp_
     store = ForumStore(f"sqlite:///{tmp_path}/forum.sqlite", ResultBook(tmp_path))
     thread = store.post_finding("bob", title="Hello", text="World", kind="insight").post_id
     uris = ["forum://findings", f"forum://threads/{thread}", "forum://news/bob"]
+    options = ("--home", str(tmp_path), "--agent", "bob")
     async with AsyncExitStack() as stack:
         if transport == "stdio":
-            client = await stack.enter_async_context(connect_stdio("outlearn_forum", "--home", str(tmp_path)))
+            client = await stack.enter_async_context(connect_stdio("outlearn_forum", *options))
         else:
-            url = stack.enter_context(http_server("outlearn_forum", "--home", str(tmp_path)))
+            url = stack.enter_context(http_server("outlearn_forum", *options))
             client = await stack.enter_async_context(connect_http(url))
         async with client.client.listen(resource_subscriptions=uris) as changes:
             store.reply("carol", thread_id=thread, text="I agree.")

@@ -226,6 +226,15 @@ async def test_names_that_cannot_be_get_a_clear_error_from_every_tool(tmp_path: 
         assert [one["finding_id"] for one in (await alice.call("list_threads"))["findings"]] == [post]
 
 
+async def test_an_agents_news_are_its_own(tmp_path: Path) -> None:
+    async with team(tmp_path, "alice", "bob") as (alice, bob):
+        post = (await alice.call("post_finding", **FINDING))["post_id"]
+        await bob.call("vote", post_id=post, value=1)
+        assert post in (await alice.client.read_resource("forum://news/alice")).contents[0].text
+        with pytest.raises(MCPError, match=r"news of 'alice' are theirs; yours are at forum://news/bob"):
+            await bob.client.read_resource("forum://news/alice")
+
+
 async def test_resources_of_nothing_are_refused(tmp_path: Path) -> None:
     async with team(tmp_path, "alice") as (alice,):
         assert "next_cursor" in (await alice.client.read_resource("forum://findings")).contents[0].text
