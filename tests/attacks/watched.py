@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from probing import PROBES
 from world import ABILITY, AGENTS, CEILING, ITEMS, METHOD, SEED, SEEDS, WEAK, Vector, World
 
-from outlearn_evaluation.detectors import Change, Look, Suspicion
-from outlearn_evaluation.inspection import OF_PLACE, OF_STUDENTS, Place, Students, changes_of, examine
+from outlearn_evaluation.detectors import Look, Suspicion
+from outlearn_evaluation.inspection import OF_PLACE, OF_STUDENTS, Place, Students, examine
 from outlearn_evaluation.ledger import Answered
-from outlearn_evaluation.scoring import NEAR, Votes, distances
+from outlearn_evaluation.looks import Looks
+from outlearn_evaluation.scoring import Votes
 from outlearn_evaluation.thresholds import CONSTANTS, Thresholds
 
 ANSWERS = 200
@@ -31,9 +32,8 @@ class WatchedWorld(World):
     thresholds: Thresholds = CONSTANTS
     looks: list[Look] = field(default_factory=list)
     found: list[list[Suspicion]] = field(default_factory=list)
-    _scored: dict[str, Votes] = field(default_factory=dict)
+    _seen: Looks = field(default_factory=Looks)
     _votes: dict[str, Votes] = field(default_factory=dict)
-    _known: dict[str, Change | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,10 +54,8 @@ class WatchedWorld(World):
     def submit(self, positive: Bits, agent: str, against: str | None = None) -> Answered:
         """Score the answers (seeds, items) of an agent's run, and have the detectors look at them."""
         run_id, votes = f"run-{len(self.looks):08d}", Votes(positive[:, self.public])
-        same_as = self._nearest(votes)
-        self._votes[run_id] = self._scored[same_as] if same_as else votes
-        if not same_as:
-            self._scored[run_id] = votes
+        same_as = self._seen.nearest(Look(run_id, agent, SEEDS, votes.counts, False, None))
+        self._votes[run_id] = self._votes[same_as] if same_as else votes
         grade, other = self.judge.grade(self._votes[run_id]), self._votes.get(against or "")
         told = Answered(
             run_id=run_id,
@@ -76,21 +74,15 @@ class WatchedWorld(World):
         look = Look(run_id, agent, SEEDS, votes.counts, grade.at_most, same_as)
         self.found.append(self._inspect(look, positive))
         self.looks.append(look)
+        self._seen.add(look)
         return told
 
     def flags(self) -> Counter[str]:
         """How many runs each detector flagged."""
         return Counter(kind for found in self.found for kind in {one.kind for one in found})
 
-    def _nearest(self, votes: Votes) -> str | None:
-        if not self._scored:
-            return None
-        apart = distances(votes.counts, np.array([one.counts for one in self._scored.values()]), SEEDS)
-        best = int(apart.argmin())
-        return list(self._scored)[best] if apart[best] <= NEAR else None
-
     def _inspect(self, look: Look, positive: Bits) -> list[Suspicion]:
-        changes = changes_of(look.agent, [*self.looks, look], self._known)
+        changes = self._seen.changes(look)
         labels, noise = (self.labels > 0).astype(np.int64), self.judge.weights - self.labels[self.public]
         students = Students(positive, labels, self.mask, noise, frequent=self.frequent, thresholds=self.thresholds)
         place = Place(look, self.looks, changes, self.thresholds)

@@ -1,6 +1,6 @@
 """What the detectors look at: the students of a run by themselves, and a run among those evaluated before it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -14,7 +14,6 @@ from outlearn_evaluation.detectors import (
     Change,
     Look,
     Suspicion,
-    change,
     floor_rate,
     majority_answer,
     near_duplicates,
@@ -103,14 +102,3 @@ def examine(detectors: Mapping[str, Callable[[Seen], Suspicion | None]], seen: S
         else:
             if found is not None:
                 yield found
-
-
-def changes_of(
-    agent: str, looks: Sequence[Look], known: dict[str, Change | None], released: Set[str] = frozenset()
-) -> list[Change]:
-    """What each of an agent's runs changed, but for `released` ones; `known` keeps what was worked out, by run."""
-    for number, look in enumerate(looks):
-        if look.agent == agent and look.run_id not in known:
-            known[look.run_id] = change(look, looks[:number])
-    found = [known[look.run_id] for look in looks if look.agent == agent and look.run_id not in released]
-    return [one for one in found if one is not None]

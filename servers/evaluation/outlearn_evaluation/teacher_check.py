@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from outlearn.audit import AuditKind
+from outlearn.audit import AuditKind, Evidence
 from outlearn.errors import NotFoundError
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.tasks import SecretTask, load_card, load_secret
@@ -32,12 +32,8 @@ def check_teacher(home: Path, run_ids: Sequence[str], rerun: Rerun) -> Iterator[
         for run_id in chosen:
             view, first = views[run_id], receipts[run_id][0]
             if view.status != "done":
-                yield (
-                    first,
-                    Suspicion(
-                        AuditKind.TEACHER_DEPENDENCE, "note", {"inverted_run": view.status, "message": view.message}
-                    ),
-                )
+                evidence: Evidence = {"inverted_run": view.status, "message": view.message}
+                yield first, Suspicion(AuditKind.TEACHER_DEPENDENCE, "note", evidence)
                 continue
             own = accuracy((one for one in receipts[run_id] if one.seed in seeds), secret)
             yield first, judge(own, accuracy(ReceiptBook(into / "vault").read(view.run_id), secret))

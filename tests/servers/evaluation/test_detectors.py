@@ -1,5 +1,7 @@
 """Detectors on runs made by hand; `tests/attacks` has them on simulated campaigns and honest teams."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,8 @@ from outlearn_evaluation.detectors import (
     watermark,
 )
 from outlearn_evaluation.false_claims import false_claim
-from outlearn_evaluation.inspection import OF_STUDENTS, Students, changes_of, examine
+from outlearn_evaluation.inspection import OF_STUDENTS, Students, examine
+from outlearn_evaluation.looks import Looks
 
 ITEMS, SEEDS = 600, 5
 RNG = np.random.default_rng(0)
@@ -97,13 +100,25 @@ def masked(base: np.ndarray, kind: str, number: int) -> np.ndarray:
     return base ^ mask
 
 
+def all_seen(looks: Sequence[Look]) -> Looks:
+    seen = Looks()
+    for one in looks:
+        seen.add(one)
+    return seen
+
+
+def changes_of(agent: str, looks: Sequence[Look]) -> list[Change]:
+    """What each of an agent's runs changed."""
+    return all_seen(looks).changes([one for one in looks if one.agent == agent][-1])
+
+
 @pytest.mark.parametrize("kind", ["random", "blocks"])
 @pytest.mark.parametrize("tiled", [True, False])
 def test_masks_over_a_students_answers_are_found_and_quarantined(kind: str, tiled: bool) -> None:
     base = student()
     base = np.tile(base[:1], (SEEDS, 1)) if tiled else base
     looks = [look(base), *(look(masked(base, kind, number), 1 + number) for number in range(6))]
-    found = random_masks(changes_of("ada", looks, {}))
+    found = random_masks(changes_of("ada", looks))
     assert found is not None
     assert found.action == "quarantine"
     assert float(found.evidence["effect"]) < 0.3
@@ -112,20 +127,26 @@ def test_masks_over_a_students_answers_are_found_and_quarantined(kind: str, tile
 @pytest.mark.parametrize("method", [0.05, 0.3, 1.0])
 def test_what_retrained_students_change_is_no_mask(method: float) -> None:
     looks = [look(student(method=method), number) for number in range(12)]
-    changes = changes_of("ada", looks, {})
+    changes = changes_of("ada", looks)
     assert len(changes) == 11
     assert random_masks(changes) is None
 
 
-def test_changes_are_worked_out_once_and_for_the_agent_alone() -> None:
+def test_changes_are_worked_out_once_and_for_the_agent_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = [look(student(), number) for number in range(4)]
     looks[2] = Look(looks[2].run_id, "bob", SEEDS, looks[2].counts, False, None)
-    known: dict[str, Change | None] = {}
-    assert len(changes_of("ada", looks, known)) == 2
-    assert set(known) == {"run-000000", "run-000001", "run-000003"}
-    known["run-000001"] = Change(1e6, 0.0)
-    assert random_masks([*changes_of("ada", looks, known), Change(30.0, 0.0)]) is not None
-    assert random_masks([*changes_of("ada", looks, known, {"run-000001"}), Change(30.0, 0.0)]) is None
+    worked_out = list[str]()
+
+    def blind(run: Look, *_: object) -> Change:
+        worked_out.append(run.run_id)
+        return Change(1e6, 0.0)
+
+    monkeypatch.setattr("outlearn_evaluation.looks.changed_from", blind)
+    seen = all_seen(looks)
+    assert len(seen.changes(looks[3])) == len(seen.changes(looks[3])) == 2
+    assert worked_out == ["run-000001", "run-000003"]
+    assert random_masks(seen.changes(looks[3])) is not None
+    assert random_masks(seen.changes(looks[3], {"run-000001"})) is None
 
 
 def test_one_blind_change_may_be_a_failure_and_two_are_not_hidden_by_others() -> None:
@@ -156,7 +177,7 @@ def test_masks_are_found_without_what_they_are_laid_over_and_where_seeds_feign_d
         mask = RNG.random(ITEMS) < 0.2
         rank = (np.arange(SEEDS)[:, None] + RNG.integers(0, SEEDS, ITEMS)) % SEEDS
         looks.append(look(student_answers ^ mask ^ (mask & (rank < dissent)), number))
-    assert random_masks(changes_of("ada", looks, {})) is not None
+    assert random_masks(changes_of("ada", looks)) is not None
 
 
 def test_the_watermark_is_normal_for_those_who_never_saw_the_noise() -> None:
