@@ -1,32 +1,35 @@
 """All that the servers list, page after page."""
 
-from outlearn.researcher import Tools, ask
-from outlearn.types import Finding, FindingList, RunList, RunView
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
 
-MAX_PAGES = 200
+from outlearn.researcher import Tools, ask
+from outlearn.types import Finding, FindingList, Lineage, RunList, RunView
+
+PAGE = 50
+MAX_ROWS = 500
+"""Of a leaderboard: more than the evaluations that a team has by default."""
+Page = TypeVar("Page", RunList, FindingList, Lineage)
+
+
+async def pages(
+    tools: Tools, answer: type[Page], server: str, tool: str, cursor: str | None = None, **arguments: Any
+) -> AsyncIterator[Page]:
+    """The page at `cursor`, and all that follow: of findings, those with older ones."""
+    while True:
+        page = await ask(tools, answer, server, tool, cursor=cursor, **arguments)
+        yield page
+        cursor = page.older_cursor if isinstance(page, FindingList) else page.next_cursor
+        if cursor is None:
+            return
 
 
 async def all_runs(tools: Tools) -> list[RunView]:
     """Every run of every agent, newest first."""
-    runs: list[RunView] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = await ask(tools, RunList, "training", "list_runs", limit=50, cursor=cursor)
-        runs += page.runs
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    return runs
+    return [run async for page in pages(tools, RunList, "training", "list_runs", limit=PAGE) for run in page.runs]
 
 
-async def all_findings(tools: Tools) -> list[Finding]:
+async def all_findings(tools: Tools, **filters: str) -> list[Finding]:
     """Every finding, oldest first."""
-    findings: list[Finding] = []
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = await ask(tools, FindingList, "forum", "list_threads", cursor=cursor, limit=50)
-        findings += page.findings
-        cursor = page.older_cursor
-        if cursor is None:
-            break
-    return sorted(findings, key=lambda finding: finding.posted_at)
+    found = pages(tools, FindingList, "forum", "list_threads", limit=PAGE, **filters)
+    return sorted([one async for page in found for one in page.findings], key=lambda one: one.posted_at)

@@ -11,7 +11,7 @@ from outlearn.errors import ConfigError, IntegrityError, NotFoundError
 from outlearn.files import write_atomic
 from outlearn.hints import problems
 from outlearn.identity import AgentName
-from outlearn_agents.holding import holder, holding
+from outlearn.locks import holder, holding
 
 NAMES = ("ada", "boole", "curie", "dirac", "emmy", "fisher", "gauss", "hopper", "ising", "jeans", "kepler", "lovasz")
 MAX_AGENTS = 64

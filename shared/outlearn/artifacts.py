@@ -40,11 +40,14 @@ class LocalArtifactStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._is_ready = False
 
     def put(self, data: bytes, digest: str = "") -> str:
         digest = digest or hashlib.sha256(data).hexdigest()
         if not self.has(digest):
-            private_folder(self._root)
+            if not self._is_ready:
+                private_folder(self._root)
+                self._is_ready = True
             write_atomic(self._path(digest), data, mode=0o600)
         return digest
 

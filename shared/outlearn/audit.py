@@ -5,7 +5,6 @@ import math
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlearn.errors import IntegrityError
-from outlearn.files import locked
+from outlearn.growing import NewLines
+from outlearn.locks import locked
 from outlearn.printable import printable
 
 Action = Literal["note", "flag", "quarantine", "disqualify", "release"]
@@ -76,25 +76,20 @@ class AuditLog:
 
     def __init__(self, vault: Path) -> None:
         self._vault = vault
-        self._path: Path | None = None  # of a log that is there
         self._first = vault / f"audit-{secrets.token_hex(8)}.jsonl"
-        self._read = _Read()
+        self._new = NewLines(self._first)
+        self._records: tuple[AuditRecord, ...] = ()
         self._lock = Lock()
 
     @property
     def path(self) -> Path:
         """Where it is, or will be once somebody appends to it."""
-        if self._path is None or not self._path.exists():
-            self._path = self._find()
-        return self._path or self._first
-
-    def _find(self) -> Path | None:
         try:
             names = os.listdir(self._vault)  # noqa: PTH208  (asked often)
         except FileNotFoundError:
-            return None
+            names = []
         logs = [name for name in names if name.startswith("audit-") and name.endswith(".jsonl")]
-        return self._vault / min(logs) if logs else None
+        return self._vault / min(logs) if logs else self._first
 
     def append(
         self,
@@ -129,18 +124,15 @@ class AuditLog:
 
     def records(self) -> Sequence[AuditRecord]:
         """All records, oldest first; lines that are damaged, or not whole yet, are left out (`verify` tells them)."""
-        try:
-            stat = self.path.stat()
-        except FileNotFoundError:
-            return ()
         with self._lock:
-            if stat.st_ino != self._read.inode or stat.st_size < self._read.offset:
-                self._read = _Read(stat.st_ino)
-            if stat.st_size > self._read.offset:
-                with self.path.open("rb") as file:
-                    file.seek(self._read.offset)
-                    self._read.take(file.read())
-            return tuple(self._read.records)
+            anew, added = self._new.read()
+            if anew and not added and (path := self.path) != self._new.path:  # no log was there, or it is there no more
+                self._new = NewLines(path)
+                anew, added = self._new.read()
+            if anew or added:
+                records = tuple(record for line in added if (record := _parse(line)))
+                self._records = records if anew else self._records + records
+            return self._records
 
     def verify(self) -> tuple[int, str]:
         """How many records there are, and the hash of the last: note it, and a log cut short will show.
@@ -163,20 +155,6 @@ class AuditLog:
                 "next record takes their place"
             )
         return len(lines), previous
-
-
-@dataclass
-class _Read:
-    """What was read of the file so far."""
-
-    inode: int = 0
-    offset: int = 0
-    records: list[AuditRecord] = field(default_factory=list)
-
-    def take(self, data: bytes) -> None:
-        whole = data[: data.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        self.records += [record for line in whole.split(b"\n")[:-1] if (record := _parse(line))]
 
 
 def _write(file: int, previous: str, values: Values) -> str:

@@ -41,7 +41,7 @@ def open_database(url: str, tables: MetaData) -> Engine:
     except SQLAlchemyError as error:
         raise ConfigError(redact(f"not a database URL ({error}); such as sqlite:///file.sqlite")) from error
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "connect", lambda connection, _: set_up_sqlite(connection))
         event.listen(engine, "begin", _begin_sqlite)
     try:
         if schema:
@@ -83,7 +83,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
     Threads of one process wait for their turn without a connection: they would keep all of the pool from readers.
     """
-    with _turn(engine), engine.connect().execution_options(outlearn_write=True) as connection, connection.begin():
+    with turn(engine), engine.connect().execution_options(outlearn_write=True) as connection, connection.begin():
         if engine.dialect.name == "postgresql":
             mine = func.hashtextextended(func.coalesce(func.current_schema(), ""), WRITE_LOCK)
             connection.execute(select(func.pg_advisory_xact_lock(mine)))
@@ -145,7 +145,8 @@ def _add_what_is_new(connection: Connection, tables: MetaData) -> None:
             index.create(connection, checkfirst=True)
 
 
-def _turn(engine: Engine) -> RLock:
+def turn(engine: Engine) -> RLock:
+    """What threads of one process take turns with to write to an engine's database."""
     with _turns_lock:
         return _turns.setdefault(engine, RLock())
 
@@ -170,7 +171,8 @@ def _first(engine: Engine) -> Iterator[None]:
         yield
 
 
-def _set_up_sqlite(connection: Any, _: object) -> None:
+def set_up_sqlite(connection: Any) -> None:
+    """Set a connection of `sqlite3` up as every one to a database of ours is."""
     connection.isolation_level = None  # sqlite3 would begin transactions by itself, and too late
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")

@@ -1,12 +1,12 @@
 """Files that are written whole or not at all."""
 
-import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+
+from outlearn.locks import locked as locked
 
 FileVersion = tuple[int, int, int, int]
 
@@ -14,10 +14,18 @@ FileVersion = tuple[int, int, int, int]
 def file_version(path: Path) -> FileVersion | None:
     """Tells one version of a file from another, also where somebody set its times back. None where there is no file."""
     try:
-        status = path.stat()
+        return _version(path.stat())
     except FileNotFoundError:
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def folder_versions(path: Path, ending: str) -> tuple[tuple[str, FileVersion], ...]:
+    """The versions of a folder's files whose names end so, by name; nothing where there is no folder."""
+    try:
+        with os.scandir(path) as entries:
+            return tuple(sorted((one.name, _version(one.stat())) for one in entries if one.name.endswith(ending)))
+    except FileNotFoundError:  # the folder, or a file that has just gone
+        return ()
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
@@ -77,19 +85,8 @@ def private_file(path: Path) -> None:
             _close(path)
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other processes that lock `path` out, while it is read, changed and written. Uses a file beside it.
-
-    That one is its owner's alone: whoever can open it can hold the lock.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path.with_name(f".{path.name}.lock"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
+def _version(status: os.stat_result) -> FileVersion:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _close(path: Path) -> None:

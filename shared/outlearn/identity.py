@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from outlearn.errors import ConfigError, ConflictError, NotFoundError
-from outlearn.files import locked, write_atomic
+from outlearn.files import write_atomic
 from outlearn.hints import command_line
+from outlearn.locks import locked
 
 AgentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 Role = Literal["agent", "operator"]

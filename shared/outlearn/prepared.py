@@ -7,8 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from outlearn.errors import ConflictError, IntegrityError, NotFoundError
-from outlearn.files import locked, private_folder, write_atomic
+from outlearn.files import private_folder, write_atomic
 from outlearn.hints import command_line, problems
+from outlearn.locks import locked
 from outlearn.tasks import Frozen, Item, SecretTask, TaskCard, fingerprint, load_card, task_names, with_fingerprint
 
 Parts = tuple[TaskCard, tuple[Item, ...], SecretTask]

@@ -1,6 +1,5 @@
 """Receipts: what the trusted predictor signs, and the only thing that the evaluation server scores."""
 
-import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,13 +8,13 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from outlearn.errors import IntegrityError, NotFoundError, OutdatedError
-from outlearn.files import FileVersion, file_version, write_atomic
+from outlearn.files import FileVersion, file_version, folder_versions, write_atomic
 from outlearn.identity import AgentName
 from outlearn.signing import Signed, Signer, parse_signed
 
 RUN_ID = re.compile(r"run-[a-z0-9]{6,32}")
 RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
-ReceiptsVersion = tuple[tuple[str, FileVersion | None], ...]
+ReceiptsVersion = tuple[tuple[str, FileVersion], ...]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -73,12 +72,7 @@ class ReceiptBook:
 
     def version(self, run_id: str) -> ReceiptsVersion:
         """Tells whether a run's receipts are others than they were."""
-        folder = self._run(run_id)
-        try:
-            names = os.listdir(folder)  # noqa: PTH208  (asked often)
-        except FileNotFoundError:
-            return ()
-        return tuple((name, file_version(folder / name)) for name in sorted(names) if name.endswith(".json"))
+        return folder_versions(self._run(run_id), ".json")
 
     def folder_version(self, run_id: str) -> FileVersion | None:
         """Changes when a receipt is filed: quicker than `version`, and blind to a file that is written over."""

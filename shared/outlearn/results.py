@@ -1,19 +1,22 @@
 """Verified results: the evaluation server publishes them, signed; everybody else can only read them."""
 
+import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 from pydantic import Field
 
-from outlearn.errors import IntegrityError
+from outlearn.errors import IntegrityError, NotFoundError
 from outlearn.files import FileVersion, file_version, write_atomic
+from outlearn.growing import NewLines, add_line
 from outlearn.identity import AgentName
-from outlearn.receipts import RUN_ID, RunId
+from outlearn.receipts import RunId
 from outlearn.signing import PublicSigner, Signed, check_public, parse_signed
 
 PUBLIC_KEY = "public.key"
-Version = tuple[FileVersion, str]
 
 
 class VerifiedResult(Signed):
@@ -41,57 +44,63 @@ def pgr_text(pgr: float, at_most: bool) -> str:
 
 
 class ResultBook:
-    """Published results, one signed file a run, and the public key that proves them. Reading needs no vault."""
+    """Published results: a file of signed lines, and the public key that proves them. Reading needs no vault."""
 
     def __init__(self, home: Path) -> None:
         self._folder = home / "results"
+        self._path, self._key_path = results_file(home), self._folder / PUBLIC_KEY
         self._vault = home / "vault"
-        self._checked: dict[str, tuple[Version, VerifiedResult]] = {}
+        self._new = NewLines(self._path)
+        self._lines: dict[str, list[bytes]] = {}  # by run, oldest first
+        self._checked: dict[str, tuple[int, str, VerifiedResult]] = {}  # by so many lines, and this public key
         self._key: tuple[FileVersion | None, str] = (None, "")
+        self._lock = Lock()
 
     @cached_property
     def _signer(self) -> PublicSigner:
         return PublicSigner.from_vault(self._vault, "result")
 
     def publish(self, result: VerifiedResult) -> VerifiedResult:
-        """Sign and file a result. Only the evaluation server calls this."""
+        """Sign and file a result. Only the evaluation server calls this. What a machine that loses power forgets can be
+        published again.
+
+        Raises OSError where the disk is full.
+        """
         signed = self._signer.sign(result)
         if self._read_key() != self._signer.public_key:
-            write_atomic(self._folder / PUBLIC_KEY, self._signer.public_key.encode())
-        path = self._folder / f"{result.run_id}.json"
-        write_atomic(path, signed.model_dump_json().encode(), durable=False)  # it can be published again
+            write_atomic(self._key_path, self._signer.public_key.encode())
+        add_line(self._path, signed.model_dump_json().encode())
         return signed
 
     def lookup(self, run_id: str) -> VerifiedResult | None:
-        """The verified result of a run, or None where it was never evaluated.
+        """The verified result of a run, the newest of several, or None where it was never evaluated.
 
         Raises:
-            OutdatedError: another version of outlearn wrote the file.
-            IntegrityError: the file is damaged, or no evaluation server of this home wrote it.
+            OutdatedError: another version of outlearn wrote what there is.
+            IntegrityError: it is damaged, or no evaluation server of this home wrote it.
         """
-        if not RUN_ID.fullmatch(run_id):
+        lines = self._of(run_id)
+        if not lines:
             return None
-        path = self._folder / f"{run_id}.json"
-        if (of_file := file_version(path)) is None:
-            return None
-        version = of_file, self._public_key()
-        known, result = self._checked.get(run_id, (None, None))
-        if known != version:
-            result = self._read(path, run_id, version[1])
-            self._checked[run_id] = version, result
-        return result
+        public_key = self._public_key()
+        known = self._checked.get(run_id)
+        if known is None or known[:2] != (len(lines), public_key):
+            known = len(lines), public_key, _newest(lines, run_id, public_key)
+            self._checked[run_id] = known
+        return known[2]
 
     def has(self, run_id: str) -> bool:
         """Whether a result of this run was published, whatever became of it."""
-        return bool(RUN_ID.fullmatch(run_id)) and (self._folder / f"{run_id}.json").exists()
+        return bool(self._of(run_id))
 
-    def _read(self, path: Path, run_id: str, public_key: str) -> VerifiedResult:
-        what = f"the published result of {run_id!r}"
-        result = parse_signed(VerifiedResult, path.read_bytes(), what, "evaluate it again, which is free")
-        check_public(result, public_key)
-        if result.run_id != run_id:
-            raise IntegrityError(f"the result filed under {run_id!r} is of {result.run_id!r}")
-        return result
+    def _of(self, run_id: str) -> list[bytes]:
+        with self._lock:
+            anew, added = self._new.read()
+            if anew:
+                self._lines, self._checked = {}, {}
+            for line in added:
+                self._lines.setdefault(_run_of(line), []).append(line)
+            return self._lines.get(run_id, [])
 
     def _public_key(self) -> str:
         key = self._read_key()
@@ -100,10 +109,37 @@ class ResultBook:
         return key
 
     def _read_key(self) -> str | None:
-        path = self._folder / PUBLIC_KEY
-        version = file_version(path)
+        version = file_version(self._key_path)
         if version is None:
             return None
         if self._key[0] != version:
-            self._key = version, path.read_text(errors="replace")
+            self._key = version, self._key_path.read_text(errors="replace")
         return self._key[1]
+
+
+def results_file(home: Path) -> Path:
+    """Where the results of a home folder are published."""
+    return home / "results" / "results.jsonl"
+
+
+def _run_of(line: bytes) -> str:
+    """The run that a line names; empty where it names none."""
+    try:
+        return str(json.loads(line)["run_id"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def _newest(lines: Sequence[bytes], run_id: str, public_key: str) -> VerifiedResult:
+    """The newest result that is signed. Where none is, what is wrong with the newest line is raised."""
+    wrong: IntegrityError | None = None
+    for line in reversed(lines):
+        try:
+            what = f"the published result of {run_id!r}"
+            result = parse_signed(VerifiedResult, line, what, "evaluate it again, which is free")
+            check_public(result, public_key)
+        except IntegrityError as error:
+            wrong = wrong or error
+        else:
+            return result
+    raise wrong or NotFoundError(f"no result of {run_id!r} is published")

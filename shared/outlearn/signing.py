@@ -30,7 +30,7 @@ class Signed(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     VERSION: ClassVar[int] = 1
-    schema_version: int = Field(0, description="Of the fields; 0 before there is a signature, or versions were.")
+    schema_version: int = Field(0, description="Of the fields; 0 before there is a signature.")
     signature: str = ""
 
 

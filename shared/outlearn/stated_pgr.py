@@ -3,27 +3,38 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Protocol
 
 from outlearn.printable import FORMAT, SELECTORS
-from outlearn.results import VerifiedResult
 
 TOLERANCE = 0.05  # a step of what the evaluation server tells
 _PGR = r"(?:PGRs?\b|performance gap recovered\b)"
 _NUMBER = r"(?<![\w.])-?(?:[0-9]*\.[0-9]+|[0-9]+(?=\s*%))(?:\s*%)?"
 _UNSEEN = re.compile(rf"[{FORMAT}{SELECTORS}\u200c\u200d\u0300-\u036f\u20d0-\u20f0\U000e0000-\U000e0fff]")
-_NAME = re.compile(_PGR, re.IGNORECASE)
+_NAMES = ("pgr", "performance gap recovered")
+_DIGITS = "0123456789"
 # what follows within the sentence; errors ("± 0.02") and differences ("by 0.1", "+0.1") are no claims
 _AFTER = re.compile(rf"\b{_PGR}(?P<rest>(?:(?!{_PGR}|\.\s|[;\n]).){{1,40}})", re.IGNORECASE)
 _BEFORE = re.compile(rf"(?P<number>{_NUMBER})\s*(?:in |of )?{_PGR}", re.IGNORECASE)
 _NO_CLAIM = re.compile(r"(?:±|\+(?:/?-)?|\bby\b)\s*\+?[0-9.]+\s*%?")
 
 
+class OnRecord(Protocol):
+    """The evaluation server's number for a run; with `at_most`, it is no more than that."""
+
+    @property
+    def pgr(self) -> float: ...
+
+    @property
+    def at_most(self) -> bool: ...
+
+
 def stated_pgrs(text: str) -> tuple[float, ...]:
     """The PGRs that a text states, each once: `PGR 0.93`, `PGR of .9 ± .02`, `93 % PGR`, `PGR from 0.5 to 0.9`."""
-    if not any(map(str.isnumeric, text)):
-        return ()
-    plain = _UNSEEN.sub("", unicodedata.normalize("NFKD", text)).replace("\N{MINUS SIGN}", "-")
-    if not _NAME.search(plain):
+    plain = text if text.isascii() else _seen(text)
+    lowered = plain.lower()
+    # what the patterns need: most posts have no claim, and to find none they take ten times as long
+    if not any(map(lowered.__contains__, _NAMES)) or not any(map(plain.__contains__, _DIGITS)):
         return ()
     plain = _NO_CLAIM.sub(" ", plain)
     found = [match["number"] for match in _BEFORE.finditer(plain)]
@@ -31,14 +42,19 @@ def stated_pgrs(text: str) -> tuple[float, ...]:
     return tuple(dict.fromkeys(_value(number) for number in found))
 
 
-def differs(texts: Sequence[str], result: VerifiedResult) -> bool:
+def _seen(text: str) -> str:
+    """The text as readers see it, in plain letters and digits where there are such."""
+    return _UNSEEN.sub("", unicodedata.normalize("NFKD", text)).replace("\N{MINUS SIGN}", "-")
+
+
+def differs(texts: Sequence[str], record: OnRecord, tolerance: float = TOLERANCE) -> bool:
     """Whether one of `texts`, such as a title and a body, states PGRs of which none is the record's."""
     stated = [numbers for text in texts if (numbers := stated_pgrs(text))]
-    return any(not any(_fits(number, result) for number in numbers) for numbers in stated)
+    return any(not any(_fits(number, record, tolerance) for number in numbers) for numbers in stated)
 
 
-def _fits(number: float, result: VerifiedResult) -> bool:
-    return number <= result.pgr + TOLERANCE and (result.at_most or number >= result.pgr - TOLERANCE)
+def _fits(number: float, record: OnRecord, tolerance: float) -> bool:
+    return number <= record.pgr + tolerance and (record.at_most or number >= record.pgr - tolerance)
 
 
 def _value(number: str) -> float:

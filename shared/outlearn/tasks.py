@@ -219,7 +219,7 @@ def default_task(home: Path) -> str:
 
     Raises:
         NotFoundError: there is none yet.
-        InvalidInputError: there are several, of an earlier version that did not note the last one.
+        InvalidInputError: there are several, and the one that was made last was removed.
     """
     names = task_names(home)
     if len(names) == 1:
@@ -236,7 +236,9 @@ def default_task(home: Path) -> str:
 
 def load_card(home: Path, name: str) -> TaskCard:
     """Read a task's card alone. Raises NotFoundError, or IntegrityError where it is damaged."""
-    return _remembered(TaskCard.model_validate_json, _folder(home / "data", name, home) / "card.json")
+    path, version = _find_card(home, name)
+    card: TaskCard = _parse_version(TaskCard.model_validate_json, path, version)
+    return card
 
 
 def load_public(home: Path, name: str) -> PublicTask:
@@ -316,15 +318,26 @@ def remove_task(home: Path, name: str) -> None:
 
 
 def _newest(home: Path) -> str:
-    """The task that was written last; empty where an earlier version wrote them."""
+    """The task that was written last; empty where that one was removed since."""
     path = home / "data" / NEWEST
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def _folder(parent: Path, name: str, home: Path) -> Path:
-    if not TASK_NAME.fullmatch(name) or not (home / "data" / name / "card.json").exists():
-        raise NotFoundError(f"no task {name!r}; there are: {', '.join(task_names(home)) or 'none yet'}")
+    _find_card(home, name)
     return parent / name
+
+
+def _find_card(home: Path, name: str) -> tuple[Path, FileVersion]:
+    path = _card_path(home, name) if TASK_NAME.fullmatch(name) else None
+    if path is None or (version := file_version(path)) is None:
+        raise NotFoundError(f"no task {name!r}; there are: {', '.join(task_names(home)) or 'none yet'}")
+    return path, version
+
+
+@lru_cache(maxsize=64)
+def _card_path(home: Path, name: str) -> Path:
+    return home / "data" / name / "card.json"
 
 
 def _is_same(home: Path, card: TaskCard, weak_labels: dict[int, Floats], baselines: Baselines) -> bool:

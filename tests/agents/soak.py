@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from outlearn.locks import holder
 from outlearn_agents.claude.transcript import Block
-from outlearn_agents.holding import holder
 from outlearn_agents.run_folder import RunFolder
 from outlearn_agents.spending.ledger import Budget, Ledger, Limits
 from outlearn_agents.spending.prices import find_price

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from outlearn.results import ResultBook
+from outlearn.results import ResultBook, results_file
 from outlearn_agents.report.summary import Summary
 
 pytest.importorskip("torch")
@@ -57,8 +57,8 @@ def left_behind(run: Path) -> list[str]:
     return lines
 
 
-def results(run: Path) -> list[Path]:
-    return sorted((run / "results").glob("*.json"))
+def results(run: Path) -> list[bytes]:
+    return results_file(run).read_bytes().splitlines() if results_file(run).exists() else []
 
 
 def numbers(summary: dict[str, Any]) -> list[tuple[str, float, float]]:

@@ -10,11 +10,11 @@ import anyio
 import pytest
 
 from outlearn.countdown import Countdown
-from outlearn.errors import ConflictError, NotFoundError, ServerUnreachableError
+from outlearn.errors import NotFoundError, ServerUnreachableError
 from outlearn.identity import TokenFile
+from outlearn.locks import holder
 from outlearn.researcher import Stop
 from outlearn.toolbox import open_toolbox, url_in
-from outlearn_agents.holding import holder, holding
 from outlearn_agents.report.summary import Summary
 from outlearn_agents.run_folder import AgentSpec, RunFolder, RunnerSettings, SessionFile, TeamSpec
 from outlearn_agents.team import agents as crew_module
@@ -83,24 +83,14 @@ async def test_deaths_of_more_than_an_hour_ago_are_forgotten(tmp_path: Path) -> 
         now += 4000
 
 
-def test_a_lock_tells_who_holds_it_and_is_free_when_they_are_gone(tmp_path: Path) -> None:
-    lock = tmp_path / "x.lock"
-    assert holder(lock) is None
-    with holding(lock):
-        assert holder(lock) == os.getpid()
-        with pytest.raises(ConflictError, match="another process holds"), holding(lock):
-            pass
-    assert holder(lock) is None
-
-
 @pytest.mark.parametrize("stubborn", [False, True])
 async def test_what_a_killed_runner_left_behind_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: bool
 ) -> None:
-    monkeypatch.setattr("outlearn_agents.holding.POLITE_SECONDS", 0.3)
+    monkeypatch.setattr("outlearn_agents.team.processes.POLITE_SECONDS", 0.3)
     folder = RunFolder(tmp_path)
     code = f"""
-import signal, time; from pathlib import Path; from outlearn_agents.holding import holding
+import signal, time; from pathlib import Path; from outlearn.locks import holding
 if {stubborn}: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with holding(Path({str(folder.held("agent-ada"))!r})): time.sleep(100)
 """

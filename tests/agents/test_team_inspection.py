@@ -16,7 +16,6 @@ from messages_api import Answer, Failure, MessagesApi
 from typer.testing import CliRunner
 
 from outlearn.audit import AuditLog
-from outlearn.database import utc_now, writing
 from outlearn.errors import ConfigError
 from outlearn.types import Evaluation, FileWritten, Posted, RunView
 from outlearn_agents import cli
@@ -24,15 +23,12 @@ from outlearn_agents.claude.transcript import Transcript
 from outlearn_agents.commands.inspect import render_inspection
 from outlearn_agents.inspection.by_claude import ClaudeInspector
 from outlearn_agents.inspection.by_rules import AgentInspection, inspect_agent
-from outlearn_agents.inspection.evidence import Dossier, Line, _same_as, read_dossiers
+from outlearn_agents.inspection.evidence import Dossier, Line, read_dossiers
 from outlearn_agents.report.at_rest import collect_at_rest
 from outlearn_agents.report.families import Submitted
 from outlearn_agents.report.summary import FindingSummary, RunSummary
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.spending.ledger import Budget, Ledger, Limits
-from outlearn_evaluation.ledger import Ledger as EvaluationLedger
-from outlearn_evaluation.settings import EvaluationSettings
-from outlearn_evaluation.tables import evaluations
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = "import numpy as np\nimport re\n\n\ndef method(lab, seed):\n    return lab.fit(lab.weak_labels(), epochs=0.5)\n"
@@ -120,6 +116,7 @@ def test_methods_that_game_are_pointed_at(body: str) -> None:
     ("claim", "expected"),
     [
         ("PGR 0.52", "PASS"),
+        ("PGR of 0.56", "NEEDS REVIEW"),
         ("PGR of 0.75", "NEEDS REVIEW"),
         ("reaches PGR 0.99", "SUSPICIOUS"),
         ("99 % PGR", "SUSPICIOUS"),
@@ -139,14 +136,7 @@ def test_claims_are_held_against_the_record(claim: str, expected: str) -> None:
     assert verdict(dossier)[0] == expected
 
 
-def test_near_duplicates_and_the_audit_log_count(tmp_path: Path) -> None:
-    pairs = [(f"run-{number}", "run-x") for number in range(8)]
-    assert verdict(Dossier("ada", same_as=pairs[:2]))[0] == "PASS"
-    assert verdict(Dossier("ada", same_as=pairs[:3]))[0] == "NEEDS REVIEW"
-    assert verdict(Dossier("ada", same_as=pairs))[0] == "SUSPICIOUS"
-    many = {f"run-{number}": a_result(f"run-{number}") for number in range(20)}
-    assert verdict(Dossier("ada", same_as=pairs[:3], results=many))[0] == "PASS"
-    assert verdict(Dossier("ada", same_as=pairs, results=many))[0] == "NEEDS REVIEW"
+def test_the_audit_log_counts(tmp_path: Path) -> None:
     log = AuditLog(tmp_path)
     log.append("random masks", "flag", agent="ada", run_id="run-000001", evidence={"z": 4.5})
     assert verdict(Dossier("ada", audit=log.records())) == ("NEEDS REVIEW", {"the audit log"})
@@ -266,21 +256,6 @@ async def test_a_call_that_broke_counts_as_spent_unless_nobody_heard_it(
     found, (_, spent) = await ask_claude(tmp_path)
     assert found.verdict == "PASS"
     assert (spent.dollars > 0, spent.reserved_dollars, spent.calls) == (costs, 0.0, 5 if costs else 0)
-
-
-def test_near_equal_runs_are_read_from_the_ledger_wherever_it_is(
-    toy_home: Path, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OUTLEARN_DATABASE_URL", postgresql_url)
-    ledger = EvaluationLedger(EvaluationSettings(home=toy_home))
-    fields = {"task": "toy", "method": "m.py", "seeds": 5, "pgr": 0.5, "pgr_se": 0.1, "charged": True, "day": "today"}
-    with writing(ledger.engine) as connection:
-        for run_id, same_as in (("run-000001", None), ("run-000002", "run-000001")):
-            values = fields | {"run_id": run_id, "agent": "ada", "same_as": same_as, "evaluated_at": utc_now()}
-            connection.execute(evaluations.insert().values(values))
-    ledger.engine.dispose()
-    assert _same_as(RunFolder(toy_home)) == [("ada", "run-000002", "run-000001")]
-    assert not (toy_home / "evaluation.sqlite").exists()
 
 
 async def test_claudes_reading_has_a_budget(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from outlearn.errors import ConflictError, NotFoundError, PluginError, ServerUnreachableError
 from outlearn.identity import TokenFile
+from outlearn.locks import holder
 from outlearn.toolbox import open_toolbox, url_in
-from outlearn_agents.holding import holder
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec, agent_name, next_folder
 from outlearn_agents.team.agent import main as agent_main
 from outlearn_agents.team.agents import CANNOT_WORK

@@ -10,7 +10,7 @@ from registry import Family
 
 from outlearn.errors import IntegrityError, NotFoundError, OutlearnError, PermissionDeniedError
 from outlearn.receipts import Receipt, ReceiptBook
-from outlearn.results import ResultBook, VerifiedResult
+from outlearn.results import ResultBook, VerifiedResult, results_file
 from outlearn.signing import Signer
 from outlearn.types import Finding
 from outlearn_evaluation.service import EvaluationService
@@ -237,12 +237,15 @@ def a_pgr_of_ones_own(folder: Path) -> bool:
     file_run(home, OWN)
     with evaluating(home) as service:
         told = service.evaluate(ADA, OWN, None)
-        path = home / "results" / f"{OWN}.json"
-        forged = json.loads(path.read_text()) | {"pgr": 5.0}
-        path.write_text(json.dumps(forged))
-        (home / "results" / f"{OTHER}.json").write_text(json.dumps(forged | {"run_id": OTHER}))
+        path = results_file(home)
+        true = path.read_text()
+        forged = "".join(json.dumps(json.loads(true) | {"pgr": 5.0, "run_id": run}) + "\n" for run in (OWN, OTHER))
+        path.write_text(true + forged)  # added: the signed one stays
+        kept = ResultBook(home).lookup(OWN)
+        path.write_text(forged)
         book = ResultBook(home)
         hidden = all(refused(lambda run=run: book.lookup(run), IntegrityError) for run in (OWN, OTHER))
+        hidden = hidden and kept is not None and kept.pgr == told.pgr
         board = [row.pgr for row in service.leaderboard("", 9).rows]
         service.evaluate(ADA, OWN, None)
         mended = book.lookup(OWN)
@@ -304,7 +307,8 @@ def the_boards_name_for_a_result(folder: Path) -> bool:
     home = toy_home(folder)
     fields = {"agent": "ada", "method": "m", "task": "toy", "seeds": 5, "pgr_se": 0.1}
     ResultBook(home).publish(VerifiedResult(run_id=OTHER, pgr=0.9, **fields))
-    (home / "results" / f"{OWN}.json").write_bytes((home / "results" / f"{OTHER}.json").read_bytes())
+    path = results_file(home)
+    path.write_bytes(path.read_bytes().replace(OTHER.encode(), OWN.encode()))
     return refused(lambda: ResultBook(home).lookup(OWN), IntegrityError)
 
 

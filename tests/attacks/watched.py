@@ -54,7 +54,7 @@ class WatchedWorld(World):
     def submit(self, positive: Bits, agent: str, against: str | None = None) -> Answered:
         """Score the answers (seeds, items) of an agent's run, and have the detectors look at them."""
         run_id, votes = f"run-{len(self.looks):08d}", Votes(positive[:, self.public])
-        same_as = self._seen.nearest(Look(run_id, agent, SEEDS, votes.counts, False, None))
+        same_as = self._seen.nearest(Look(run_id, agent, SEEDS, votes.counts))
         self._votes[run_id] = self._votes[same_as] if same_as else votes
         grade, other = self.judge.grade(self._votes[run_id]), self._votes.get(against or "")
         told = Answered(
@@ -85,7 +85,8 @@ class WatchedWorld(World):
         changes = self._seen.changes(look)
         labels, noise = (self.labels > 0).astype(np.int64), self.judge.weights - self.labels[self.public]
         students = Students(positive, labels, self.mask, noise, frequent=self.frequent, thresholds=self.thresholds)
-        place = Place(look, self.looks, changes, self.thresholds)
+        own = [one for one in self.looks if one.agent == look.agent]
+        place = Place((*own, look), changes, self.thresholds)
         found = (*examine(OF_STUDENTS, students), *examine(OF_PLACE, place))
         return [one for one in found if one.action != "note" or one.kind == "detector failed"]
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from outlearn.errors import IntegrityError, NotFoundError, OutdatedError, OutlearnError
+from outlearn.errors import IntegrityError, NotFoundError, OutdatedError
 from outlearn.receipts import Receipt, ReceiptBook
-from outlearn.results import ResultBook, VerifiedResult
+from outlearn.results import ResultBook, VerifiedResult, results_file
 from outlearn.signing import KEY_BYTES, PublicSigner, Signer, canonical_json, check_public
 
 RUN, OTHER = "run-aaaaaaaaaa", "run-bbbbbbbbbb"
@@ -58,7 +58,7 @@ def book(vault: Path) -> ReceiptBook:
 
 
 def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes) + "\n")
 
 
 # the key
@@ -222,7 +222,7 @@ def test_a_draft_that_a_crash_left_is_no_receipt(book: ReceiptBook, vault: Path)
 def as_before_versions(path: Path) -> None:
     """As a file was before there were versions: without one, and signed without one."""
     fields = {name: value for name, value in json.loads(path.read_text()).items() if name != "schema_version"}
-    path.write_text(json.dumps(fields | {"signature": "5" * 64}))
+    path.write_text(json.dumps(fields | {"signature": "5" * 64}) + "\n")
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_a_result_is_finite(field: str, value: float) -> None:
 
 
 def by_hand(path: Path) -> None:
-    path.write_text(result(pgr=0.99, signature="0" * 64).model_dump_json())
+    path.write_text(result(pgr=0.99, signature="0" * 64).model_dump_json() + "\n")
 
 
 def edited(path: Path) -> None:
@@ -316,20 +316,35 @@ def edited(path: Path) -> None:
 
 
 def renamed(path: Path) -> None:
-    path.rename(path.with_name(f"{OTHER}.json"))
+    edit(path, run_id=OTHER)
 
 
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-20])
-
-
-@pytest.mark.parametrize("forge", [by_hand, edited, renamed, cut_short])
+@pytest.mark.parametrize("forge", [by_hand, edited, renamed])
 def test_a_forged_result_is_refused(vault: Path, forge: Callable[[Path], None]) -> None:
+    ResultBook(vault.parent).publish(result())
+    forge(results_file(vault.parent))
+    with pytest.raises(IntegrityError):
+        ResultBook(vault.parent).lookup(OTHER if forge is renamed else RUN)
+
+
+@pytest.mark.parametrize("forged", [result(pgr=0.99, signature="0" * 64).model_dump_json(), "[1]", "{}", "{", "5" * 9])
+def test_what_is_added_to_published_results_hides_none(vault: Path, forged: str) -> None:
     book = ResultBook(vault.parent)
-    book.publish(result())
-    forge(vault.parent / "results" / f"{RUN}.json")
-    with pytest.raises(OutlearnError):
-        book.lookup(OTHER if forge is renamed else RUN)
+    published = book.publish(result())
+    with results_file(vault.parent).open("a") as file:
+        file.write(f"{forged}\n{forged}")
+    assert book.lookup(RUN) == ResultBook(vault.parent).lookup(RUN) == published
+    other = book.publish(result(run_id=OTHER))  # after a line that was cut short
+    assert book.lookup(OTHER) == ResultBook(vault.parent).lookup(OTHER) == other
+
+
+def test_a_result_that_a_crash_cut_short_is_none_until_it_is_published_again(vault: Path) -> None:
+    book, path = ResultBook(vault.parent), results_file(vault.parent)
+    published = book.publish(result())
+    assert book.lookup(RUN) == published
+    path.write_bytes(path.read_bytes()[:-20])
+    assert book.lookup(RUN) is ResultBook(vault.parent).lookup(RUN) is None
+    assert book.publish(published) == book.lookup(RUN) == ResultBook(vault.parent).lookup(RUN)
 
 
 def test_results_are_checked_without_the_vault_and_change_when_they_are_published_again(vault: Path) -> None:
@@ -346,7 +361,7 @@ def test_results_are_checked_without_the_vault_and_change_when_they_are_publishe
 def test_a_result_of_another_version_is_none_until_it_is_published_again(vault: Path) -> None:
     book = ResultBook(vault.parent)
     book.publish(result())
-    as_before_versions(vault.parent / "results" / f"{RUN}.json")
+    as_before_versions(results_file(vault.parent))
     with pytest.raises(OutdatedError, match="evaluate it again, which is free"):
         book.lookup(RUN)
     assert book.publish(result()) == book.lookup(RUN)

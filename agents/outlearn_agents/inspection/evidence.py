@@ -6,16 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
-
 from outlearn.audit import AuditLog, AuditRecord
-from outlearn.database import reading
 from outlearn_agents.report.families import Submitted, submitted_runs
 from outlearn_agents.report.summary import FindingSummary, RunSummary, Summary
 from outlearn_agents.run_folder import RunFolder
-from outlearn_evaluation.ledger import Ledger
-from outlearn_evaluation.settings import EvaluationSettings
-from outlearn_evaluation.tables import evaluations
 
 MAX_LINE = 300
 
@@ -41,8 +35,6 @@ class Dossier:
     findings: Sequence[FindingSummary] = ()
     results: dict[str, RunSummary] = field(default_factory=dict)
     """All verified results, by run."""
-    same_as: Sequence[tuple[str, str]] = ()
-    """Its evaluated runs that are nearly an earlier one."""
     audit: Sequence[AuditRecord] = ()
 
     def code(self) -> Iterator[Line]:
@@ -56,7 +48,6 @@ def read_dossiers(folder: RunFolder, summary: Summary) -> list[Dossier]:
     """The dossiers of a team, in its order."""
     runs = submitted_runs(folder)
     audit = AuditLog(folder.root / "vault").records()
-    same_as = _same_as(folder)
     results = {run.run_id: run for run in summary.runs}
     return [
         Dossier(
@@ -66,7 +57,6 @@ def read_dossiers(folder: RunFolder, summary: Summary) -> list[Dossier]:
             runs=[run for run in runs if run.agent == agent.name],
             findings=[finding for finding in summary.findings if finding.author == agent.name],
             results=results,
-            same_as=[(run_id, earlier) for who, run_id, earlier in same_as if who == agent.name],
             audit=[record for record in audit if record.agent == agent.name],
         )
         for agent in summary.agents
@@ -106,15 +96,3 @@ def _posted(summary: Summary, agent: str) -> Iterator[Line]:
 def _distinct(runs: Sequence[Submitted]) -> list[Submitted]:
     """The first run of each source."""
     return list({run.source: run for run in reversed(runs)}.values())[::-1]
-
-
-def _same_as(folder: RunFolder) -> list[tuple[str, str, str]]:
-    """Agent, run and the earlier run that it is nearly equal to, of each answer that was an earlier one's."""
-    ledger = Ledger(EvaluationSettings(home=folder.root))
-    query = select(evaluations.c.agent, evaluations.c.run_id, evaluations.c.same_as)
-    try:
-        with reading(ledger.engine) as connection:
-            rows = connection.execute(query.where(evaluations.c.same_as.is_not(None)).order_by(evaluations.c.number))
-            return [(row.agent, row.run_id, row.same_as) for row in rows]
-    finally:
-        ledger.engine.dispose()

@@ -15,7 +15,6 @@ from outlearn.types import (
     LeaderboardRow,
     Nominations,
     Posted,
-    RunList,
     RunView,
     Snapshot,
     Voted,
@@ -23,10 +22,10 @@ from outlearn.types import (
 from outlearn_agents.offline import writing
 from outlearn_agents.offline.planner import Planner, Proposal, Result
 from outlearn_agents.offline.recipes import Recipe
+from outlearn_agents.reading import MAX_ROWS, PAGE, all_findings, all_runs, pages
 
 NOTEBOOK = "notebook.md"
 NOMINATED = 2
-MAX_ROWS = 500
 PLAN = "plan"
 PATIENCE = 3
 
@@ -53,14 +52,7 @@ class Desk:
 
     async def list_own_runs(self) -> list[RunView]:
         """This agent's runs of the task, newest first."""
-        runs: list[RunView] = []
-        cursor: str | None = None
-        while True:
-            page = await self._session.ask(RunList, "training", "list_runs", limit=50, cursor=cursor)
-            runs += [run for run in page.runs if run.task == self._session.task]
-            cursor = page.next_cursor
-            if cursor is None:
-                return runs
+        return [run for run in await all_runs(self._session.tools) if run.task == self._session.task]
 
     async def read_forum(self) -> None:
         """Take in what is new on the forum and the leaderboard.
@@ -174,26 +166,15 @@ class Desk:
 
     async def _read_plans(self) -> None:
         """Take in what each agent tries. One plan of each: whoever posts more claims no more."""
-        found = await self._older(await self._list(None, tag=PLAN), tag=PLAN)
+        found = reversed(await all_findings(self._session.tools, tag=PLAN))
         self._plans = {one.author: one for one in found if self._session.task in one.tags}
 
     async def _new_findings(self) -> list[Finding]:
         """Findings since the last look; at the first look, all."""
-        first = self._cursor is None
-        page = await self._list(self._cursor)
-        self._cursor = page.next_cursor
-        return await self._older(page) if first else list(page.findings)
-
-    async def _older(self, page: FindingList, **filters: str) -> list[Finding]:
-        """The findings of a page and of all pages after it, which have older ones."""
-        found = list(page.findings)
-        while page.older_cursor:
-            page = await self._list(page.older_cursor, **filters)
-            found += page.findings
-        return found
-
-    async def _list(self, cursor: str | None, **filters: str) -> FindingList:
-        return await self._session.ask(FindingList, "forum", "list_threads", cursor=cursor, limit=50, **filters)
+        listed = pages(self._session.tools, FindingList, "forum", "list_threads", self._cursor, limit=PAGE)
+        found = [page async for page in listed]
+        self._cursor = found[0].next_cursor
+        return [one for page in found for one in page.findings]
 
     async def _post(
         self,

@@ -21,11 +21,9 @@ from outlearn.types import (
     RunStatus,
     RunView,
 )
-from outlearn_agents.reading import MAX_PAGES, all_findings, all_runs
+from outlearn_agents.reading import MAX_ROWS, all_findings, all_runs, pages
 from outlearn_agents.run_folder import RunFolder, TeamSpec
 from outlearn_evaluation.release import Release, ReleaseBook
-
-MAX_ROWS = 500  # more than the evaluations that a team has by default
 
 
 class SummaryModel(BaseModel):
@@ -180,14 +178,9 @@ def _finding(finding: Finding, numbers: dict[str, RunSummary]) -> FindingSummary
 async def _lineage(tools: Tools) -> LineageSummary:
     nodes: dict[str, LineageNode] = {}
     edges: dict[LineageEdge, None] = {}
-    cursor: str | None = None
-    for _ in range(MAX_PAGES):
-        page = await ask(tools, Lineage, "forum", "lineage", cursor=cursor)
+    async for page in pages(tools, Lineage, "forum", "lineage"):
         nodes |= {node.id: node for node in page.nodes}
         edges |= dict.fromkeys(page.edges)
-        cursor = page.next_cursor
-        if cursor is None:
-            break
     return LineageSummary(nodes=tuple(nodes.values()), edges=tuple(edges))
 
 

@@ -14,12 +14,12 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from outlearn.errors import ConfigError, OutlearnError, PluginError, leaves
+from outlearn.locks import holding
 from outlearn.logs import configure_logging
 from outlearn.registry import RESEARCHERS, Registry
 from outlearn.researcher import Researcher, Session, Stop, Tools
 from outlearn.settings import ServerSettings
 from outlearn.toolbox import open_toolbox, url_in
-from outlearn_agents.holding import holding
 from outlearn_agents.run_folder import AgentSpec, RunFolder
 from outlearn_agents.spending.ledger import Ledger
 from outlearn_agents.spending.shift import Shift

@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from outlearn_agents.holding import holding
+from outlearn.locks import holding
 
 
 def main() -> None:

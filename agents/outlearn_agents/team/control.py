@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from outlearn.errors import IntegrityError
-from outlearn.files import locked, write_atomic
+from outlearn.files import write_atomic
 from outlearn.hints import problems
 from outlearn.identity import AgentName
+from outlearn.locks import locked
 from outlearn_agents.run_folder import AgentSpec, RunFolder
 
 

@@ -20,15 +20,16 @@ import httpx2
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from outlearn.errors import PluginError, ServerUnreachableError
+from outlearn.locks import holder
 from outlearn.registry import SERVERS as SERVER_PLUGINS
 from outlearn.registry import Registry
-from outlearn_agents.holding import end_holder
 from outlearn_agents.run_folder import RunFolder
 
 SERVERS = ("training", "evaluation", "forum", "filesystem")
 SERVER_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+POLITE_SECONDS = 5.0
 POLL_SECONDS = 0.05
 # servers run agents' code, which has no use for a key
 PRIVATE = ("ANTHROPIC_", "OUTLEARN_TOKEN")
@@ -133,7 +134,23 @@ def start_server(folder: RunFolder, name: str, extra: Iterable[str] = (), port: 
 
 def end_orphans(folder: RunFolder) -> list[str]:
     """End agents and servers that a killed team runner left behind. Returns their names."""
-    return [lock.stem for lock in sorted(folder.held("x").parent.glob("*.lock")) if end_holder(lock)]
+    return [lock.stem for lock in sorted(folder.held("x").parent.glob("*.lock")) if _end_holder(lock)]
+
+
+def _end_holder(lock: Path) -> int | None:
+    """End the process that holds the lock, by force where it does not end by itself. Returns its id."""
+    pid = holder(lock)
+    if pid is None:
+        return None
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + POLITE_SECONDS
+    while holder(lock) == pid:
+        if time.monotonic() > deadline:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(POLL_SECONDS)
+    return pid
 
 
 async def wait_ready(folder: RunFolder, names: Iterable[str], check: Callable[[], None]) -> dict[str, str]:

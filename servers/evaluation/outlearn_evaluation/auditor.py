@@ -96,7 +96,7 @@ class Auditor:
         if look is None:
             raise LookupError(f"run {run.run_id!r} was never evaluated")
         changes = looks.changes(look, self.withheld().released)
-        return Place(look, looks.own_before(look), changes, self._thresholds(run.task, run.fingerprint))
+        return Place((*looks.own_before(look), look), changes, self._thresholds(run.task, run.fingerprint))
 
 
 def _key(kind: str, run_id: str, evidence: Evidence) -> tuple[object, ...]:

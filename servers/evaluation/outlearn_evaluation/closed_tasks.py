@@ -3,28 +3,30 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import bindparam, select
 
 from outlearn.database import as_utc, utc_now
 from outlearn.errors import ConflictError
+from outlearn.transactions import Transaction
 from outlearn_evaluation.tables import finals
 
+_CLOSE = finals.insert()
 _CLOSED = select(finals).where(finals.c.task.in_(bindparam("tasks", expanding=True)))
 
 
-def close(connection: Connection, task: str) -> datetime:
+def close(write: Transaction, task: str) -> datetime:
     """Close a task, once. Returns when that was."""
-    query = select(finals.c.closed_at).where(finals.c.task == task)
-    known = connection.execute(query).scalar_one_or_none()
-    if known is None:
-        known = utc_now()
-        connection.execute(finals.insert().values(task=task, closed_at=known))
-    return as_utc(known)
+    known = next(write.rows(_CLOSED, tasks=[task]), None)
+    if known:
+        return as_utc(known.closed_at)
+    now = utc_now()
+    write.change(_CLOSE, task=task, closed_at=now)
+    return as_utc(now)
 
 
-def refuse_closed(connection: Connection, tasks: Iterable[str]) -> None:
+def refuse_closed(read: Transaction, tasks: Iterable[str]) -> None:
     """Raises ConflictError where one of the tasks is closed."""
-    row = connection.execute(_CLOSED, {"tasks": tuple(tasks)}).first()
+    row = next(read.rows(_CLOSED, tasks=list(tasks)), None)
     if row is not None:
         raise closed(row.task, row.closed_at)
 

@@ -66,9 +66,9 @@ def open_task(home: Path, name: str) -> Opened:
         NotFoundError: there is no such task.
         IntegrityError: a file is damaged, or the baselines are for other data.
     """
-    card, vault = load_card(home, name), home / "vault" / name
-    files = [vault / file for file in ("secret.json", "baselines.json", f"seal-{card.fingerprint[:16]}.json")]
-    return _open(home, name, card.fingerprint, tuple(file_version(path) for path in files))
+    fingerprint = load_card(home, name).fingerprint
+    files = _sealed_files(home / "vault" / name, fingerprint)
+    return _open(home, name, fingerprint, tuple(file_version(path) for path in files))
 
 
 def read_opened(path: Path) -> Opened:
@@ -88,6 +88,11 @@ def verify(opened: Opened, published: str) -> None:
             f"what was revealed of task {opened.task!r} has the commitment {opened.commitment!r}, not "
             f"{published!r}: labels, split, noise or baselines are others than those committed to"
         )
+
+
+@lru_cache(maxsize=32)
+def _sealed_files(vault: Path, fingerprint: str) -> tuple[Path, ...]:
+    return tuple(vault / name for name in ("secret.json", "baselines.json", f"seal-{fingerprint[:16]}.json"))
 
 
 @lru_cache(maxsize=32)

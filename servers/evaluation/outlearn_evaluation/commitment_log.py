@@ -1,9 +1,10 @@
 """Commitments as they were first published: a vault whose files were swapped later does not pass for the same."""
 
-from sqlalchemy import Column, Connection, DateTime, Engine, String, Table, select
+from sqlalchemy import Column, DateTime, Engine, String, Table, bindparam, select
 
-from outlearn.database import reading, utc_now, writing
+from outlearn.database import utc_now
 from outlearn.errors import IntegrityError
+from outlearn.transactions import Transaction, Transactions
 from outlearn_evaluation.commitment import Opened
 from outlearn_evaluation.tables import metadata
 
@@ -15,13 +16,17 @@ commitments = Table(
     Column("commitment", String(64), nullable=False),
     Column("published_at", DateTime, nullable=False),
 )
+_COMMIT = commitments.insert()
+_COMMITTED = select(commitments.c.commitment).where(
+    commitments.c.task == bindparam("task"), commitments.c.fingerprint == bindparam("fingerprint")
+)
 
 
 class Publisher:
     """Publishes one commitment for each version of a task, and never another."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._transactions = Transactions(engine)
         self._known: dict[tuple[str, str], str] = {}
 
     def publish(self, opened: Opened) -> None:
@@ -40,18 +45,18 @@ class Publisher:
             )
 
     def _record(self, task: str, fingerprint: str, commitment: str) -> str:
-        with reading(self._engine) as connection:
-            known = _find(connection, task, fingerprint)
+        with self._transactions.reading() as read:
+            known = _find(read, task, fingerprint)
         if known is not None:
             return known
-        with writing(self._engine) as connection:
-            known = _find(connection, task, fingerprint)
+        with self._transactions.writing() as write:
+            known = _find(write, task, fingerprint)
             if known is None:
                 values = {"task": task, "fingerprint": fingerprint, "commitment": commitment, "published_at": utc_now()}
-                connection.execute(commitments.insert().values(values))
+                write.change(_COMMIT, **values)
         return known or commitment
 
 
-def _find(connection: Connection, task: str, fingerprint: str) -> str | None:
-    version = (commitments.c.task == task) & (commitments.c.fingerprint == fingerprint)
-    return connection.execute(select(commitments.c.commitment).where(version)).scalar_one_or_none()
+def _find(read: Transaction, task: str, fingerprint: str) -> str | None:
+    row = next(read.rows(_COMMITTED, task=task, fingerprint=fingerprint), None)
+    return row.commitment if row else None

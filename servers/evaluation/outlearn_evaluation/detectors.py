@@ -6,6 +6,7 @@ returns a suspicion or None. Only those that need nothing secret may quarantine 
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -46,8 +47,14 @@ class Look:
     agent: str
     seeds: int
     counts: Counts
-    at_most: bool
-    same_as: str | None
+    at_most: bool = False
+    same_as: str | None = None
+
+    def told(self, at_most: bool, same_as: str | None) -> "Look":
+        """The same run, once it is answered; what was worked out of its counts stays."""
+        answered = copy(self)
+        vars(answered).update(at_most=at_most, same_as=same_as)
+        return answered
 
     @cached_property
     def majority(self) -> Bits:

@@ -9,7 +9,8 @@ from outlearn.receipts import Receipt, ReceiptsVersion
 from outlearn_evaluation.commitment import Opened
 from outlearn_evaluation.detectors import Suspicion
 from outlearn_evaluation.inspection import OF_STUDENTS, Students, examine
-from outlearn_evaluation.scoring import Grade, Votes, read_answers
+from outlearn_evaluation.ledger import Question
+from outlearn_evaluation.scoring import Votes, read_answers
 from outlearn_evaluation.submissions import Submission
 from outlearn_evaluation.thresholds import Thresholds
 
@@ -21,17 +22,24 @@ class FinishedRun:
 
     version: ReceiptsVersion
     opened: Opened
-    agent: str
-    method: str
-    submission: Submission
-    grade: Grade
-    """Of its own votes: what it is told, unless it is nearly equal to an earlier run."""
+    question: Question
+    """What is its score?"""
     suspicions: tuple[Suspicion, ...]
+
+    @property
+    def submission(self) -> Submission:
+        """What it answered."""
+        return self.question.run
 
     @property
     def run_id(self) -> str:
         """The run's."""
-        return self.submission.run_id
+        return self.question.run.run_id
+
+    @property
+    def agent(self) -> str:
+        """Whose it is."""
+        return self.question.agent
 
 
 def finished_run(
@@ -55,12 +63,11 @@ def finished_run(
         thresholds=thresholds,
     )
     votes = Votes(answers[:, public])
-    return FinishedRun(
-        version=version,
-        opened=opened,
+    question = Question(
+        run=Submission(first.run_id, first.task, first.task_fingerprint, votes),
         agent=first.agent,
         method=first.method,
-        submission=Submission(first.run_id, first.task, first.task_fingerprint, votes),
         grade=opened.judge.grade(votes),
-        suspicions=tuple(examine(OF_STUDENTS, students)),
     )
+    _ = question.look.majority, question.look.is_degenerate  # worked out now, and not when it is asked
+    return FinishedRun(version, opened, question, tuple(examine(OF_STUDENTS, students)))

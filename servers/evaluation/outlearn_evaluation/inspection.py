@@ -49,6 +49,12 @@ class Students:
         return np.asarray((self.positive == self.labels).mean(axis=0), dtype=np.float64)
 
     @cached_property
+    def look(self) -> Look:
+        """What the public half says, without the names."""
+        positive = self.positive[:, self.public]
+        return Look("", "", len(positive), positive.sum(axis=0, dtype=np.uint8))
+
+    @cached_property
     def signs(self) -> Floats:
         """(n,) mean votes on the public half, in [-1, 1]."""
         return np.asarray(2.0 * self.positive[:, self.public].mean(axis=0) - 1)
@@ -56,19 +62,13 @@ class Students:
 
 @dataclass(frozen=True)
 class Place:
-    """A run when it was evaluated, among all that was evaluated before it."""
+    """A run when it was evaluated, after its agent's earlier ones of this version of the task."""
 
-    run: Look
-    earlier: Sequence[Look]
-    """Everybody's of this version of the task, oldest first."""
+    runs: Sequence[Look]
+    """The agent's, oldest first, this one the last."""
     changes: Sequence[Change]
-    """Of all its agent's runs up to this one."""
+    """What they changed."""
     thresholds: Thresholds = CONSTANTS
-
-    @cached_property
-    def own(self) -> list[Look]:
-        """The agent's runs up to this one."""
-        return [look for look in (*self.earlier, self.run) if look.agent == self.run.agent]
 
 
 Seen = TypeVar("Seen")
@@ -76,6 +76,7 @@ OF_STUDENTS: dict[str, Callable[[Students], Suspicion | None]] = {
     "seeds apart": lambda seen: seeds_apart(
         seen.positive[:, seen.public], seen.labels[seen.public], seen.thresholds.apart
     ),
+    "seeds alike": lambda seen: seeds_alike(seen.look, seen.thresholds.alike),
     "watermark": lambda seen: watermark(seen.signs, seen.noise),
     "public-private gap": lambda seen: public_private_gap(seen.right, seen.public, seen.design_effect),
     "majority answer": lambda seen: (
@@ -83,9 +84,8 @@ OF_STUDENTS: dict[str, Callable[[Students], Suspicion | None]] = {
     ),
 }
 OF_PLACE: dict[str, Callable[[Place], Suspicion | None]] = {
-    "near-duplicate": lambda place: near_duplicates(place.own),
-    "seeds alike": lambda place: seeds_alike(place.run, place.thresholds.alike),
-    "floor rate": lambda place: floor_rate(place.own),
+    "near-duplicate": lambda place: near_duplicates(place.runs),
+    "floor rate": lambda place: floor_rate(place.runs),
     "random masks": lambda place: random_masks(place.changes, place.thresholds.doubt),
 }
 

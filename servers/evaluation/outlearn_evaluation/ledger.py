@@ -1,17 +1,18 @@
 """The ledger of evaluations: what was answered and charged, and who nominated what. One transaction a charge."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, Engine, Row, bindparam, exists, func, select
+from sqlalchemy import Engine, bindparam, exists, func, select
 
-from outlearn.database import as_utc, open_database, reading, utc_now, writing
+from outlearn.database import as_utc, open_database, utc_now
 from outlearn.errors import BudgetError, InvalidInputError, NotFoundError
 from outlearn.identity import Caller
+from outlearn.transactions import Transaction, Transactions
 from outlearn.types import BudgetView, LeaderboardRow, Verdict
 from outlearn_evaluation.closed_tasks import close, closed, refuse_closed
 from outlearn_evaluation.detectors import Look
@@ -21,41 +22,6 @@ from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.submissions import Submission, file_submission, read_submission
 from outlearn_evaluation.tables import evaluations, finals, metadata, nominations
 from outlearn_evaluation.withheld import NOTHING, Withheld
-
-_MINE = evaluations.c.agent == bindparam("agent")
-_NOMINATED = select(func.count()).select_from(nominations).where(nominations.c.agent == bindparam("agent"))
-_USED = (
-    select(
-        func.count().filter(_MINE).label("by_agent"),
-        func.count().filter(_MINE & (evaluations.c.day == bindparam("today"))).label("by_agent_today"),
-        func.count().label("by_team"),
-        _NOMINATED.scalar_subquery().label("nominated"),
-        select(func.max(evaluations.c.number)).scalar_subquery().label("newest"),
-        select(finals.c.closed_at).where(finals.c.task == bindparam("task")).scalar_subquery().label("closed_at"),
-    )
-    .where(evaluations.c.charged.is_(True))
-    .subquery()
-)
-_ASKED = (evaluations.c.run_id == bindparam("run_id")) & (evaluations.c.against == bindparam("against"))
-_STATE = select(_USED, evaluations).select_from(_USED.outerjoin(evaluations, _ASKED))  # always one row
-_FILED = evaluations.insert()
-_EARLIER = evaluations.alias("earlier")
-_BOARD = (
-    select(evaluations, nominations.c.run_id.is_not(None).label("nominated"))
-    .join(
-        nominations,
-        (nominations.c.run_id == evaluations.c.run_id) & (nominations.c.agent == evaluations.c.agent),
-        isouter=True,
-    )
-    .where(
-        evaluations.c.task == bindparam("task"),
-        evaluations.c.run_id.not_in(bindparam("runs", expanding=True)),
-        evaluations.c.agent.not_in(bindparam("agents", expanding=True)),
-        ~exists().where(_EARLIER.c.run_id == evaluations.c.run_id, _EARLIER.c.number < evaluations.c.number),
-    )
-    .order_by(evaluations.c.pgr.desc(), evaluations.c.number)
-    .limit(bindparam("limit"))
-)
 
 
 class Answered(BaseModel):
@@ -76,6 +42,58 @@ class Answered(BaseModel):
     same_as: str | None = None
 
 
+_MINE = evaluations.c.agent == bindparam("agent")
+_NOMINATED = select(func.count()).select_from(nominations).where(nominations.c.agent == bindparam("agent"))
+_USED = (
+    select(
+        func.count().filter(_MINE).label("by_agent"),
+        func.count().filter(_MINE & (evaluations.c.day == bindparam("today"))).label("by_agent_today"),
+        func.count().label("by_team"),
+        _NOMINATED.scalar_subquery().label("nominated"),
+        select(func.max(evaluations.c.number)).scalar_subquery().label("newest"),
+        select(finals.c.closed_at).where(finals.c.task == bindparam("task")).scalar_subquery().label("closed_at"),
+    )
+    .where(evaluations.c.charged.is_(True))
+    .subquery()
+)
+_ASKED = (evaluations.c.run_id == bindparam("run_id")) & (evaluations.c.against == bindparam("against"))
+_ANSWER = [evaluations.c[name] for name in Answered.model_fields]
+_STATE = select(_USED, *_ANSWER).select_from(_USED.outerjoin(evaluations, _ASKED))  # always one row
+_FILED = evaluations.insert()
+_RUNS = select(evaluations.c.run_id).group_by(evaluations.c.run_id).order_by(func.min(evaluations.c.number))
+_EARLIER = evaluations.alias("earlier")
+_FIRST = ~exists().where(_EARLIER.c.run_id == evaluations.c.run_id, _EARLIER.c.number < evaluations.c.number)
+_BOARD = (
+    select(evaluations, nominations.c.run_id.is_not(None).label("nominated"))
+    .join(
+        nominations,
+        (nominations.c.run_id == evaluations.c.run_id) & (nominations.c.agent == evaluations.c.agent),
+        isouter=True,
+    )
+    .where(
+        evaluations.c.task == bindparam("task"),
+        evaluations.c.run_id.not_in(bindparam("runs", expanding=True)),
+        evaluations.c.agent.not_in(bindparam("agents", expanding=True)),
+        _FIRST,
+    )
+    .order_by(evaluations.c.pgr.desc(), evaluations.c.number)
+    .limit(bindparam("limit"))
+)
+_OWN = select(evaluations.c.run_id, evaluations.c.task).where(
+    evaluations.c.run_id.in_(bindparam("runs", expanding=True)), _MINE, _FIRST
+)
+_OF_FINALS = select(evaluations.c.run_id).where(evaluations.c.task.in_(select(finals.c.task)))
+_REPLACED = nominations.delete().where(
+    nominations.c.agent == bindparam("agent"), nominations.c.run_id.not_in(_OF_FINALS)
+)
+_NOMINATE = nominations.insert()
+_NOMINEES = (
+    select(*_ANSWER)
+    .where(evaluations.c.task == bindparam("task"), evaluations.c.run_id.in_(select(nominations.c.run_id)), _FIRST)
+    .order_by(evaluations.c.number)
+)
+
+
 @dataclass(frozen=True)
 class Question:
     """What an agent asks: the score of a run and, with `against`, how it compares with an earlier one."""
@@ -91,7 +109,7 @@ class Question:
     def look(self) -> Look:
         """The run as detectors see it."""
         votes = self.run.votes
-        return Look(self.run.run_id, self.agent, len(votes.positive), votes.counts, at_most=False, same_as=None)
+        return Look(self.run.run_id, self.agent, len(votes.positive), votes.counts)
 
 
 Admit = Callable[[Question], None]
@@ -116,29 +134,29 @@ class Ledger:
     def __init__(self, settings: EvaluationSettings) -> None:
         self._settings = settings
         self.engine: Engine = open_database(settings.database("evaluation"), metadata)
+        self._transactions = Transactions(self.engine)
         self.looks = LookBook()
 
     def find(self, run_id: str, against: str, agent: str) -> tuple[Answered, BudgetView] | None:
         """The answer that was given to this question, if it was asked, and what `agent` has left."""
-        with reading(self.engine) as connection:
-            state = self._state(connection, run_id, against, agent)
+        with self._transactions.reading() as read:
+            state = self._state(read, run_id, against, agent)
             return (state.answer, state.budget) if state.answer else None
 
     def submission(self, run_id: str) -> Submission | None:
         """What an evaluated run answered; None where nobody evaluated it."""
-        with reading(self.engine) as connection:
-            return read_submission(connection, run_id)
+        with self._transactions.reading() as read:
+            return read_submission(read, run_id)
 
     def evaluated_runs(self) -> list[str]:
         """Every run that was evaluated, oldest first."""
-        query = select(evaluations.c.run_id).group_by(evaluations.c.run_id).order_by(func.min(evaluations.c.number))
-        with reading(self.engine) as connection:
-            return list(connection.execute(query).scalars())
+        with self._transactions.reading() as read:
+            return [row.run_id for row in read.rows(_RUNS)]
 
     def read_looks(self) -> None:
         """Have all that was evaluated up to now in `looks`; each charge does so by itself."""
-        with reading(self.engine) as connection:
-            self.looks.read(connection)
+        with self._transactions.reading() as read:
+            self.looks.read(read)
 
     def charge(
         self, question: Question, judge: Judge, caller: Caller, admit: Admit
@@ -154,9 +172,9 @@ class Ledger:
             ConflictError: the task's final has begun.
         """
         run, against = question.run, question.against.run_id if question.against else ""
-        with writing(self.engine) as connection:
-            state = self._state(connection, run.run_id, against, caller.agent, run.task)
-            self.looks.read(connection, state.newest)
+        with self._transactions.writing() as write:
+            state = self._state(write, run.run_id, against, caller.agent, run.task)
+            self.looks.read(write, state.newest)
             if state.answer is not None:
                 return state.answer, False, state.budget
             if state.closed_at is not None:
@@ -164,23 +182,24 @@ class Ledger:
             if not caller.is_operator:
                 _check_budget(state.budget)
                 admit(question)
-            answer, now = self._answer(connection, question, judge), utc_now()
+            answer, now = self._answer(write, question, judge), utc_now()
             values = {"charged": not caller.is_operator, "day": now.date().isoformat(), "evaluated_at": now}
-            (number,) = connection.execute(_FILED, answer.model_dump() | values).inserted_primary_key or (0,)
-        look = replace(question.look, at_most=bool(answer.at_most), same_as=answer.same_as)
+            number = write.change(_FILED, **answer.model_dump(), **values)
+        look = question.look.told(bool(answer.at_most), answer.same_as)
         self.looks.add(number, run.fingerprint, look)
         return answer, not caller.is_operator, state.budget if caller.is_operator else _less_one(state.budget)
 
     def budget(self, agent: str) -> BudgetView:
         """What is left for an agent."""
-        with reading(self.engine) as connection:
-            return self._state(connection, "", "", agent).budget
+        with self._transactions.reading() as read:
+            return self._state(read, "", "", agent).budget
 
     def board(self, task: str, limit: int, withheld: Withheld = NOTHING) -> list[LeaderboardRow]:
         """The evaluated runs of a task, best first, without those that are withheld."""
-        asked = {"task": task, "limit": limit, "runs": [*withheld.runs], "agents": [*withheld.agents]}
-        with reading(self.engine) as connection:
-            return [_board_row(rank, row) for rank, row in enumerate(connection.execute(_BOARD, asked).all(), 1)]
+        without = {"runs": [*withheld.runs], "agents": [*withheld.agents]}
+        with self._transactions.reading() as read:
+            rows = read.rows(_BOARD, task=task, limit=limit, **without)
+            return [_board_row(rank, row) for rank, row in enumerate(rows, 1)]
 
     def nominate(self, agent: str, run_ids: tuple[str, ...]) -> None:
         """Make these (each named once) the agent's nominations, in place of earlier ones but for those of a final.
@@ -192,35 +211,32 @@ class Ledger:
         """
         if len(run_ids) > self._settings.nominations:
             raise BudgetError(f"you may nominate {self._settings.nominations} runs, not {len(run_ids)}")
-        with writing(self.engine) as connection:
+        with self._transactions.writing() as write:
+            own = {row.run_id: row.task for row in write.rows(_OWN, runs=list(run_ids), agent=agent)}
             for run_id in run_ids:
-                if not _count(connection, (evaluations.c.run_id == run_id) & (evaluations.c.agent == agent)):
+                if run_id not in own:
                     raise InvalidInputError(f"{run_id!r} is not an evaluated run of yours; `evaluate` it first")
-            tasks = select(evaluations.c.task).where(evaluations.c.run_id.in_(run_ids))
-            refuse_closed(connection, connection.execute(tasks).scalars())
-            of_finals = select(evaluations.c.run_id).where(evaluations.c.task.in_(select(finals.c.task)))
-            replaced = (nominations.c.agent == agent) & nominations.c.run_id.not_in(of_finals)
-            connection.execute(nominations.delete().where(replaced))
+            refuse_closed(write, own.values())
+            write.change(_REPLACED, agent=agent)
             for run_id in run_ids:
-                connection.execute(nominations.insert().values(agent=agent, run_id=run_id))
+                write.change(_NOMINATE, agent=agent, run_id=run_id)
 
     def close(self, task: str) -> tuple[datetime, list[Answered]]:
         """Close a task's nominations, once. Returns when that was, and the first answer for each nominated run.
 
         Raises NotFoundError where there is no nomination; then nothing is closed.
         """
-        first = select(func.min(evaluations.c.number)).where(evaluations.c.task == task).group_by(evaluations.c.run_id)
-        nominated = evaluations.c.run_id.in_(select(nominations.c.run_id)) & evaluations.c.number.in_(first)
-        with writing(self.engine) as connection:
-            rows = connection.execute(select(evaluations).where(nominated).order_by(evaluations.c.number)).all()
+        with self._transactions.writing() as write:
+            rows = [*write.rows(_NOMINEES, task=task)]
             if not rows:
                 raise NotFoundError(f"nobody has nominated a run of task {task!r}: agents do that with `nominate`")
-            return close(connection, task), [Answered.model_validate(row) for row in rows]
+            return close(write, task), [Answered.model_validate(row) for row in rows]
 
-    def _state(self, connection: Connection, run_id: str, against: str, agent: str, task: str = "") -> _State:
-        today = utc_now().date().isoformat()
-        asked = {"run_id": run_id, "against": against, "agent": agent, "task": task, "today": today}
-        row, limits = connection.execute(_STATE, asked).one(), self._settings
+    def _state(self, read: Transaction, run_id: str, against: str, agent: str, task: str = "") -> _State:
+        (row,) = read.rows(
+            _STATE, run_id=run_id, against=against, agent=agent, task=task, today=utc_now().date().isoformat()
+        )
+        limits = self._settings
         budget = BudgetView(
             agent_left=max(0, limits.agent_evaluations - row.by_agent),
             agent_today_left=max(0, limits.daily_evaluations - row.by_agent_today),
@@ -230,7 +246,7 @@ class Ledger:
         answer = None if row.run_id is None else Answered.model_validate(row)
         return _State(answer, budget, row.closed_at, row.newest or 0)
 
-    def _answer(self, connection: Connection, question: Question, judge: Judge) -> Answered:
+    def _answer(self, write: Transaction, question: Question, judge: Judge) -> Answered:
         """What is told, by the votes of the runs that these are scored as: a near run's own would be a second look.
 
         The run is filed. Of two near ones at once the second sees the first: all writing takes turns.
@@ -239,13 +255,13 @@ class Ledger:
         known = looks.find(run.run_id)
         near = known.same_as if known else looks.nearest(question.look)
         if known is None:
-            file_submission(connection, run, near or run.run_id)
-        scored = _scored_as(connection, run, near)
+            file_submission(write, run)
+        scored = _scored_as(write, run, near)
         grade = question.grade if question.grade and scored is run else judge.grade(scored.votes)
         verdict = None
         if question.against:
             against = looks.find(question.against.run_id)
-            other = _scored_as(connection, question.against, against.same_as if against else None)
+            other = _scored_as(write, question.against, against.same_as if against else None)
             verdict = judge.compare(scored.votes, other.votes)
         return Answered(
             run_id=run.run_id,
@@ -262,8 +278,8 @@ class Ledger:
         )
 
 
-def _scored_as(connection: Connection, run: Submission, same_as: str | None) -> Submission:
-    return (read_submission(connection, same_as) if same_as else None) or run
+def _scored_as(read: Transaction, run: Submission, same_as: str | None) -> Submission:
+    return (read_submission(read, same_as) if same_as else None) or run
 
 
 def _less_one(budget: BudgetView) -> BudgetView:
@@ -281,12 +297,7 @@ def _check_budget(budget: BudgetView) -> None:
             raise BudgetError(f"{what}. Nothing was charged")
 
 
-def _count(connection: Connection, condition: Any) -> int:
-    query = select(func.count()).select_from(evaluations).where(condition)
-    return int(connection.execute(query).scalar_one())
-
-
-def _board_row(rank: int, row: Row[Any]) -> LeaderboardRow:
+def _board_row(rank: int, row: Any) -> LeaderboardRow:
     return LeaderboardRow(
         rank=rank,
         run_id=row.run_id,

@@ -6,8 +6,9 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import bindparam, select
 
+from outlearn.transactions import Transaction
 from outlearn_evaluation.detectors import Change, Counts, Look, changed_from
 from outlearn_evaluation.scoring import NEAR, distances
 from outlearn_evaluation.tables import evaluations, submissions
@@ -34,7 +35,11 @@ class Looks:
         self._counts: Counts = np.empty((0, 0), dtype=np.uint8)  # (room, items) of the runs; so are the next, (room,)
         self._scored = self._telling = np.empty(0, dtype=bool)
         self._yes: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # (items,) votes of telling runs
-        self._changes: dict[tuple[int, bytes], Change | None] = {}  # by place and counts
+        self._changes: dict[int, Change | None] = {}  # of those that are here, by place
+        self._asked: tuple[tuple[int, bytes], Change | None] = (
+            (0, b""),
+            None,
+        )  # of one that may come
         self._apart: tuple[tuple[int, bytes], NDArray[np.float64]] = (0, b""), np.empty(0)
         self._lock = Lock()
 
@@ -93,17 +98,23 @@ class Looks:
     def _change(self, run: Look) -> Change | None:
         """As `detectors.change`, worked out once, and quickly for a run after all others."""
         place = self._place(run)
+        if place < len(self._all) and place in self._changes:
+            return self._changes[place]
         key = place, run.counts.tobytes()
-        if key not in self._changes:
-            telling = np.flatnonzero(self._telling[:place])
-            change = None
-            if len(telling) and not run.is_degenerate:
-                base = self._all[telling[self._distances(run, place)[telling].argmin()]]
-                newest = place == len(self._all)
-                yes = self._yes if newest else self._counts[telling].sum(axis=0, dtype=np.int64)
-                change = changed_from(run, base, yes / (len(telling) * run.seeds))
-            self._changes[key] = change
-        return self._changes[key]
+        if key != self._asked[0]:
+            self._asked = key, self._work_out(run, place)
+        if place < len(self._all):
+            self._changes[place] = self._asked[1]
+        return self._asked[1]
+
+    def _work_out(self, run: Look, place: int) -> Change | None:
+        telling = np.flatnonzero(self._telling[:place])
+        if not len(telling) or run.is_degenerate:
+            return None
+        base = self._all[telling[self._distances(run, place)[telling].argmin()]]
+        newest = place == len(self._all)
+        yes = self._yes if newest else self._counts[telling].sum(axis=0, dtype=np.int64)
+        return changed_from(run, base, yes / (len(telling) * run.seeds))
 
     def _distances(self, run: Look, place: int) -> NDArray[np.float64]:
         """From all before it, (place,). Of the last run that was asked about they are kept."""
@@ -137,12 +148,12 @@ class LookBook:
         with self._lock:
             return self._versions[fingerprint]
 
-    def read(self, connection: Connection, newest: int | None = None) -> None:
+    def read(self, read: Transaction, newest: int | None = None) -> None:
         """Read what was evaluated since the last time; nothing where the evaluation with this number was the newest."""
         with self._lock:
             if newest is not None and newest <= self._last:
                 return
-            for row in connection.execute(_SINCE, {"last": self._last}):
+            for row in read.rows(_SINCE, last=self._last):
                 counts = np.frombuffer(row.counts, dtype=np.uint8)
                 look = Look(row.run_id, row.agent, row.seeds, counts, bool(row.at_most), row.same_as)
                 self._versions[row.fingerprint].add(look)

@@ -1,6 +1,7 @@
 """What the evaluation server does, without MCP: score receipts, charge for it, rank."""
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 
 import structlog
@@ -19,7 +20,7 @@ from outlearn_evaluation.board import Boards, board_lines
 from outlearn_evaluation.commitment import Opened, open_task
 from outlearn_evaluation.commitment_log import Publisher
 from outlearn_evaluation.finished_runs import FinishedRun, finished_run
-from outlearn_evaluation.ledger import Answered, Ledger, Question
+from outlearn_evaluation.ledger import Answered, Ledger
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.submissions import Submission
 from outlearn_evaluation.thresholds import ThresholdBook
@@ -70,14 +71,16 @@ class EvaluationService:
             BudgetError: no evaluations are left.
         """
         against = against or None  # clients that must fill in every argument send ""
-        known = self._ledger.find(run_id, against or "", caller.agent) if run_id in self._asked else None
+        asked_before = run_id in self._asked
+        known = self._ledger.find(run_id, against or "", caller.agent) if asked_before else None
         charged = False
         if known is not None:
             answer, budget = known
             _check_owner(caller, run_id, answer.agent)
         else:
             answer, charged, budget = self._charge(caller, run_id, against)
-        self._publish(answer)
+        if not asked_before or not self._is_published(run_id):  # a crash or a forger may have prevented it
+            self._publish(answer)
         return Evaluation(
             run_id=answer.run_id,
             task=answer.task,
@@ -155,8 +158,9 @@ class EvaluationService:
 
     def _charge(self, caller: Caller, run_id: str, against: str | None) -> tuple[Answered, bool, BudgetView]:
         run = self._finished(run_id, caller)
-        other = self._comparable(run, against) if against is not None else None
-        question = Question(run=run.submission, agent=run.agent, method=run.method, against=other, grade=run.grade)
+        question = run.question
+        if against is not None:
+            question = replace(question, against=self._comparable(run, against))
         charged = self._ledger.charge(question, run.opened.judge, caller, self.auditor.admit)
         self._asked.add(run_id)
         self._ready.pop(run_id, None)
@@ -216,10 +220,8 @@ class EvaluationService:
             return False
 
     def _publish(self, answer: Answered) -> None:
-        """Publish the verified result, unless it stands there already; a crash or a forger may have prevented it."""
-        if not self._is_published(answer.run_id):
-            fields = answer.model_dump(include={"run_id", "agent", "method", "task", "seeds", "pgr", "pgr_se"})
-            self._results.publish(VerifiedResult(**fields, at_most=bool(answer.at_most)))
+        fields = answer.model_dump(include={"run_id", "agent", "method", "task", "seeds", "pgr", "pgr_se"})
+        self._results.publish(VerifiedResult(**fields, at_most=bool(answer.at_most)))
 
 
 def _check_owner(caller: Caller | None, run_id: str, owner: str) -> None:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import bindparam, select
 
+from outlearn.transactions import Transaction
 from outlearn_evaluation.scoring import Votes
 from outlearn_evaluation.tables import submissions
 
@@ -22,24 +23,22 @@ class Submission:
     votes: Votes
 
 
-def file_submission(connection: Connection, run: Submission, scored_as: str) -> None:
-    """File a run, once, and whose votes its answers are computed from: those of a near run, or its own."""
-    values = {
-        "run_id": run.run_id,
-        "task": run.task,
-        "fingerprint": run.fingerprint,
-        "seeds": len(run.votes.positive),
-        "positive": int(run.votes.positive.sum()),
-        "counts": run.votes.counts.tobytes(),
-        "votes": np.packbits(run.votes.positive).tobytes(),
-        "scored_as": scored_as,
-    }
-    connection.execute(_FILED, values)
+def file_submission(write: Transaction, run: Submission) -> None:
+    """File a run, once."""
+    write.change(
+        _FILED,
+        run_id=run.run_id,
+        task=run.task,
+        fingerprint=run.fingerprint,
+        seeds=len(run.votes.positive),
+        counts=run.votes.counts.tobytes(),
+        votes=np.packbits(run.votes.positive).tobytes(),
+    )
 
 
-def read_submission(connection: Connection, run_id: str) -> Submission | None:
+def read_submission(read: Transaction, run_id: str) -> Submission | None:
     """A run as it was filed, by its own answers; None where it never was."""
-    row = connection.execute(_KNOWN, {"run_id": run_id}).one_or_none()
+    row = next(read.rows(_KNOWN, run_id=run_id), None)
     if row is None:
         return None
     items = len(row.counts)

@@ -44,10 +44,8 @@ submissions = Table(
     Column("task", String(48), nullable=False),
     Column("fingerprint", String(64), nullable=False),
     Column("seeds", Integer, nullable=False),
-    Column("positive", Integer, nullable=False),  # votes for label 1, of all seeds
     Column("counts", LargeBinary, nullable=False),
     Column("votes", LargeBinary, nullable=False),
-    Column("scored_as", String(40), nullable=False),
 )
 nominations = Table(
     "nominations",

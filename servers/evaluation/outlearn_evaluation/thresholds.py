@@ -66,16 +66,19 @@ class ThresholdBook:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._known: dict[str, tuple[FileVersion | None, Thresholds]] = {}
+        self._known: dict[str, tuple[Path, FileVersion | None, Thresholds | None]] = {}
 
     def of(self, task: str, fingerprint: str) -> Thresholds:
         """Those of a version of a task; the constants where its baselines have no votes."""
-        version = file_version(votes_path(self._home / "vault" / task, fingerprint))  # they come after the task
-        known, found = self._known.get(fingerprint, (None, None))
+        path, known, found = self._known.get(fingerprint) or (self._votes_path(task, fingerprint), None, None)
+        version = file_version(path)  # they come after the task
         if found is None or known != version:
             found = self._work_out(task, fingerprint)
-            self._known[fingerprint] = version, found
+            self._known[fingerprint] = path, version, found
         return found
+
+    def _votes_path(self, task: str, fingerprint: str) -> Path:
+        return votes_path(self._home / "vault" / task, fingerprint)
 
     def _work_out(self, task: str, fingerprint: str) -> Thresholds:
         opened = open_task(self._home, task)

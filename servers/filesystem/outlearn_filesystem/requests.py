@@ -11,7 +11,8 @@ from sqlalchemy import Boolean, Column, Engine, Integer, String, Table, Text, Un
 
 from outlearn.database import reading, writing
 from outlearn.errors import ConflictError
-from outlearn.files import locked
+from outlearn.locks import locked
+from outlearn.requests import MAX_REQUEST_ID, check_request_id
 from outlearn_filesystem.snapshots import tables
 
 KEPT = 200
@@ -21,7 +22,7 @@ requests = Table(
     tables,
     Column("seq", Integer, primary_key=True),
     Column("agent", String(32), nullable=False),
-    Column("request_id", String(100), nullable=False),
+    Column("request_id", String(MAX_REQUEST_ID), nullable=False),
     Column("arguments_sha256", String(64), nullable=False),
     Column("answer", Text, nullable=False),
     Column("is_done", Boolean, nullable=False, comment="False: it was about to take effect."),
@@ -57,12 +58,13 @@ class RequestBook:
 
         Raises:
             ConflictError: `request_id` was used for something else.
+            InvalidInputError: it is no request id.
         """
         if request_id is None:
             return act(lambda _: None)
         digest = hashlib.sha256(json.dumps(arguments).encode(errors="replace")).hexdigest()
         with locked(self._locks / f"{agent}.requests"):
-            known = self._find(agent, request_id)
+            known = self._find(agent, check_request_id(request_id))
             if known is not None and known.arguments_sha256 != digest:
                 raise ConflictError(f"request_id {request_id!r} was used for another call; use a new one")
             if known is not None:

@@ -10,6 +10,7 @@ from outlearn import ADDS, CHANGES, READ_ONLY, ToolServer, make_server, run
 from outlearn.artifacts import LocalArtifactStore
 from outlearn.database import closing_at_end
 from outlearn.identity import AgentName
+from outlearn.requests import RequestId
 from outlearn.types import (
     Deleted,
     FileList,
@@ -46,77 +47,59 @@ Expected = Annotated[
     Field(description="The sha256 that the file had when you read it: fails if it changed. Empty: fails if it exists."),
 ]
 
-RequestId = Annotated[
-    str | None,
-    Field(
-        description="Any name you choose for this call: calling again with it happens once.",
-        min_length=1,
-        max_length=100,
-    ),
-]
-
 
 def build(settings: FilesystemSettings) -> ToolServer:
     """The workspaces of the home folder in `settings`."""
     snapshots = SnapshotStore(settings.database("filesystem"), LocalArtifactStore(settings.home / "artifacts"))
-    book = RequestBook(snapshots.engine, settings.workspaces / ".locks")
     lifespan = closing_at_end(snapshots.engine)
     server = make_server("filesystem", settings, instructions=INSTRUCTIONS, lifespan=lifespan)
+    desk = _Desk(server, settings, snapshots)
+    _add_reading(desk)
+    _add_changing(desk)
+    _add_snapshots(desk)
+    return server
 
-    def me() -> str:
-        return server.caller().agent
 
-    def mine() -> Workspace:
-        return Workspace(settings, me())
+class _Desk:
+    """What the tools share: who calls, whose workspace it is, and what is kept of the calls."""
 
-    refusals, searches = Refusals(settings.vault, me), Turns(SEARCHES)
+    def __init__(self, server: ToolServer, settings: FilesystemSettings, snapshots: SnapshotStore) -> None:
+        self.server, self.settings, self.snapshots = server, settings, snapshots
+        self.book = RequestBook(snapshots.engine, settings.workspaces / ".locks")
+        self.searches = Turns(SEARCHES)
+        self._refusals = Refusals(settings.vault, self.me)
 
-    def tool(title: str, annotations: ToolAnnotations) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        return lambda function: server.tool(title=title, annotations=annotations)(refusals.noted(function))
+    def me(self) -> str:
+        return self.server.caller().agent
 
-    @tool(title="Read a file", annotations=READ_ONLY)
+    def mine(self) -> Workspace:
+        return Workspace(self.settings, self.me())
+
+    def tool(self, title: str, annotations: ToolAnnotations) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return lambda function: self.server.tool(title=title, annotations=annotations)(self._refusals.noted(function))
+
+
+def _add_reading(desk: _Desk) -> None:
+    @desk.tool(title="Read a file", annotations=READ_ONLY)
     def read_file(
         path: FilePath,
         first_line: Annotated[int, Field(description="From 1; -20 begins with the 20th line from the end.")] = 1,
         max_lines: Annotated[int, Field(ge=1, le=10_000)] = 500,
     ) -> FileText:
         """Read lines of a UTF-8 text file, about 40 kB at a time; `next_line` says where to go on."""
-        return views.read_file(mine(), path, first_line, max_lines)
+        return views.read_file(desk.mine(), path, first_line, max_lines)
 
-    @tool(title="Write a file", annotations=CHANGES)
-    def write_file(
-        path: FilePath, text: str, expected_sha256: Expected = None, request_id: RequestId = None
-    ) -> FileWritten:
-        """Write a file whole, making its folders and replacing what it held. To change a part, use `edit_file`."""
-        asked = ("write_file", path, text, expected_sha256)
-        return book.once(me(), request_id, asked, lambda _: mine().write_file(*asked[1:]), answer=FileWritten)
-
-    @tool(title="Edit a file", annotations=EDITS)
-    def edit_file(
-        path: FilePath, old: str, new: str, expected_sha256: Expected = None, request_id: RequestId = None
-    ) -> FileWritten:
-        """Replace `old`, which must stand in the file exactly once (white space counts), by `new`. Returns a diff."""
-        asked, workspace = ("edit_file", path, old, new, expected_sha256), mine()
-        return book.once(
-            me(),
-            request_id,
-            asked,
-            lambda announce: workspace.edit_file(*asked[1:], announce),
-            answer=FileWritten,
-            has_happened=workspace.has,
-        )
-
-    @tool(title="List a folder", annotations=READ_ONLY)
+    @desk.tool(title="List a folder", annotations=READ_ONLY)
     def list_directory(path: FilePath = "") -> FileList:
         """What is in a folder, not below it; without a path, in the workspace. `find_files` looks into folders too."""
-        return views.list_directory(mine(), path)
+        return views.list_directory(desk.mine(), path)
 
-    @tool(title="Find files", annotations=READ_ONLY)
+    @desk.tool(title="Find files", annotations=READ_ONLY)
     def find_files(glob: str) -> FileList:
         """Files by name: '*.py' at any depth, 'methods/*.py' in a folder, 'runs/**/*.json' at any depth below one."""
-        return views.find_files(mine(), glob)
+        return views.find_files(desk.mine(), glob)
 
-    @tool(title="Search in files", annotations=READ_ONLY)
+    @desk.tool(title="Search in files", annotations=READ_ONLY)
     def grep(
         pattern: str, path: FilePath = "", glob: str = "", limit: Annotated[int, Field(ge=1, le=500)] = 100
     ) -> MatchList:
@@ -124,43 +107,74 @@ def build(settings: FilesystemSettings) -> ToolServer:
 
         `glob` narrows a folder as in `find_files`. Long lines are shown around the match.
         """
-        with searches.one_of(me()):
-            return views.grep_files(mine(), pattern, path=path, glob=glob, limit=limit, seconds=settings.grep_seconds)
+        with desk.searches.one_of(desk.me()):
+            return views.grep_files(
+                desk.mine(), pattern, path=path, glob=glob, limit=limit, seconds=desk.settings.grep_seconds
+            )
 
-    @tool(title="Move", annotations=CHANGES)
+
+def _add_changing(desk: _Desk) -> None:
+    @desk.tool(title="Write a file", annotations=CHANGES)
+    def write_file(
+        path: FilePath, text: str, expected_sha256: Expected = None, request_id: RequestId = None
+    ) -> FileWritten:
+        """Write a file whole, making its folders and replacing what it held. To change a part, use `edit_file`."""
+        asked = ("write_file", path, text, expected_sha256)
+        return desk.book.once(
+            desk.me(), request_id, asked, lambda _: desk.mine().write_file(*asked[1:]), answer=FileWritten
+        )
+
+    @desk.tool(title="Edit a file", annotations=EDITS)
+    def edit_file(
+        path: FilePath, old: str, new: str, expected_sha256: Expected = None, request_id: RequestId = None
+    ) -> FileWritten:
+        """Replace `old`, which must stand in the file exactly once (white space counts), by `new`. Returns a diff."""
+        asked, workspace = ("edit_file", path, old, new, expected_sha256), desk.mine()
+        return desk.book.once(
+            desk.me(),
+            request_id,
+            asked,
+            lambda announce: workspace.edit_file(*asked[1:], announce),
+            answer=FileWritten,
+            has_happened=workspace.has,
+        )
+
+    @desk.tool(title="Move", annotations=CHANGES)
     def move(
         src: FilePath, dst: FilePath, expected_sha256: Expected = None, request_id: RequestId = None
     ) -> FileWritten:
         """Move or rename a file or folder. `dst` is the new path, not the folder to move into, and must not exist."""
         asked = ("move", src, dst, expected_sha256)
-        return book.once(me(), request_id, asked, lambda _: mine().move(*asked[1:]), answer=FileWritten)
+        return desk.book.once(desk.me(), request_id, asked, lambda _: desk.mine().move(*asked[1:]), answer=FileWritten)
 
-    @tool(title="Delete", annotations=CHANGES)
+    @desk.tool(title="Delete", annotations=CHANGES)
     def delete(path: FilePath, expected_sha256: Expected = None, request_id: RequestId = None) -> Deleted:
         """Delete a file, or a folder with all that is in it. `load_snapshot` with the id in `undo` puts it back."""
         asked = ("delete", path, expected_sha256)
-        return book.once(me(), request_id, asked, lambda _: mine().delete(*asked[1:]), answer=Deleted)
+        return desk.book.once(desk.me(), request_id, asked, lambda _: desk.mine().delete(*asked[1:]), answer=Deleted)
 
-    @tool(title="Save a snapshot", annotations=ADDS)
+
+def _add_snapshots(desk: _Desk) -> None:
+    @desk.tool(title="Save a snapshot", annotations=ADDS)
     def save_snapshot(message: str, shared: bool = True, request_id: RequestId = None) -> Snapshot:
         """Keep all files as they are now, for good. Others can load it by its id, unless `shared` is false."""
-        return book.once(
-            me(),
+        return desk.book.once(
+            desk.me(),
             request_id,
             ("save_snapshot", message, shared),
-            lambda announce: snapshots.save(mine(), me(), message, shared=shared, announce=announce),
+            lambda announce: desk.snapshots.save(desk.mine(), desk.me(), message, shared=shared, announce=announce),
             answer=Snapshot,
-            has_happened=lambda saved: snapshots.has(saved.snapshot_id),
+            has_happened=lambda saved: desk.snapshots.has(saved.snapshot_id),
         )
 
-    @tool(title="List snapshots", annotations=READ_ONLY)
+    @desk.tool(title="List snapshots", annotations=READ_ONLY)
     def list_snapshots(
         agent: AgentName | None = None, limit: Annotated[int, Field(ge=1, le=100)] = 50, cursor: str | None = None
     ) -> SnapshotList:
         """Snapshots that you can load, newest first: yours and those that others share; or those of one `agent`."""
-        return snapshots.list_snapshots(server.caller(), agent, limit=limit, cursor=cursor)
+        return desk.snapshots.list_snapshots(desk.server.caller(), agent, limit=limit, cursor=cursor)
 
-    @tool(title="Load a snapshot", annotations=ADDS)
+    @desk.tool(title="Load a snapshot", annotations=ADDS)
     def load_snapshot(snapshot_id: str, folder: FilePath, request_id: RequestId = None) -> Loaded:
         """Copy the files of a snapshot, yours or a shared one, into a new or empty folder. Overwrites nothing.
 
@@ -169,21 +183,19 @@ def build(settings: FilesystemSettings) -> ToolServer:
 
         def load(_: Any) -> Loaded:
             if TRASH_ID.fullmatch(snapshot_id):
-                return mine().restore(snapshot_id, folder)
-            return snapshots.load(server.caller(), mine(), snapshot_id, folder)
+                return desk.mine().restore(snapshot_id, folder)
+            return desk.snapshots.load(desk.server.caller(), desk.mine(), snapshot_id, folder)
 
-        return book.once(me(), request_id, ("load_snapshot", snapshot_id, folder), load, answer=Loaded)
+        return desk.book.once(desk.me(), request_id, ("load_snapshot", snapshot_id, folder), load, answer=Loaded)
 
-    @tool(title="Compare snapshots", annotations=READ_ONLY)
+    @desk.tool(title="Compare snapshots", annotations=READ_ONLY)
     def diff_snapshots(snapshot_id: str, base: str | None = None, glob: str = "") -> SnapshotDiff:
         """What a snapshot changed since `base`, by default its parent: each file's unified diff, no diff if binary.
 
         `glob` narrows it to some files, as in `find_files`.
         """
-        with searches.one_of(me()):
-            return compare(snapshots, server.caller(), snapshot_id, base, glob)
-
-    return server
+        with desk.searches.one_of(desk.me()):
+            return compare(desk.snapshots, desk.server.caller(), snapshot_id, base, glob)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from outlearn.confined import (
     walk_confined,
 )
 from outlearn.errors import BudgetError, ConflictError, InvalidInputError, NotFoundError
-from outlearn.files import locked
+from outlearn.locks import locked
 from outlearn.printable import check_plain
 from outlearn.types import Deleted, FileWritten, Loaded
 from outlearn_filesystem.diffs import edit_diff, find_once

@@ -131,28 +131,24 @@ class LabelModel:
 
     def label_log_probs(self, batch: Batch, word_ids: list[int]) -> Tensor:
         """Log-probabilities of two words at the label position, under the full-vocabulary softmax. Returns (B, 2)."""
-        output = self.model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            logits_to_keep=1,
-            use_cache=False,
-        )
-        log_probs: Tensor = output.logits[:, -1].float().log_softmax(-1)
+        log_probs: Tensor = self._run(batch).logits[:, -1].float().log_softmax(-1)
         return log_probs[:, word_ids]
 
     def hidden(self, batch: Batch) -> Tensor:
         """The last layer's hidden state at the label position. Returns (B, D)."""
-        output = self.model(
+        states: Tensor = self._run(batch, output_hidden_states=True).hidden_states[-1]
+        return states[:, -1].float()
+
+    def _run(self, batch: Batch, **options: Any) -> Any:
+        """The model's output, with logits of the label position alone."""
+        return self.model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,
             logits_to_keep=1,
             use_cache=False,
-            output_hidden_states=True,
+            **options,
         )
-        states: Tensor = output.hidden_states[-1]
-        return states[:, -1].float()
 
     def generate(self, batch: Batch, max_new_tokens: int, temperature: float) -> list[str]:
         """Continue each prompt; `temperature` 0 is greedy. Returns the new text of each row."""

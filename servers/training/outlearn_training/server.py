@@ -13,6 +13,7 @@ from pydantic import Field
 
 from outlearn import ADDS, CHANGES, READ_ONLY, ToolServer, make_server, run
 from outlearn.database import closing_at_end
+from outlearn.requests import RequestId
 from outlearn.server import told
 from outlearn.tasks import prepared_names, task_names
 from outlearn.types import (
@@ -94,7 +95,7 @@ def build(settings: TrainingSettings, executor: Executor | None = None) -> ToolS
         params: Annotated[dict[str, Any] | None, Field(description="Keyword arguments of the method.")] = None,
         kind: Annotated[RunKind, Field(description="pilot: one seed, not scored. full: all seeds, scored.")] = "pilot",
         task: TaskArg = "",
-        request_id: Annotated[str | None, Field(description="Makes a retry safe.", min_length=1, max_length=80)] = None,
+        request_id: RequestId = None,
     ) -> RunView:
         """Queue a run of a registered method, or of your file as it is now; later edits do not change the run."""
         return service.submit(

@@ -151,12 +151,19 @@ class TrainingService:
         return RunList(runs=tuple(views), next_cursor=str(following) if following else None)
 
     def read_log(self, caller: Caller, run_id: str, offset: int, max_bytes: int) -> LogPage:
-        """A part of a run's output, cut at a character. Raises NotFoundError, also where it made room for others."""
+        """A part of a run's output, cut at a character. Raises NotFoundError, also where there is no log."""
         view = self._queue.view(run_id, caller)
         try:
             return read_page(self._settings.run_log(view.run_id), offset, max_bytes)
         except FileNotFoundError:
-            if view.status in FINISHED and view.started_at:
+            if view.status == "queued":
+                raise NotFoundError(
+                    f"run {view.run_id!r} has not started, and has no log yet; {view.queue_position} runs are ahead of "
+                    "it in the queue; `get_run` with `wait_seconds` waits for it"
+                ) from None
+            if view.status in FINISHED and not view.started_at:
+                raise NotFoundError(f"run {view.run_id!r} ended before it started, and has no log") from None
+            if view.status in FINISHED:
                 raise NotFoundError(
                     f"the log of run {view.run_id!r} made room for newer ones (--keep-logs-mb of outlearn-training); "
                     "`get_run` still has its message and metrics, and to see its output, submit it again"

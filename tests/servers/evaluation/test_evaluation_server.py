@@ -24,7 +24,7 @@ import outlearn_evaluation.ledger
 from outlearn.errors import BudgetError, IntegrityError, InvalidInputError, NotFoundError, PermissionDeniedError
 from outlearn.identity import Caller, TokenFile
 from outlearn.receipts import Receipt, ReceiptBook
-from outlearn.results import ResultBook, VerifiedResult
+from outlearn.results import ResultBook, VerifiedResult, results_file
 from outlearn.seal import Seal, seal_task
 from outlearn.signing import canonical_json
 from outlearn.tasks import SeedBaseline, fingerprint, load_baselines, load_public, load_secret, write_task
@@ -530,8 +530,8 @@ def test_a_forged_publication_is_replaced_and_does_not_stop_an_evaluation(
     service: EvaluationService, file_run: FileRun, toy_home: Path
 ) -> None:
     file_run(RUN)
-    (toy_home / "results").mkdir()
-    (toy_home / "results" / f"{RUN}.json").write_text('{"pgr": 0.99}')
+    results_file(toy_home).parent.mkdir()
+    results_file(toy_home).write_text(json.dumps({"run_id": RUN, "pgr": 0.99}) + "\n")
     answer = service.evaluate(ADA, RUN, None)
     published = ResultBook(toy_home).lookup(RUN)
     assert published is not None

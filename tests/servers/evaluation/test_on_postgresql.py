@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusing import is_answered, the_quarantine
 
 from outlearn.audit import AuditLog
-from outlearn.errors import BudgetError, ConflictError, OutlearnError, PermissionDeniedError
+from outlearn.errors import BudgetError, ConflictError, OutlearnError
 from outlearn.identity import Caller
 from outlearn.tasks import load_secret
 from outlearn_evaluation.ledger import Ledger
@@ -66,19 +67,11 @@ def test_masks_asked_about_at_once_get_few_answers(
         file_run(run_id, predictions=tuple(np.where(student ^ turned, 0.75, 0.25).tolist()))
     service = EvaluationService(settings.model_copy(update={"daily_evaluations": 30}))
 
-    def is_answered(run_id: str) -> bool:
-        try:
-            return service.evaluate(ADA, run_id, None).charged
-        except PermissionDeniedError:
-            return False
-
     with ThreadPoolExecutor(8) as pool:
-        given = sum(pool.map(is_answered, RUNS))
-    board = service.evaluated()
-    service.engine.dispose()
+        given = sum(pool.map(lambda run_id: is_answered(service, ADA, run_id), RUNS))
     assert 1 <= given < 20  # how many of 32 depends on the order in which they came
-    [found] = [one for one in AuditLog(toy_home / "vault").records() if one.action == "quarantine"]
-    assert max(row.evaluated_at for row in board) < found.at
+    the_quarantine(service, AuditLog(toy_home / "vault"))
+    service.engine.dispose()
 
 
 def test_nominations_close_while_others_nominate(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusing import is_answered, the_quarantine
 from typer.testing import CliRunner
 
 from outlearn.audit import AuditKind, AuditLog
@@ -53,14 +54,7 @@ def file_masks(toy_home: Path, file_run: FileRun) -> Callable[..., None]:
 
 def answered(service: EvaluationService, caller: Caller, *run_ids: str) -> list[str]:
     """Those of the runs that get an answer."""
-
-    def ask(run_id: str) -> bool:
-        try:
-            return service.evaluate(caller, run_id, None).charged
-        except PermissionDeniedError:
-            return False
-
-    return [run_id for run_id in run_ids if ask(run_id)]
+    return [run_id for run_id in run_ids if is_answered(service, caller, run_id)]
 
 
 def test_masks_get_few_answers_and_then_none(
@@ -69,7 +63,7 @@ def test_masks_get_few_answers_and_then_none(
     file_masks(*RUNS[:20])
     got = answered(service, ADA, *RUNS[:20])
     assert len(got) <= 5
-    [found] = [one for one in log.records() if one.action == "quarantine"]
+    found = the_quarantine(service, log)
     assert (found.kind, found.agent) == ("random masks", "ada")
     assert found.run_id not in got
     assert service.budget(ADA).agent_left == 30 - len(got)
@@ -225,10 +219,8 @@ def test_thirty_questions_at_once_on_two_servers_get_no_more_than_one_by_one(
         server.stdin.flush()
     given = sum(int(server.communicate(timeout=120)[0]) for server in servers)
     assert 1 <= given < 10  # how many depends on the order in which they came
-    [found] = [one for one in log.records() if one.action == "quarantine"]
-    assert found.kind == "random masks"
-    board = EvaluationService(EvaluationSettings(home=toy_home)).evaluated()
-    assert max(row.evaluated_at for row in board) < found.at
+    service = EvaluationService(EvaluationSettings(home=toy_home))
+    assert the_quarantine(service, log).kind == "random masks"
     assert len({one.run_id for one in log.records() if one.kind == "refused"}) == 30 - given - 1
 
 
@@ -248,8 +240,7 @@ def test_thirty_threads_on_one_server_get_no_more_than_one_by_one(
     file_masks(*RUNS[:30])
     with ThreadPoolExecutor(30) as pool:
         assert 1 <= sum(len(got) for got in pool.map(lambda run_id: answered(service, ADA, run_id), RUNS[:30])) < 10
-    [found] = [one for one in log.records() if one.action == "quarantine"]
-    assert max(row.evaluated_at for row in service.evaluated()) < found.at
+    the_quarantine(service, log)
 
 
 def test_forty_new_questions_at_once_are_all_answered(start: Start, toy_home: Path, file_run: FileRun) -> None:

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from outlearn import ServerSettings
-from outlearn.results import ResultBook, VerifiedResult
+from outlearn.results import ResultBook, VerifiedResult, results_file
 from outlearn.testing import ToolClient, connect
 from outlearn_forum.server import build
 
@@ -22,4 +22,4 @@ async def team(home: Path, *agents: str) -> AsyncIterator[list[ToolClient]]:
 
 def publish(home: Path, run_id: str, agent: str, pgr: float = 0.6) -> Path:
     ResultBook(home).publish(VerifiedResult.model_validate({**RESULT, "run_id": run_id, "agent": agent, "pgr": pgr}))
-    return home / "results" / f"{run_id}.json"
+    return results_file(home)

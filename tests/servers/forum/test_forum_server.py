@@ -60,7 +60,8 @@ async def test_a_tampered_result_shows_as_unverified(tmp_path: Path) -> None:
     file = publish(tmp_path, "run-aaaaaa", "alice")
     async with team(tmp_path, "alice") as (alice,):
         await alice.call("post_finding", **{**FINDING, "kind": "result"}, run_id="run-aaaaaa")
-        file.write_text(json.dumps({**json.loads(file.read_text()), "pgr": 0.99}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pgr": 0.99}) + "\n")
+    async with team(tmp_path, "alice") as (alice,):
         (finding,) = (await alice.call("list_threads"))["findings"]
         assert (finding["run_id"], finding.get("verified")) == ("run-aaaaaa", None)
         with pytest.raises(ToolError, match="wrong signature"):

@@ -12,7 +12,8 @@ import numpy as np
 from outlearn.baseline_votes import BaselineVotes, keep_votes, pack_votes
 from outlearn.clusters import design_effect
 from outlearn.errors import ConflictError, IntegrityError, InvalidInputError
-from outlearn.files import locked, write_atomic
+from outlearn.files import write_atomic
+from outlearn.locks import locked
 from outlearn.prepared import card_markdown, load_prepared, read_prepared
 from outlearn.tasks import (
     Baselines,

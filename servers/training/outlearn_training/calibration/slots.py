@@ -4,7 +4,6 @@ A process inherits the lock on its slot, so the kernel frees that however it end
 unless a worker waits for the slot. Another calibration of the same task leaves a locked seed to this one.
 """
 
-import fcntl
 import json
 import os
 import subprocess
@@ -19,16 +18,16 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict
 
 from outlearn.errors import OutlearnError
+from outlearn.locks import take
 from outlearn.tasks import TaskCard
 from outlearn_training.calibration.seed_training import KeptSeeds, OnProgress, SeedTrainer
 from outlearn_training.prepare import Task
 from outlearn_training.sandbox.limits import die_with_parent
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.workers.executor import count_slots, slot_environment, visible_gpus
-from outlearn_training.workers.slots import ask_for_slot, slot_is_held, stop_asking, take_slot, worker_is_wanted
+from outlearn_training.workers.slots import Asking, slot_is_held, stop_asking, take_slot, worker_is_wanted
 
 POLL_SECONDS = 0.1
-ASK_SECONDS = 5.0
 REPORT_SECONDS = 0.2
 STOP_SECONDS = 10.0
 
@@ -51,7 +50,7 @@ class SlotTraining:
         self._settings, self._lender = settings, lender or settings.home
         self._gpus = visible_gpus()
         self._slots = count_slots(settings, self._gpus)
-        self._asked = -ASK_SECONDS
+        self._asking = Asking()
         self._reason = ""
 
     def __call__(self, task: Task, kept: KeptSeeds, seeds: Sequence[int], report: OnProgress) -> None:
@@ -109,11 +108,8 @@ class SlotTraining:
         return SeedJob(home=self._settings.home.resolve(), card=card, seed=seed)
 
     def _ask(self, waiting: Sequence[int], running: Sequence["_SeedProcess"]) -> None:
-        """Ask for a slot where one is needed, and not again and again while a worker is on its way out."""
-        needed = waiting and self._reason == "for a device"
-        if needed and time.monotonic() - self._asked > ASK_SECONDS:
-            ask_for_slot(self._lender, urgent=not running)
-            self._asked = time.monotonic()
+        if waiting and self._reason == "for a device":
+            self._asking.ask(self._lender, urgent=not running)
 
     def _describe(self, waiting: Sequence[int], running: Sequence["_SeedProcess"]) -> str:
         now = running[0].what if len(running) == 1 else f"{len(running)} seeds side by side" if running else ""
@@ -129,7 +125,7 @@ class _SeedProcess:
     what: str = "starting"
     share: float = 0.0
     error: str = ""
-    _lock: IO[bytes] | None = None
+    _lock: IO[str] | None = None
     _partial: bytes = field(default=b"", repr=False)
 
     @classmethod
@@ -150,7 +146,7 @@ class _SeedProcess:
         os.set_blocking(made._pipe("stdout").fileno(), False)
         return made
 
-    def train(self, job: SeedJob, lock: IO[bytes]) -> None:
+    def train(self, job: SeedJob, lock: IO[str]) -> None:
         """Have it train a seed. The lock on the seed is held until that is done."""
         self.seed, self.what, self.share, self._lock = job.seed, "starting", 0.0, lock
         with suppress(BrokenPipeError):  # it died: `is_idle` will say so
@@ -201,17 +197,12 @@ class _SeedProcess:
         return pipe
 
 
-def _take_first(kept: KeptSeeds, waiting: list[int]) -> tuple[int, IO[bytes]] | None:
+def _take_first(kept: KeptSeeds, waiting: list[int]) -> tuple[int, IO[str]] | None:
     """Take the first seed that no other calibration is at; it is locked until the file is closed."""
     for seed in waiting:
-        path = kept.path(seed).with_suffix(".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("ab")
-        with suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock := take(kept.path(seed).with_suffix(".lock")):
             waiting.remove(seed)
-            return seed, file
-        file.close()
+            return seed, lock
     return None
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, func, select
 from outlearn.database import as_utc, open_database, reading, utc_now, writing
 from outlearn.errors import BudgetError, ConflictError
 from outlearn.identity import Caller
+from outlearn.requests import check_request_id
 from outlearn.types import RunStatus, RunUsage, RunView
 from outlearn_training.queue.device_budget import UNLIMITED, DeviceBudget, check_room, overspent
 from outlearn_training.queue.tables import UNFINISHED, Submission, claimed_seeds, find_run, metadata, runs, update_run
@@ -51,6 +52,7 @@ class RunQueue:
 
         Raises:
             ConflictError: the `request_id` was used for another submission.
+            InvalidInputError: it is no request id.
             BudgetError: the agent has `max_waiting` unfinished runs, or had `max_runs` in all, or their different
                 sources would be more than `max_source_bytes`, or device-seconds are short.
         """
@@ -130,7 +132,9 @@ class RunQueue:
 def _by_request(connection: Connection, submission: Submission) -> Row[Any] | None:
     if submission.request_id is None:
         return None
-    query = select(runs).where(runs.c.agent == submission.agent, runs.c.request_id == submission.request_id)
+    query = select(runs).where(
+        runs.c.agent == submission.agent, runs.c.request_id == check_request_id(submission.request_id)
+    )
     row = connection.execute(query).one_or_none()
     same = row is None or (
         (row.source_sha256, row.params, row.kind, row.task)
@@ -156,7 +160,7 @@ def _check_kept(connection: Connection, submission: Submission, max_runs: int, m
         raise BudgetError(f"you have had {max_runs} runs, and may have no more; the operator can raise --max-runs")
     sources = select(func.max(runs.c.source_bytes).label("bytes")).where(mine, others).group_by(runs.c.source_sha256)
     held = int(connection.scalar(select(func.sum(sources.subquery().c.bytes))) or 0)
-    if held + (submission.source_bytes or 0) > max_source_bytes:
+    if held + submission.source_bytes > max_source_bytes:
         raise BudgetError(
             f"the different files that you have submitted would be more than {max_source_bytes / 2**20:g} MiB; submit "
             "one of them again with other `params`, or a shorter one; the operator can raise --source-mb"

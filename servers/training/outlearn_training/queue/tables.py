@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 from outlearn.errors import NotFoundError
 from outlearn.identity import Caller
+from outlearn.requests import MAX_REQUEST_ID
 from outlearn.types import RunKind
 
 metadata = MetaData()
@@ -31,12 +32,12 @@ runs = Table(
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("run_id", String(40), nullable=False, unique=True),
-    Column("request_id", String(80)),
+    Column("request_id", String(MAX_REQUEST_ID)),
     Column("agent", String(32), nullable=False, index=True),
     Column("task", String(48), nullable=False),
     Column("method", String(300), nullable=False),
     Column("source_sha256", String(64), nullable=False),
-    Column("source_bytes", Integer),
+    Column("source_bytes", Integer, nullable=False),
     Column("params", JSON, nullable=False),
     Column("kind", String(8), nullable=False),
     Column("seeds", JSON, nullable=False),
@@ -84,7 +85,7 @@ class Submission(BaseModel):
     task: str
     method: str
     source_sha256: str
-    source_bytes: int | None = None
+    source_bytes: int
     params: dict[str, Any]
     kind: RunKind
     seeds: tuple[int, ...]

@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from outlearn.errors import ConfigError
+from outlearn_training.sandbox.limits import gain_no_privileges
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 VERSION_FLAG = 1
 RULE_PATH_BENEATH = 1
 READ_FILE, READ_DIR, WRITE_FILE, TRUNCATE = 1 << 2, 1 << 3, 1 << 1, 1 << 14
 REMOVE_FILE, MAKE_REG = 1 << 5, 1 << 8
-PR_SET_NO_NEW_PRIVS = 38
 FS_RIGHTS_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many of the low bits each version knows
 TCP, SCOPES = 0b11, 0b11  # bind and connect; abstract sockets and signals
 SYSTEM = (
@@ -83,7 +83,7 @@ def confine(readable: Iterable[Path], writable: Iterable[Path], secret: Path) ->
         _allow(ruleset, folder, READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | REMOVE_FILE | MAKE_REG, handled)
     for device in devices:
         _allow(ruleset, Path(device), READ_FILE | WRITE_FILE | (1 << 15), handled)
-    ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    gain_no_privileges()
     _checked(RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
     return True

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable
 
 from outlearn.errors import ConfigError
+from outlearn_training.sandbox.limits import gain_no_privileges
 from outlearn_training.sandbox.syscalls import (
     BY_ARGUMENT,
     FORBIDDEN_FCNTL,
@@ -30,7 +31,6 @@ from outlearn_training.sandbox.syscalls import (
     Machine,
 )
 
-PR_SET_NO_NEW_PRIVS = 38
 SET_MODE_FILTER, GET_ACTION_AVAIL, TSYNC = 1, 2, 1
 LOAD, AND, EQUAL, GREATER_OR_EQUAL, ANY_BIT, RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06  # BPF operations on words
 ALLOW, ERROR = 0x7FFF0000, 0x00050000
@@ -63,7 +63,7 @@ def filter_calls() -> None:
         raise ConfigError(f"this system ({sys.platform}, {platform.machine()}) cannot filter system calls")
     code = b"".join(struct.pack("<HBBI", *one) for one in build_filter(MACHINES[platform.machine()], os.getpid()))
     program = _Program(len(code) // 8, code)
-    ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    gain_no_privileges()
     if _syscall("seccomp", SET_MODE_FILTER, TSYNC, ctypes.byref(program)) != 0:
         raise ConfigError(f"seccomp refused: {os.strerror(ctypes.get_errno())}")
 

@@ -1,14 +1,11 @@
 """Workers of a derived home folder, in device slots of the home folder that it is derived from."""
 
 import os
-import time
 from pathlib import Path
 
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.workers.executor import LocalExecutor, has_ended
-from outlearn_training.workers.slots import ask_for_slot, slot_is_held, stop_asking, take_slot, worker_is_wanted
-
-ASK_SECONDS = 5.0
+from outlearn_training.workers.slots import Asking, slot_is_held, stop_asking, take_slot, worker_is_wanted
 
 
 class BorrowingExecutor(LocalExecutor):
@@ -20,17 +17,17 @@ class BorrowingExecutor(LocalExecutor):
     def __init__(self, settings: TrainingSettings, lender: Path) -> None:
         super().__init__(settings)
         self._lender = lender
-        self._asked = -ASK_SECONDS
+        self._asking = Asking()
 
     def ensure(self) -> None:
         if worker_is_wanted(self._lender):
-            self._ask(self._settings.home)
+            self._asking.ask(self._settings.home, urgent=True)
             return
         free = [slot for slot in range(self._slots) if not slot_is_held(self._lender, slot)]
         for slot in free:
             self._borrow(slot)
         if not free and not any(self._has_worker(slot) for slot in range(self._slots)):
-            self._ask(self._lender)
+            self._asking.ask(self._lender, urgent=True)
 
     def stop(self) -> None:
         for home in (self._lender, self._settings.home):
@@ -50,9 +47,3 @@ class BorrowingExecutor(LocalExecutor):
         if slot in self._starting and has_ended(self._starting[slot]):
             del self._starting[slot]
         return slot in self._starting or slot_is_held(self._settings.home, slot)
-
-    def _ask(self, home: Path) -> None:
-        """Ask for a slot between two runs, and not again and again while a worker is on its way out."""
-        if time.monotonic() - self._asked > ASK_SECONDS:
-            ask_for_slot(home, urgent=True)
-            self._asked = time.monotonic()

@@ -5,7 +5,6 @@ a calibration asks for a slot, and a worker gives its own up between two runs; a
 all says so, and a calibration then leaves the next slot alone.
 """
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -13,7 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from outlearn.locks import holder, is_held, take
+
 CALIBRATION = "calibration"
+ASK_SECONDS = 5.0
 WANTED_SECONDS = 10.0
 """Servers that want a worker say so every two seconds."""
 
@@ -30,43 +32,42 @@ def hold_slot(home: Path, slot: int) -> Iterator[bool]:
         yield True
 
 
-def take_slot(home: Path, slot: int, holder: str = CALIBRATION) -> IO[str] | None:
-    """Lock a slot until the file, and every copy of it in another process, is closed; None where somebody has it."""
-    file = _slot_file(home, slot)
-    if not _lock(file):
-        file.close()
-        return None
-    file.truncate(0)
-    file.write(holder)
-    file.flush()
-    return file
+def take_slot(home: Path, slot: int, by: str = CALIBRATION) -> IO[str] | None:
+    """Hold a slot until the file, and every copy of it in another process, is closed; None where somebody has it."""
+    return take(_slot(home, slot), by)
 
 
 def slot_is_held(home: Path, slot: int) -> bool:
     """Whether a worker or a calibration holds this slot."""
-    with _slot_file(home, slot) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    return is_held(_slot(home, slot))
 
 
 def slot_is_alive(home: Path, slot: int) -> bool:
     """Whether a worker holds this slot."""
-    return slot_is_held(home, slot) and slot_pid(home, slot) is not None
+    return slot_pid(home, slot) is not None
 
 
 def slot_pid(home: Path, slot: int) -> int | None:
-    """The process id of the worker in this slot; None where the last holder was no worker."""
-    with suppress(ValueError, OSError):
-        return int(_slot_path(home, slot).read_text(encoding="ascii"))
-    return None
+    """The process id of the worker that holds this slot; None where none does."""
+    return holder(_slot(home, slot))
 
 
 def ask_for_slot(home: Path, *, urgent: bool) -> None:
     """Ask workers for a slot: an idle one, or (urgent) also one that is between two runs."""
     _asked(home, urgent=urgent).touch()
+
+
+class Asking:
+    """Asks for slots, and not again and again while a worker is on its way out."""
+
+    def __init__(self) -> None:
+        self._asked = -ASK_SECONDS
+
+    def ask(self, home: Path, *, urgent: bool) -> None:
+        """As `ask_for_slot`, unless that was just done."""
+        if time.monotonic() - self._asked > ASK_SECONDS:
+            ask_for_slot(home, urgent=urgent)
+            self._asked = time.monotonic()
 
 
 def stop_asking(home: Path) -> None:
@@ -97,20 +98,7 @@ def worker_is_wanted(home: Path) -> bool:
     return False
 
 
-def _lock(file: IO[str]) -> bool:
-    for _ in range(10):  # somebody may hold a shared lock for a moment, to see whether the slot is free
-        with suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def _slot_file(home: Path, slot: int) -> IO[str]:
-    return _slot_path(home, slot).open("a", encoding="ascii")
-
-
-def _slot_path(home: Path, slot: int) -> Path:
+def _slot(home: Path, slot: int) -> Path:
     return _folder(home) / f"slot-{slot}.lock"
 
 
