@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateColumn, CreateSchema
 
 from outlearn.errors import ConfigError
-from outlearn.files import locked, private_file
+from outlearn.files import private_file
+from outlearn.locks import locked
 from outlearn.logs import redact
 
 BUSY_SECONDS = 30

@@ -6,8 +6,6 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from outlearn.locks import locked as locked
-
 FileVersion = tuple[int, int, int, int]
 
 

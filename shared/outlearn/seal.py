@@ -29,17 +29,26 @@ class Seal(BaseModel):
     )
 
 
-def seal_task(vault: Path, fingerprint: str, items: int) -> Seal:
-    """The seal of this version of a task, drawn by whoever comes first. `items` are those of the public half.
+def seal_path(vault: Path, fingerprint: str) -> Path:
+    """Where the seal of this version of a task is; `vault` is the task's own part of it."""
+    return vault / f"seal-{fingerprint[:16]}.json"
 
-    Raises IntegrityError where its file is damaged.
-    """
-    path = vault / f"seal-{fingerprint[:16]}.json"
+
+def seal_task(vault: Path, fingerprint: str, items: int) -> None:
+    """Draw the seal of this version of a task, unless it is there. `items` are those of the public half."""
+    path = seal_path(vault, fingerprint)
     if not path.exists():
         noise = np.random.default_rng(secrets.randbits(256)).normal(size=items)
         drawn = Seal(nonce=secrets.token_hex(NONCE_BYTES), noise=tuple(noise.tolist()))
         create_once(path, drawn.model_dump_json().encode())
+
+
+def read_seal(vault: Path, fingerprint: str) -> Seal:
+    """The seal of this version of a task. Raises IntegrityError where it is missing or damaged."""
+    path = seal_path(vault, fingerprint)
     try:
         return Seal.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise IntegrityError(f"{str(path)!r} is missing; put the vault's own back") from None
     except ValidationError as error:
         raise IntegrityError(f"{str(path)!r} is damaged; put the vault's own back: {problems(error)}") from error

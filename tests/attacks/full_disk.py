@@ -14,6 +14,8 @@ from registry import Family
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import OperationalError
 
+from outlearn import transactions
+from outlearn.database import set_up_sqlite
 from outlearn.results import ResultBook
 
 attacks = Family()
@@ -33,10 +35,15 @@ def no_room_in(engine: Engine) -> Iterator[None]:
     def fill(connection: Any, *_: object) -> None:
         connection.execute("PRAGMA max_page_count = 1")  # which means: no more than there are
 
+    def set_up(connection: Any) -> None:
+        set_up_sqlite(connection)
+        fill(connection)
+
     engine.dispose()
     event.listen(engine, "connect", fill)
     try:
-        yield
+        with mock.patch.object(transactions, "set_up_sqlite", set_up):
+            yield
     finally:
         event.remove(engine, "connect", fill)
         engine.dispose()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from outlearn.errors import IntegrityError, NotFoundError
 from outlearn.files import FileVersion, file_version
 from outlearn.hints import problems
-from outlearn.seal import Seal, seal_task
+from outlearn.seal import Seal, read_seal, seal_path
 from outlearn.shortcuts import FREQUENT, frequent_answer
 from outlearn.signing import canonical_json
 from outlearn.tasks import Baselines, Bits, Floats, Frozen, SecretTask, load_baselines, load_card, load_secret
@@ -60,7 +60,7 @@ class Opened(Frozen):
 
 
 def open_task(home: Path, name: str) -> Opened:
-    """Everything sealed of a task; a home that was calibrated before there were seals gets one now.
+    """Everything sealed of a task.
 
     Raises:
         NotFoundError: there is no such task.
@@ -92,11 +92,11 @@ def verify(opened: Opened, published: str) -> None:
 
 @lru_cache(maxsize=32)
 def _sealed_files(vault: Path, fingerprint: str) -> tuple[Path, ...]:
-    return tuple(vault / name for name in ("secret.json", "baselines.json", f"seal-{fingerprint[:16]}.json"))
+    return vault / "secret.json", vault / "baselines.json", seal_path(vault, fingerprint)
 
 
 @lru_cache(maxsize=32)
 def _open(home: Path, name: str, fingerprint: str, _versions: tuple[FileVersion | None, ...]) -> Opened:
     secret, baselines = load_secret(home, name), load_baselines(home, name)
-    seal = seal_task(home / "vault" / name, fingerprint, len(secret.public_half))
+    seal = read_seal(home / "vault" / name, fingerprint)
     return Opened(task=name, seal=seal, secret=secret, baselines=baselines)

@@ -25,7 +25,7 @@ from outlearn.errors import BudgetError, IntegrityError, InvalidInputError, NotF
 from outlearn.identity import Caller, TokenFile
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult, results_file
-from outlearn.seal import Seal, seal_task
+from outlearn.seal import Seal, read_seal, seal_task
 from outlearn.signing import canonical_json
 from outlearn.tasks import SeedBaseline, fingerprint, load_baselines, load_public, load_secret, write_task
 from outlearn.testing import connect, connect_http, connect_stdio, http_server
@@ -672,16 +672,25 @@ def test_the_seal_is_drawn_when_the_task_is_written(toy_home: Path) -> None:
     assert len(Seal.model_validate_json(path.read_bytes()).noise) == 100
 
 
-def test_a_home_without_a_seal_gets_one_and_all_who_open_it_at_once_agree(toy_home: Path) -> None:
-    vault = toy_home / "vault" / "toy"
-    [path] = vault.glob("seal-*.json")
-    path.unlink()
-    fingerprint = load_public(toy_home, "toy").card.fingerprint
+def test_of_all_who_seal_a_task_at_once_one_draws(tmp_path: Path) -> None:
+    def draw(_: int) -> Seal:
+        seal_task(tmp_path, "f" * 64, 100)
+        return read_seal(tmp_path, "f" * 64)
+
     with ThreadPoolExecutor(16) as pool:
-        drawn = set(pool.map(lambda _: seal_task(vault, fingerprint, 100), range(32)))
-    assert len(drawn) == 1
-    assert open_task(toy_home, "toy").seal in drawn
-    assert np.std(open_task(toy_home, "toy").seal.noise) == pytest.approx(1, abs=0.4)
+        [drawn] = set(pool.map(draw, range(32)))
+    assert np.std(drawn.noise) == pytest.approx(1, abs=0.4)
+
+
+def test_without_its_seal_no_task_is_evaluated_and_no_other_one_is_drawn(
+    service: EvaluationService, file_run: FileRun, toy_home: Path
+) -> None:
+    file_run(RUN)
+    [path] = (toy_home / "vault" / "toy").glob("seal-*.json")
+    path.unlink()
+    with pytest.raises(IntegrityError, match="is missing; put the vault's own back"):
+        service.evaluate(ADA, RUN, None)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("text", ["{", '{"nonce": "00", "noise": [0.5]}'])

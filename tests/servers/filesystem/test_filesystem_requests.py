@@ -82,6 +82,9 @@ async def test_a_request_id_is_for_one_call_only(client: ToolClient) -> None:
     await client.call("write_file", path="a.txt", text="a", request_id="r1")
     with pytest.raises(ToolError, match="request_id 'r1' was used for another call"):
         await client.call("write_file", path="a.txt", text="b", request_id="r1")
+    for no_id in ("", "a\0b", "r" * 101):
+        with pytest.raises(ToolError, match="1 to 100 printable characters"):
+            await client.call("write_file", path="a.txt", text="a", request_id=no_id)
     with pytest.raises(ToolError, match=r"no 'c\.txt' here"):
         await client.call("move", src="c.txt", dst="d.txt", request_id="r2")
     await client.call("write_file", path="c.txt", text="c")

@@ -23,7 +23,14 @@ class Lab:
         self.queue, self._claims = RunQueue(url), Claims(url)
 
     def submit(self, agent: str, seeds: int = 1, budget: DeviceBudget = TEAM) -> RunView:
-        fields = {"task": "toy", "method": "vanilla", "source_sha256": "0" * 64, "params": {}, "kind": "full"}
+        fields = {
+            "task": "toy",
+            "method": "vanilla",
+            "source_sha256": "0" * 64,
+            "source_bytes": 9,
+            "params": {},
+            "kind": "full",
+        }
         submission = Submission.model_validate({**fields, "agent": agent, "seeds": tuple(range(seeds))})
         return self.queue.submit(submission, max_waiting=100, budget=budget)
 

@@ -206,7 +206,7 @@ async def test_methods_that_run_their_own_code_leave_no_record_and_one_that_runs
 
 def make_run(home: Path) -> tuple[TrainingSettings, Run]:
     fields: dict[str, object] = {"run_id": "run-000001", "agent": "ada", "task": "toy", "method": "m", "params": {}}
-    rest = {"source_sha256": "0", "kind": "full", "seeds": (0,)}
+    rest = {"source_sha256": "0", "source_bytes": 9, "kind": "full", "seeds": (0,)}
     return settings_for(home), Run(**(fields | rest))  # type: ignore[arg-type]
 
 

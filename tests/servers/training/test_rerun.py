@@ -67,6 +67,7 @@ def submit(settings: TrainingSettings) -> Callable[..., str]:
             task="toy",
             method="mine.py",
             source_sha256=LocalArtifactStore(settings.home / "artifacts").put(source.encode()),
+            source_bytes=len(source.encode()),
             params=params,
             kind=kind,
             seeds=(0, 1, 2, 3, 4),

@@ -40,7 +40,9 @@ class Home:
 
     def run(self, agent: str = "ada", *, ends: bool = True, size: int = 10) -> RunId:
         fields: dict[str, Any] = {"task": "toy", "method": "vanilla", "params": {}, "kind": "pilot", "seeds": (0,)}
-        run_id = self.queue.submit(Submission(agent=agent, source_sha256="0" * 64, **fields), max_waiting=99).run_id
+        run_id = self.queue.submit(
+            Submission(agent=agent, source_sha256="0" * 64, source_bytes=9, **fields), max_waiting=99
+        ).run_id
         claim = self.claims.claim(next(self.slots), lambda _: True)
         assert claim
         path = self.logs.begin(run_id, agent)
@@ -84,7 +86,7 @@ def test_a_run_that_goes_on_keeps_its_log(tmp_path: Path) -> None:
     assert home.logs.begin(run, "ada").read_bytes() == b"x" * 10
 
 
-def test_who_reads_a_log_that_went_is_told_so_and_one_that_never_began_is_empty(toy_home: Path) -> None:
+def test_who_reads_a_log_that_went_or_never_began_is_told_so(toy_home: Path) -> None:
     home = Home(toy_home, room=0)
     service = TrainingService(home.settings, Idle())
     old, new = home.run(), home.run()
@@ -94,9 +96,11 @@ def test_who_reads_a_log_that_went_is_told_so_and_one_that_never_began_is_empty(
     assert service.read_log(ADA, new, 0, 100).text == "x" * 10
     given: dict[str, Any] = {"file": None, "params": {}, "kind": "pilot", "task": "", "request_id": None}
     queued = service.submit(ADA, method="vanilla", **given).run_id
-    assert service.read_log(ADA, queued, 0, 100).size == 0
+    with pytest.raises(NotFoundError, match=rf"run '{queued}' has not started, .* 0 runs are ahead of it in the queue"):
+        service.read_log(ADA, queued, 0, 100)
     service.cancel(ADA, queued)
-    assert service.read_log(ADA, queued, 0, 100).size == 0
+    with pytest.raises(NotFoundError, match=rf"run '{queued}' ended before it started, and has no log"):
+        service.read_log(ADA, queued, 0, 100)
 
 
 def test_the_limit_is_at_least_nothing() -> None:

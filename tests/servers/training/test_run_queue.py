@@ -38,7 +38,14 @@ def claims(database_url: str) -> Iterator[Claims]:
 
 
 def submit(queue: RunQueue, agent: str = "ada", max_waiting: int = 100, **changes: Any) -> str:
-    fields = {"task": "toy", "method": "vanilla", "source_sha256": "0" * 64, "params": {}, "kind": "full"}
+    fields = {
+        "task": "toy",
+        "method": "vanilla",
+        "source_sha256": "0" * 64,
+        "source_bytes": 9,
+        "params": {},
+        "kind": "full",
+    }
     submission = Submission(**({"agent": agent, "seeds": (0, 1)} | fields | changes))
     return queue.submit(submission, max_waiting=max_waiting).run_id
 

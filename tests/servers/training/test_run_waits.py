@@ -18,7 +18,14 @@ def test_a_queued_run_says_when_it_will_probably_start(tmp_path: Path) -> None:
     queue, claims = RunQueue(url), Claims(url)
 
     def submit(agent: str) -> str:
-        fields = {"task": "toy", "method": "vanilla", "source_sha256": "0" * 64, "params": {}, "kind": "pilot"}
+        fields = {
+            "task": "toy",
+            "method": "vanilla",
+            "source_sha256": "0" * 64,
+            "source_bytes": 9,
+            "params": {},
+            "kind": "pilot",
+        }
         return queue.submit(Submission(agent=agent, seeds=(0,), **fields), max_waiting=9).run_id
 
     def claim(slot: int = 0) -> None:
@@ -49,7 +56,14 @@ def test_a_run_that_predicts_tells_how_far_it_is_and_can_be_cancelled(
     monkeypatch.setattr(worker, "REPORT_SECONDS", 0.0)
     url = f"sqlite:///{tmp_path / 'training.sqlite'}"
     queue, claims = RunQueue(url), Claims(url)
-    fields = {"task": "toy", "method": "vanilla", "source_sha256": "0" * 64, "params": {}, "kind": "full"}
+    fields = {
+        "task": "toy",
+        "method": "vanilla",
+        "source_sha256": "0" * 64,
+        "source_bytes": 9,
+        "params": {},
+        "kind": "full",
+    }
     run_id = queue.submit(Submission(agent="ada", seeds=(7, 8), **fields), max_waiting=9).run_id
     found = claims.claim(0, lambda _: True)
     assert found

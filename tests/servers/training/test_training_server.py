@@ -299,6 +299,7 @@ async def test_bad_requests_say_what_to_do(home: Path) -> None:
             ("submit_run", {"method": "vanilla", "params": {"epochs": 1e9}}, "less than or equal to 4"),
             ("submit_run", {"method": "vanilla", "params": "x"}, "valid dictionary"),
             ("submit_run", {"method": "vanilla", "kind": "huge"}, "pilot"),
+            ("submit_run", {"method": "vanilla", "request_id": "a\0b"}, "1 to 100 printable characters"),
             ("submit_run", {"method": "vanilla", "task": "chess"}, "toy"),
             ("submit_run", {"file": "missing.py"}, "missing.py"),
             ("submit_run", {"file": "../bob/mine.py"}, ".."),

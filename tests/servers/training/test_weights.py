@@ -33,7 +33,7 @@ class Home:
     def run(self, *students: str, agent: str = "ada", ends: bool = True) -> RunId:
         """A full run with these students, in the order of time."""
         fields: dict[str, Any] = {"task": "toy", "method": "vanilla", "params": {}, "kind": "full", "seeds": (0,)}
-        submission = Submission(agent=agent, source_sha256="0" * 64, **fields)
+        submission = Submission(agent=agent, source_sha256="0" * 64, source_bytes=9, **fields)
         run_id = self.queue.submit(submission, max_waiting=99).run_id
         claim = self.claims.claim(0, lambda _: True)
         assert claim
