@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from outlearn.audit import Action, AuditKind, Evidence
 from outlearn.tasks import Bits, Floats
-from outlearn_evaluation.scoring import distances
+from outlearn_evaluation.scoring import distances, unary
 
 Counts = NDArray[np.uint8]
 
@@ -55,6 +55,11 @@ class Look:
         answered = copy(self)
         vars(answered).update(at_most=at_most, same_as=same_as)
         return answered
+
+    @cached_property
+    def bits(self) -> NDArray[np.uint64]:
+        """Its votes, (words,), for `distances`."""
+        return unary(self.counts, self.seeds)
 
     @cached_property
     def majority(self) -> Bits:
@@ -146,9 +151,9 @@ def change(run: Look, earlier: Sequence[Look]) -> Change | None:
     others = [look for look in earlier if not look.is_degenerate and look.seeds == run.seeds]
     if run.is_degenerate or not others:
         return None
-    counts = np.stack([look.counts for look in others])
-    base = others[int(distances(run.counts, counts, run.seeds).argmin())]
-    return changed_from(run, base, counts.sum(axis=0) / (len(others) * run.seeds))
+    apart = distances(run.bits, np.stack([look.bits for look in others]), run.seeds * len(run.counts))
+    yes = np.sum([look.counts for look in others], axis=0, dtype=np.int64)
+    return changed_from(run, others[int(apart.argmin())], yes / (len(others) * run.seeds))
 
 
 def changed_from(run: Look, base: Look, yes: Floats) -> Change | None:
@@ -159,13 +164,18 @@ def changed_from(run: Look, base: Look, yes: Floats) -> Change | None:
     there. Items on which the nearest run itself left what most say are, too: to go back is no change of mind, and
     would be found where doubt is, for two runs with other masks over the same answers.
     """
-    steady = base.majority == (yes > 0.5)
-    doubt = (np.minimum(yes, 1 - yes) + base.minority / run.seeds)[steady]
-    changed, spread = (run.majority != base.majority)[steady], float(doubt.std()) if steady.any() else 0.0
-    if not changed.any() or changed.all() or spread == 0:
+    steady = (base.majority == (yes > 0.5)).astype(np.float64)
+    changed = steady * (run.majority != base.majority)
+    doubt = np.minimum(yes, 1 - yes) + base.minority / run.seeds
+    n, k = float(steady.sum()), float(changed.sum())
+    if not 0 < k < n:
         return None
-    effect = float(doubt[changed].mean() - doubt[~changed].mean()) / spread
-    return Change(float(changed.sum() * (~changed).mean()), effect)
+    mean, of_changed = float(doubt @ steady) / n, float(doubt @ changed) / k
+    variance = float(np.square(doubt - mean) @ steady) / n
+    if variance <= 1e-12:  # all are equally doubtful
+        return None
+    of_kept = (n * mean - k * of_changed) / (n - k)
+    return Change(k * (n - k) / n, (of_changed - of_kept) / math.sqrt(variance))
 
 
 def random_masks(changes: Sequence[Change], doubt: float = DOUBT) -> Suspicion | None:

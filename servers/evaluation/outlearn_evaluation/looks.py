@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Set
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,8 @@ class Looks:
         self._all: list[Look] = []
         self._places: dict[str, int] = {}
         self._by_agent: defaultdict[str, list[Look]] = defaultdict(list)
-        self._counts: Counts = np.empty((0, 0), dtype=np.uint8)  # (room, items) of the runs; so are the next, (room,)
+        self._counts: Counts = np.empty((0, 0), dtype=np.uint8)  # (room, items)
+        self._bits: NDArray[np.uint64] = np.empty((0, 0), dtype=np.uint64)  # (room, words), and the next are (room,)
         self._scored = self._telling = np.empty(0, dtype=bool)
         self._yes: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # (items,) votes of telling runs
         self._changes: dict[int, Change | None] = {}  # of those that are here, by place
@@ -79,8 +81,8 @@ class Looks:
             if place < len(self._all):
                 return
             if place == len(self._counts):
-                self._make_room(len(run.counts))
-            self._counts[place], self._scored[place] = run.counts, run.same_as is None
+                self._make_room(run)
+            self._counts[place], self._bits[place], self._scored[place] = run.counts, run.bits, run.same_as is None
             self._telling[place] = not run.is_degenerate
             if not run.is_degenerate:
                 self._yes = self._yes + run.counts
@@ -120,19 +122,22 @@ class Looks:
         """From all before it, (place,). Of the last run that was asked about they are kept."""
         key = place, run.counts.tobytes()
         if key != self._apart[0]:
-            self._apart = key, distances(run.counts, self._counts[:place], run.seeds)
+            self._apart = key, distances(run.bits, self._bits[:place], run.seeds * len(run.counts))
         return self._apart[1]
 
-    def _make_room(self, items: int) -> None:
-        """For twice as many runs."""
-        room, known = max(LEAST_ROOM, 2 * len(self._all)), len(self._all)
-        counts = np.zeros((room, items), dtype=np.uint8)
-        scored, telling = np.zeros(room, dtype=bool), np.zeros(room, dtype=bool)
-        if known:
-            counts[:known], scored[:known], telling[:known] = self._counts, self._scored, self._telling
-        else:
-            self._yes = np.zeros(items, dtype=np.int64)
-        self._counts, self._scored, self._telling = counts, scored, telling
+    def _make_room(self, run: Look) -> None:
+        """For twice as many runs as this one and those that are here."""
+        if not self._all:
+            self._yes = np.zeros(len(run.counts), dtype=np.int64)
+            self._counts, self._bits = self._counts.reshape(0, len(run.counts)), self._bits.reshape(0, len(run.bits))
+        room = max(LEAST_ROOM, 2 * len(self._all))
+        self._counts, self._bits = _with_rows(self._counts, room), _with_rows(self._bits, room)
+        self._scored, self._telling = _with_rows(self._scored, room), _with_rows(self._telling, room)
+
+
+def _with_rows(known: NDArray[Any], rows: int) -> NDArray[Any]:
+    """So many rows, these and zeros."""
+    return np.concatenate([known, np.zeros((rows - len(known), *known.shape[1:]), dtype=known.dtype)])
 
 
 class LookBook:

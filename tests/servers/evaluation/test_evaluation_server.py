@@ -31,7 +31,7 @@ from outlearn.tasks import SeedBaseline, fingerprint, load_baselines, load_publi
 from outlearn.testing import connect, connect_http, connect_stdio, http_server
 from outlearn.types import Evaluation
 from outlearn_evaluation.commitment import Opened, open_task, read_opened, verify
-from outlearn_evaluation.scoring import Votes, distances, make_judge, read_answers
+from outlearn_evaluation.scoring import Votes, distances, make_judge, read_answers, unary
 from outlearn_evaluation.server import build
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
@@ -349,7 +349,7 @@ def test_runs_are_no_further_apart_than_their_hamming_distance_nor_than_their_su
 ) -> None:
     rng = np.random.default_rng(seed)
     one, other = (Votes(rng.random((seeds, items)) < 0.5) for _ in range(2))
-    [apart] = distances(one.counts, other.counts[None, :], seeds)
+    [apart] = distances(unary(one.counts, seeds), unary(other.counts, seeds)[None, :], one.positive.size)
     sums = abs(int(one.positive.sum()) - int(other.positive.sum())) / one.positive.size
     assert sums - 1e-12 <= apart <= (one.positive != other.positive).mean() + 1e-12
 
