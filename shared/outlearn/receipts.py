@@ -1,21 +1,39 @@
 """Receipts: what the trusted predictor signs, and the only thing that the evaluation server scores."""
 
+import base64
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+import numpy as np
+from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 
 from outlearn.errors import IntegrityError, NotFoundError, OutdatedError
 from outlearn.files import FileVersion, file_version, folder_versions, write_atomic
 from outlearn.identity import AgentName
-from outlearn.signing import Signed, Signer, parse_signed
+from outlearn.signing import Signed, Signer, parse_signed, secret_name
 
 RUN_ID = re.compile(r"run-[a-z0-9]{6,32}")
 RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
 ReceiptsVersion = tuple[tuple[str, FileVersion], ...]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+def _pack(values: tuple[float, ...]) -> str:
+    return base64.b64encode(np.array(values, dtype="<f8").tobytes()).decode()
+
+
+def _unpack(values: object) -> object:
+    if not isinstance(values, str):
+        return values
+    return np.frombuffer(base64.b64decode(values, validate=True), dtype="<f8").tolist()
+
+
+Predictions = Annotated[
+    tuple[Probability, ...], BeforeValidator(_unpack), PlainSerializer(_pack, return_type=str, when_used="json")
+]
+"""In JSON the base64 of doubles, the same length whatever they are: a file's size tells nothing of hidden items."""
 
 
 class Receipt(Signed):
@@ -32,15 +50,19 @@ class Receipt(Signed):
         "", description="What confined the method, such as 'landlock+seccomp'; 'none' where nothing did."
     )
     weights_sha256: tuple[str, ...]
-    predictions: tuple[Probability, ...] = Field(description="P(label = 1) for each test item, in the vault's order.")
+    predictions: Predictions = Field(description="P(label = 1) for each test item, in the vault's order.")
     signed_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
 
 class ReceiptBook:
-    """The receipts of runs in the vault: one file for each run and seed, filed as soon as the seed is done."""
+    """The receipts of runs in the vault: one file for each run and seed, filed as soon as the seed is done.
+
+    Their folder has a name that only those know who may read the vault: a method that Landlock confines can ask for the
+    size of any file that it can name.
+    """
 
     def __init__(self, vault: Path) -> None:
-        self._folder = vault / "receipts"
+        self.folder = vault / f"receipts-{secret_name(vault, 'receipts')}"
         self._signer = Signer.from_vault(vault, "receipt")
 
     def issue(self, receipt: Receipt) -> None:
@@ -80,7 +102,7 @@ class ReceiptBook:
 
     def run_ids(self) -> set[str]:
         """Every run that has receipts, or had."""
-        names = (path.name for path in self._folder.glob("run-*"))
+        names = (path.name for path in self.folder.glob("run-*"))
         return {name for name in names if RUN_ID.fullmatch(name)}
 
     def _load(self, path: Path) -> Receipt:
@@ -92,4 +114,4 @@ class ReceiptBook:
     def _run(self, run_id: str) -> Path:
         if not RUN_ID.fullmatch(run_id):
             raise NotFoundError(f"{run_id[:80]!r} is not a run id; `list_runs` shows yours")
-        return self._folder / run_id
+        return self.folder / run_id

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -32,7 +31,6 @@ class VerifiedResult(Signed):
     )
     at_most: bool = Field(False, description="`pgr` is no more than this, and may be anything below.")
     pgr_se: float = Field(ge=0, allow_inf_nan=False, description="Standard error of pgr.")
-    evaluated_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
     def __str__(self) -> str:
         return f"PGR {pgr_text(self.pgr, self.at_most)} ± {self.pgr_se:.2f} ({self.seeds} seeds)"

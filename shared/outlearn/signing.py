@@ -115,6 +115,11 @@ def parse_signed(kind: type[Model], data: bytes, what: str, again: str) -> Model
     return model
 
 
+def secret_name(vault: Path, purpose: str) -> str:
+    """16 hexadecimal digits that only those know who may read the vault, always the same ones."""
+    return _derive(_master_key(vault), f"name of {purpose}").hex()[:16]
+
+
 def _master_key(vault: Path) -> bytes:
     vault.mkdir(parents=True, exist_ok=True, mode=0o700)
     return create_once(vault / "signing.key", secrets.token_bytes(KEY_BYTES))

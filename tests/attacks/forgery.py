@@ -1,10 +1,12 @@
 """Receipts and results that nobody signed for this: forged, replayed, mixed, planted, edited."""
 
+import base64
 import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from homes import ADA, BOB, CHIEF, RUNS, evaluating, file_run, refused, toy_home
 from registry import Family
 
@@ -37,7 +39,7 @@ def planted(folder: Path, plant: Plant) -> bool:
     file_run(home, OTHER, right=0.95)
     book = ReceiptBook(home / "vault")
     own, other = ({one.seed: one for one in book.read(run)} for run in (OWN, OTHER))
-    plant(home / "vault" / "receipts" / OWN, own, other)
+    plant(ReceiptBook(home / "vault").folder / OWN, own, other)
     with evaluating(home) as service:
         return not scored(service)
 
@@ -109,7 +111,7 @@ def seeds_reordered(folder: Path) -> bool:
     file_run(home, OWN)
     with evaluating(home) as service:
         first = service.evaluate(ADA, OWN, None)
-        run = home / "vault" / "receipts" / OWN
+        run = ReceiptBook(home / "vault").folder / OWN
         for one, other in (("0", "4"), ("1", "3")):
             (run / f"{one}.json").rename(run / "x")
             (run / f"{other}.json").rename(run / f"{one}.json")
@@ -151,7 +153,7 @@ def symlinked_receipts(folder: Path) -> bool:
 def a_symlinked_folder_of_receipts(folder: Path) -> bool:
     home = toy_home(folder)
     file_run(home, OTHER)
-    (home / "vault" / "receipts" / OWN).symlink_to(home / "vault" / "receipts" / OTHER)
+    (ReceiptBook(home / "vault").folder / OWN).symlink_to(ReceiptBook(home / "vault").folder / OTHER)
     with evaluating(home) as service:
         return not scored(service)
 
@@ -170,7 +172,7 @@ def a_signature_for_another_purpose(folder: Path) -> bool:
     home = toy_home(folder)
     file_run(home, OWN)
     [first, *_] = ReceiptBook(home / "vault").read(OWN)
-    put(home / "vault" / "receipts" / OWN / "0.json", Signer.from_vault(home / "vault", "result").sign(first))
+    put(ReceiptBook(home / "vault").folder / OWN / "0.json", Signer.from_vault(home / "vault", "result").sign(first))
     with evaluating(home) as service:
         return not scored(service)
 
@@ -194,15 +196,15 @@ def half_a_task(folder: Path) -> bool:
 
 @attacks
 def malformed_receipts(folder: Path) -> bool:
-    """NaN, numbers beyond [0, 1], no JSON, an empty file; and no word of them in the answer."""
+    """NaN, numbers beyond [0, 1], half a number, no JSON, an empty file; and no word of them in the answer."""
+    numbers = [base64.b64encode(np.full(200, one).tobytes()).decode() for one in (np.nan, 7.5, -0.5, np.inf)]
     held = []
-    for number, (old, new) in enumerate(
-        [('"predictions":[0.', '"predictions":[NaN,0.'), ("0.75", "7.5"), ("{", "["), ("", "")]
-    ):
+    for number, new in enumerate([*numbers, numbers[1][:-8], "?", "", None]):
         home = toy_home(folder / str(number))
         file_run(home, OWN)
-        path = home / "vault" / "receipts" / OWN / "0.json"
-        path.write_text(path.read_text().replace(old, new) if old else "")
+        path = ReceiptBook(home / "vault").folder / OWN / "0.json"
+        fields = json.loads(path.read_text()) | {"predictions": new}
+        path.write_text(json.dumps(fields) if new is not None else "")
         with evaluating(home) as service:
             held.append(not scored(service))
     return all(held)
@@ -213,7 +215,7 @@ def run_ids_with_path_parts(folder: Path) -> bool:
     home = toy_home(folder)
     file_run(home, OWN)
     (home / "planted").mkdir()
-    for path in (home / "vault" / "receipts" / OWN).iterdir():
+    for path in (ReceiptBook(home / "vault").folder / OWN).iterdir():
         (home / "planted" / path.name).write_bytes(path.read_bytes())
     odd = ["../../planted", f"{OTHER}/../{OWN}", f"./{OWN}", f"{OWN}/", f"{OWN}\n", f"{OWN}\0", "", ".", "*", str(home)]
     with evaluating(home) as service:
@@ -318,12 +320,14 @@ def a_damaged_vault_tells_nothing_in_its_errors(folder: Path) -> bool:
     from outlearn.tasks import load_baselines, load_secret
 
     told = []
-    for name in ("toy/secret.json", "toy/baselines.json", f"receipts/{OWN}/0.json"):
+    for name in ("toy/secret.json", "toy/baselines.json", "a receipt"):
         for end in ("", "SEVENTH"):
             home = toy_home(folder / f"{name}-{len(end)}")
             file_run(home, OWN)
-            damaged = (home / "vault" / name).read_text().replace("0.9", '"0.9x"').replace('"label":1', '"label":"1x"')
-            (home / "vault" / name).write_text(damaged.replace("0.75", '"0.75x"') + end)
+            path = home / "vault" / name if "/" in name else ReceiptBook(home / "vault").folder / OWN / "0.json"
+            damaged = path.read_text().replace("0.9", '"0.9x"').replace('"label":1', '"label":"1x"')
+            damaged = damaged.replace('"predictions":"', '"predictions":"SEVENTH!')
+            path.write_text(damaged.replace("0.75", '"0.75x"') + end)
             told += _messages(partial(load_secret, home, "toy")) + _messages(partial(load_baselines, home, "toy"))
             with evaluating(home) as service:
                 told += _messages(partial(service.evaluate, ADA, OWN, None))

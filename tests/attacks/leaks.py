@@ -186,7 +186,7 @@ def sampled_items(folder: Path) -> bool:
 def whose_runs_exist(folder: Path) -> bool:
     """Errors say the same of a run that does not exist and of one without receipts."""
     home = toy_home(folder)
-    (home / "vault" / "receipts" / RUNS[1]).mkdir(parents=True)
+    (ReceiptBook(home / "vault").folder / RUNS[1]).mkdir(parents=True)
     with evaluating(home) as service:
         told = []
         for run_id in RUNS[:2]:

@@ -13,6 +13,7 @@ from measure import Figure
 from registry import outcome
 
 from outlearn.audit import AuditLog
+from outlearn.receipts import ReceiptBook
 
 KEY = b"the key that nobody may know 123"
 """Stands in the vault; methods know it backwards, so that they find no copy of their own."""
@@ -111,7 +112,7 @@ READ_VAULT = {
     "copy_a_range": "call(326, os.open(secret, os.O_PATH), 0, 1, 0, 100, 0)",
     "send_a_file": "os.sendfile(1, os.open(secret, os.O_PATH), 0, 100)",
     "read_the_key": "read(f'{home}/vault/signing.key')",
-    "read_receipts": "read(f'{home}/vault/receipts/{other_run}/0.json')",
+    "read_receipts": "read(f'{receipts}/{other_run}/0.json')",
     "read_the_audit_log": "read(f'{home}/vault/audit-known.jsonl')",
     "find_test_items_in_memory": "memory(b'!ddo si 991')",
     "find_the_key_in_memory": "memory(key_backwards)",
@@ -139,8 +140,8 @@ TOUCH_OTHERS = {
     "list_runs_at_work": "os.listdir(f'{home}/scratch')",
     "change_public_data": "os.open(f'{home}/data/toy/card.json', os.O_WRONLY)",
     "add_a_task": "os.mkdir(f'{home}/data/easy')",
-    "publish_a_result": "pathlib.Path(home, 'results', f'{other_run}.json').write_text('{}')",
-    "plant_a_receipt": "pathlib.Path(home, 'vault', 'receipts', other_run, '9.json').write_text('{}')",
+    "publish_a_result": "open(f'{home}/results/results.jsonl', 'a').write('{}')",
+    "plant_a_receipt": "pathlib.Path(receipts, other_run, '9.json').write_text('{}')",
     "write_to_the_audit_log": "open(f'{home}/vault/audit-known.jsonl', 'a').write('x')",
     "remove_the_audit_log": "os.unlink(f'{home}/vault/audit-known.jsonl')",
     "write_into_python": "pathlib.Path(json.__file__).write_text('x')",
@@ -178,8 +179,13 @@ USE_OUR_OWN_CODE = {
     "open_the_evaluation": "module('outlearn_evaluation.commitment').open_task(pathlib.Path(home), 'toy')",
 }
 FAMILIES = {"vault": READ_VAULT, "others": TOUCH_OTHERS, "our_code": USE_OUR_OWN_CODE}
-STAT = "max(os.stat(one).st_size for one in [*vault.glob('audit-*'), vault / 'audit.jsonl'])"
-"""Watching the audit log grow would tell a method that it was seen; without bubblewrap `stat` needs only the name."""
+GUESSED = (
+    "[*vault.glob('audit*'), vault / 'audit.jsonl', *vault.glob('receipts*/*/*'), "
+    "vault / 'receipts' / other_run / '0.json']"
+)
+STAT = f"max([os.stat(one).st_size for one in {GUESSED} if one.exists()], default=-1)"
+"""Without bubblewrap `stat` needs only a name. An audit log that grows would tell a method that it was seen; the size
+of a receipt told once how many hidden items its student was sure of."""
 
 
 def method(home: Path, other: int, worker: int) -> str:
@@ -190,6 +196,7 @@ def method(home: Path, other: int, worker: int) -> str:
         "other": other,
         "worker": worker,
         "other_run": RUNS[1],
+        "receipts": str(ReceiptBook(home / "vault").folder),  # which an attacker would have to guess
         "key_backwards": KEY[::-1],
     }
     lines = [f"{name} = {value!r}" for name, value in known.items()] + ["vault, got = pathlib.Path(home, 'vault'), {}"]
@@ -232,7 +239,7 @@ def attempts(folder: Path) -> Iterator[Figure]:
     yield outcome(
         "vault_attempts_are_on_record", {(one.agent, one.action) for one in records} == {("ada", "quarantine")}
     )
-    yield outcome("growth_of_the_audit_log_unseen", got["stat"] == -1)
+    yield outcome("sizes_of_audit_log_and_receipts_unseen", got["stat"] == -1)
 
 
 async def _try(home: Path, other: int) -> tuple[dict[str, tuple[int, bytes]], dict[str, str | int]]:

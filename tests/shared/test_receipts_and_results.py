@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import stat
 import subprocess
@@ -124,8 +125,22 @@ def test_receipts_come_back_as_they_were_issued_by_seed(book: ReceiptBook) -> No
 
 
 def test_a_receipt_is_readable_by_its_owner_only(book: ReceiptBook, vault: Path) -> None:
-    files = list((vault / "receipts" / RUN).iterdir())
+    files = list((ReceiptBook(vault).folder / RUN).iterdir())
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 2
+
+
+@given(st.lists(st.floats(0, 1), min_size=9, max_size=9))
+def test_a_receipt_is_as_long_whatever_was_predicted(predictions: list[float]) -> None:
+    """A method that can ask for its size would learn how many hidden items its student is sure of."""
+    texts = [receipt(predictions=one).model_dump_json(exclude={"signed_at"}) for one in (predictions, [1.0] * 9)]
+    assert len(texts[0]) == len(texts[1])
+
+
+def test_a_receipts_folder_has_a_name_that_only_the_vault_tells(vault: Path) -> None:
+    ReceiptBook(vault).issue(receipt())
+    assert ReceiptBook(vault).folder == ReceiptBook(vault).folder != ReceiptBook(vault.parent / "other").folder
+    assert [path.name for path in vault.glob("*/*/*.json")] == ["0.json"]
+    assert re.fullmatch(r"receipts-[0-9a-f]{16}", ReceiptBook(vault).folder.name)
 
 
 @given(st.lists(st.floats(0, 1, allow_subnormal=True), max_size=30).map(tuple))
@@ -161,14 +176,14 @@ def test_a_prediction_that_is_no_probability_cannot_be_put_on_a_receipt(value: f
     ],
 )
 def test_an_edited_receipt_is_refused(book: ReceiptBook, vault: Path, changes: dict[str, Any]) -> None:
-    edit(vault / "receipts" / RUN / "0.json", **changes)
+    edit(ReceiptBook(vault).folder / RUN / "0.json", **changes)
     with pytest.raises(IntegrityError):
         book.read(RUN)
 
 
 @pytest.mark.parametrize("contents", [b"", b"{}", b"null", b"\xff\xfe", b'{"run_id": "run-aaaaaaaaaa"'])
 def test_a_damaged_receipt_is_refused(book: ReceiptBook, vault: Path, contents: bytes) -> None:
-    (vault / "receipts" / RUN / "1.json").write_bytes(contents)
+    (ReceiptBook(vault).folder / RUN / "1.json").write_bytes(contents)
     with pytest.raises(IntegrityError, match=r"receipt '1.json' of 'run-aaaaaaaaaa' is damaged"):
         book.read(RUN)
 
@@ -176,26 +191,26 @@ def test_a_damaged_receipt_is_refused(book: ReceiptBook, vault: Path, contents: 
 def test_a_receipt_signed_with_another_vaults_key_is_refused(book: ReceiptBook, vault: Path, tmp_path: Path) -> None:
     forger = ReceiptBook(tmp_path / "elsewhere")
     forger.issue(receipt(seed=2, predictions=(1.0, 1.0, 1.0)))
-    shutil.copy(tmp_path / "elsewhere" / "receipts" / RUN / "2.json", vault / "receipts" / RUN)
+    shutil.copy(ReceiptBook(tmp_path / "elsewhere").folder / RUN / "2.json", ReceiptBook(vault).folder / RUN)
     with pytest.raises(IntegrityError, match="wrong signature"):
         book.read(RUN)
 
 
 def test_a_result_does_not_pass_for_a_receipt(book: ReceiptBook, vault: Path) -> None:
     signed = ResultBook(vault.parent).publish(result())
-    edit(vault / "receipts" / RUN / "0.json", signature=signed.signature)
+    edit(ReceiptBook(vault).folder / RUN / "0.json", signature=signed.signature)
     with pytest.raises(IntegrityError):
         book.read(RUN)
 
 
 def test_receipts_replayed_under_another_run_are_refused(book: ReceiptBook, vault: Path) -> None:
-    shutil.copytree(vault / "receipts" / RUN, vault / "receipts" / OTHER)
+    shutil.copytree(ReceiptBook(vault).folder / RUN, ReceiptBook(vault).folder / OTHER)
     with pytest.raises(IntegrityError, match=f"filed under '{OTHER}' are of '{RUN}'"):
         book.read(OTHER)
 
 
 def test_one_receipt_filed_for_two_seeds_is_refused(book: ReceiptBook, vault: Path) -> None:
-    folder = vault / "receipts" / RUN
+    folder = ReceiptBook(vault).folder / RUN
     shutil.copy(folder / "0.json", folder / "2.json")
     with pytest.raises(IntegrityError, match="not of one run with distinct seeds"):
         book.read(RUN)
@@ -207,15 +222,15 @@ def test_one_receipt_filed_for_two_seeds_is_refused(book: ReceiptBook, vault: Pa
 def test_receipts_of_two_runs_do_not_mix(book: ReceiptBook, vault: Path, changes: dict[str, Any]) -> None:
     stranger = receipt(seed=2, **changes)
     book.issue(stranger)
-    source = vault / "receipts" / stranger.run_id / "2.json"
+    source = ReceiptBook(vault).folder / stranger.run_id / "2.json"
     if stranger.run_id != RUN:
-        shutil.move(source, vault / "receipts" / RUN)
+        shutil.move(source, ReceiptBook(vault).folder / RUN)
     with pytest.raises(IntegrityError, match="not of one run"):
         book.read(RUN)
 
 
 def test_a_draft_that_a_crash_left_is_no_receipt(book: ReceiptBook, vault: Path) -> None:
-    (vault / "receipts" / RUN / ".0123456789abcdef.draft").write_bytes(b"{")
+    (ReceiptBook(vault).folder / RUN / ".0123456789abcdef.draft").write_bytes(b"{")
     assert len(book.read(RUN)) == 2
 
 
@@ -237,13 +252,13 @@ def as_before_versions(path: Path) -> None:
 def test_a_receipt_of_another_version_is_not_accepted_and_need_not_be_forged(
     book: ReceiptBook, vault: Path, changes: dict[str, Any], reason: str
 ) -> None:
-    edit(vault / "receipts" / RUN / "0.json", **changes)
+    edit(ReceiptBook(vault).folder / RUN / "0.json", **changes)
     with pytest.raises(OutdatedError, match=rf"receipt '0.json' of '{RUN}' was made by an? {reason}"):
         book.read(RUN)
 
 
 def test_so_is_one_from_before_there_were_versions_until_the_run_is_done_again(book: ReceiptBook, vault: Path) -> None:
-    as_before_versions(vault / "receipts" / RUN / "0.json")
+    as_before_versions(ReceiptBook(vault).folder / RUN / "0.json")
     with pytest.raises(OutdatedError, match="run it again"):
         book.read(RUN)
     book.issue(receipt(seed=0))
@@ -254,8 +269,8 @@ def test_so_is_one_from_before_there_were_versions_until_the_run_is_done_again(b
 def test_a_forged_receipt_does_not_hide_behind_one_that_says_that_it_is_old(
     book: ReceiptBook, vault: Path, old: int
 ) -> None:
-    edit(vault / "receipts" / RUN / f"{old}.json", schema_version=0)
-    edit(vault / "receipts" / RUN / f"{1 - old}.json", agent="bob")
+    edit(ReceiptBook(vault).folder / RUN / f"{old}.json", schema_version=0)
+    edit(ReceiptBook(vault).folder / RUN / f"{1 - old}.json", agent="bob")
     with pytest.raises(IntegrityError, match="wrong signature"):
         book.read(RUN)
 
@@ -263,7 +278,7 @@ def test_a_forged_receipt_does_not_hide_behind_one_that_says_that_it_is_old(
 def test_the_version_is_signed(book: ReceiptBook, vault: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Receipt, "VERSION", 7)
     for seed in (0, 1):
-        edit(vault / "receipts" / RUN / f"{seed}.json", schema_version=7)
+        edit(ReceiptBook(vault).folder / RUN / f"{seed}.json", schema_version=7)
     with pytest.raises(IntegrityError, match="wrong signature"):
         book.read(RUN)
 

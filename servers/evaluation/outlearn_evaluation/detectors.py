@@ -152,7 +152,7 @@ def change(run: Look, earlier: Sequence[Look]) -> Change | None:
     if run.is_degenerate or not others:
         return None
     apart = distances(run.bits, np.stack([look.bits for look in others]), run.seeds * len(run.counts))
-    yes = np.sum([look.counts for look in others], axis=0, dtype=np.int64)
+    yes = np.stack([look.counts for look in others]).sum(axis=0, dtype=np.int64)
     return changed_from(run, others[int(apart.argmin())], yes / (len(others) * run.seeds))
 
 

@@ -69,9 +69,6 @@ def finished_run(
         method=first.method,
         grade=opened.judge.grade(votes),
     )
-    _ = (
-        question.look.bits,
-        question.look.majority,
-        question.look.is_degenerate,
-    )  # worked out now, and not when it is asked
+    look = question.look
+    _ = look.bits, look.majority, look.is_degenerate  # worked out now, and not when it is asked
     return FinishedRun(version, opened, question, tuple(examine(OF_STUDENTS, students)))

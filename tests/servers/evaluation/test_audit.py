@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forging import turn_around
 from typer.testing import CliRunner
 
 from outlearn import ServerSettings
@@ -139,8 +140,8 @@ def test_a_forged_receipt_disqualifies_its_run_and_is_filed_once(
     service: EvaluationService, file_run: FileRun, log: AuditLog, toy_home: Path
 ) -> None:
     file_run(RUN)
-    path = toy_home / "vault" / "receipts" / RUN / "0.json"
-    path.write_text(path.read_text().replace('"seed":0', '"seed":0 ').replace("0.25", "0.75"))
+    path = ReceiptBook(toy_home / "vault").folder / RUN / "0.json"
+    turn_around(path)
     for _ in range(3):
         with pytest.raises(IntegrityError):
             service.evaluate(ADA, RUN, None)
@@ -161,7 +162,7 @@ def test_receipts_of_an_older_version_are_flagged_and_their_run_can_be_done_agai
     service: EvaluationService, file_run: FileRun, log: AuditLog, toy_home: Path
 ) -> None:
     file_run(RUN)
-    for path in (toy_home / "vault" / "receipts" / RUN).iterdir():
+    for path in (ReceiptBook(toy_home / "vault").folder / RUN).iterdir():
         label_as_old(path)
     for _ in range(2):
         with pytest.raises(OutdatedError, match=r"older version of outlearn \(it has version 0\); run it again"):
@@ -179,12 +180,12 @@ def test_an_old_label_shields_no_forged_receipt_from_disqualification(
     service: EvaluationService, file_run: FileRun, log: AuditLog, toy_home: Path, flagged_first: bool
 ) -> None:
     file_run(RUN)
-    old, forged = (toy_home / "vault" / "receipts" / RUN / name for name in ("0.json", "1.json"))
+    old, forged = (ReceiptBook(toy_home / "vault").folder / RUN / name for name in ("0.json", "1.json"))
     label_as_old(old)
     if flagged_first:
         with pytest.raises(OutdatedError):
             service.evaluate(ADA, RUN, None)
-    forged.write_text(forged.read_text().replace("0.25", "0.75"))
+    turn_around(forged)
     with pytest.raises(IntegrityError, match="wrong signature"):
         service.evaluate(ADA, RUN, None)
     assert kinds(log)[-1] == ("forged receipt", "disqualify", RUN)
@@ -195,8 +196,8 @@ def test_receipts_that_change_after_the_answer_are_flagged_for_review(
 ) -> None:
     file_honest(RUN)
     service.evaluate(ADA, RUN, None)
-    path = toy_home / "vault" / "receipts" / RUN / "0.json"
-    path.write_text(path.read_text().replace("0.25", "0.75"))
+    path = ReceiptBook(toy_home / "vault").folder / RUN / "0.json"
+    turn_around(path)
     service.inspect_again()
     assert kinds(log) == [("forged receipt", "flag", RUN)]
     assert ranked(service) == [RUN]

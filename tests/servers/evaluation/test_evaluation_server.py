@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forging import turn_around
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp.server.mcpserver.exceptions import ToolError
@@ -412,7 +413,7 @@ def test_a_seed_that_the_server_did_not_choose_is_refused(
     ReceiptBook(toy_home / "vault").issue(first.model_copy(update={"seed": 77}))
     with pytest.raises(IntegrityError, match="77"):
         service.evaluate(ADA, RUN, None)
-    (toy_home / "vault" / "receipts" / RUN / "4.json").unlink()
+    (ReceiptBook(toy_home / "vault").folder / RUN / "4.json").unlink()
     with pytest.raises(IntegrityError, match="77"):
         service.evaluate(ADA, RUN, None)
     assert untouched(service)
@@ -429,20 +430,19 @@ def test_receipts_for_other_data_are_refused(
 
 
 def edited_receipt(home: Path) -> None:
-    path = home / "vault" / "receipts" / RUN / "2.json"
-    receipt = json.loads(path.read_text())
-    path.write_text(json.dumps(receipt | {"predictions": [1 - p for p in receipt["predictions"]]}))
+    turn_around(ReceiptBook(home / "vault").folder / RUN / "2.json")
 
 
 def forged_receipt(home: Path) -> None:
     forger = ReceiptBook(home.parent / "forger")
     for receipt in ReceiptBook(home / "vault").read(RUN):
         forger.issue(receipt)
-    shutil.copytree(home.parent / "forger" / "receipts", home / "vault" / "receipts", dirs_exist_ok=True)
+    forged = ReceiptBook(home.parent / "forger").folder
+    shutil.copytree(forged, ReceiptBook(home / "vault").folder, dirs_exist_ok=True)
 
 
 def damaged_receipt(home: Path) -> None:
-    (home / "vault" / "receipts" / RUN / "2.json").write_bytes(b"{")
+    (ReceiptBook(home / "vault").folder / RUN / "2.json").write_bytes(b"{")
 
 
 @pytest.mark.parametrize("tamper", [edited_receipt, forged_receipt, damaged_receipt])
@@ -460,7 +460,7 @@ def test_another_runs_receipts_are_not_scored_again_under_a_new_name(
     service: EvaluationService, file_run: FileRun, toy_home: Path
 ) -> None:
     file_run(RUN)
-    shutil.copytree(toy_home / "vault" / "receipts" / RUN, toy_home / "vault" / "receipts" / RUNS[1])
+    shutil.copytree(ReceiptBook(toy_home / "vault").folder / RUN, ReceiptBook(toy_home / "vault").folder / RUNS[1])
     with pytest.raises(IntegrityError, match=f"filed under '{RUNS[1]}' are of '{RUN}'"):
         service.evaluate(ADA, RUNS[1], None)
     assert untouched(service)

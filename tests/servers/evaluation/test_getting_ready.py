@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from forging import turn_around
 
 from outlearn.audit import AuditLog
 from outlearn.errors import IntegrityError, NotFoundError, PermissionDeniedError
@@ -68,8 +69,8 @@ def test_a_receipt_that_is_changed_afterwards_is_seen(
 ) -> None:
     file_run(RUN)
     service.get_ready()
-    path = toy_home / "vault" / "receipts" / RUN / "0.json"
-    path.write_text(path.read_text().replace("0.25", "0.75"))
+    path = ReceiptBook(toy_home / "vault").folder / RUN / "0.json"
+    turn_around(path)
     with pytest.raises(IntegrityError, match="wrong signature"):
         service.evaluate(ADA, RUN, None)
     [record] = AuditLog(toy_home / "vault").records()
@@ -80,8 +81,8 @@ def test_a_forged_receipt_costs_whoever_asks_and_not_who_only_looks(
     service: EvaluationService, file_run: FileRun, toy_home: Path
 ) -> None:
     file_run(RUN)
-    path = toy_home / "vault" / "receipts" / RUN / "0.json"
-    path.write_text(path.read_text().replace("0.25", "0.75"))
+    path = ReceiptBook(toy_home / "vault").folder / RUN / "0.json"
+    turn_around(path)
     service.get_ready()
     assert not AuditLog(toy_home / "vault").records()
     with pytest.raises(IntegrityError):
@@ -92,7 +93,7 @@ def test_a_forged_receipt_costs_whoever_asks_and_not_who_only_looks(
 def test_receipts_that_went_are_not_scored(service: EvaluationService, file_run: FileRun, toy_home: Path) -> None:
     file_run(RUN)
     service.get_ready()
-    for path in (toy_home / "vault" / "receipts" / RUN).iterdir():
+    for path in (ReceiptBook(toy_home / "vault").folder / RUN).iterdir():
         path.unlink()
     with pytest.raises(NotFoundError, match="no receipts"):
         service.evaluate(ADA, RUN, None)

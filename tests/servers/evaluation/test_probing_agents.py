@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forging import turn_around
 from refusing import is_answered, the_quarantine
 from typer.testing import CliRunner
 
 from outlearn.audit import AuditKind, AuditLog
 from outlearn.errors import BudgetError, IntegrityError, PermissionDeniedError
 from outlearn.identity import Caller
+from outlearn.receipts import ReceiptBook
 from outlearn.tasks import load_secret
 from outlearn.testing import connect
 from outlearn_agents.cli import app
@@ -114,8 +116,8 @@ def test_whoever_asks_with_a_forged_receipt_gets_no_answers(
 ) -> None:
     file_run(RUNS[0])
     file_run(RUNS[1])
-    path = toy_home / "vault" / "receipts" / RUNS[0] / "0.json"
-    path.write_text(path.read_text().replace("0.25", "0.75"))
+    path = ReceiptBook(toy_home / "vault").folder / RUNS[0] / "0.json"
+    turn_around(path)
     with pytest.raises(IntegrityError):
         service.evaluate(ADA, RUNS[0], None)
     with pytest.raises(PermissionDeniedError, match=PROBING["forged receipt"]):
