@@ -21,8 +21,14 @@ from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError, UnexpectedToolError
-from mcp.server.subscriptions import ResourceUpdated
-from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from mcp.server.subscriptions import ListenHandler, ResourceUpdated
+from mcp.types import (
+    CallToolResult,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
+    TextContent,
+    ToolAnnotations,
+)
 from pydantic import AnyHttpUrl, BaseModel, ValidationError
 from pydantic_settings import SettingsError
 from sqlalchemy.exc import OperationalError
@@ -63,6 +69,8 @@ class ToolServer(MCPServer[Any]):
             auth=_auth() if tokens else None,
             log_level="WARNING",
         )
+        listening = _Listening(self._subscriptions)
+        self._lowlevel_server.add_request_handler("subscriptions/listen", SubscriptionsListenRequestParams, listening)
         self._default_caller = Caller(agent=settings.agent, role=settings.role)
         self.custom_route("/healthz", ["GET"])(self._health)
 
@@ -174,6 +182,17 @@ def serve(server: ToolServer, settings: ServerSettings) -> None:
         anyio.run(server.run_stdio_async, backend_options={"use_uvloop": sys.platform != "win32"})
         return
     serve_http(server, settings)
+
+
+class _Listening(ListenHandler):
+    """A stream of notifications takes no turn of its caller's: it is open for long and does nothing.
+
+    Only who serves it knows that it is one: the header that names the method may say anything.
+    """
+
+    async def __call__(self, ctx: Any, params: SubscriptionsListenRequestParams) -> SubscriptionsListenResult:
+        step_aside()
+        return await super().__call__(ctx, params)
 
 
 class _Verifier:

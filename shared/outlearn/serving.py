@@ -73,7 +73,7 @@ class Limits:
             return
         self._open[caller] += 1
         try:
-            if _listens(scope):
+            if scope["method"] == "GET":  # a stream of notifications, which is open for long and does nothing
                 await self._app(scope, receive, send)
                 return
             async with _taking_turns(self._turns_of(caller)):
@@ -120,11 +120,6 @@ async def _taking_turns(turns: asyncio.Semaphore) -> AsyncIterator[None]:
     finally:
         _turn.reset(before)
         turn.give_back()
-
-
-def _listens(scope: Scope) -> bool:
-    """Whether this is a stream of notifications, which is open for long and does nothing."""
-    return scope["method"] == "GET" or (b"mcp-method", b"subscriptions/listen") in scope["headers"]
 
 
 class HastyProtocol(H11Protocol):

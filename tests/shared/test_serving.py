@@ -213,9 +213,9 @@ class App:
         await self.go_on.wait()
 
 
-def request(agent: str, method: str = "POST", listens: bool = False) -> Scope:
+def request(agent: str, method: str = "POST") -> Scope:
     user = AuthenticatedUser(AccessToken(token="", client_id=agent, scopes=[]))
-    headers = [(b"mcp-method", b"subscriptions/listen")] if listens else []
+    headers = [(b"mcp-method", b"subscriptions/listen")]  # which old protocols do not look at
     return {"type": "http", "method": method, "headers": headers, "user": user}
 
 
@@ -241,12 +241,25 @@ async def test_a_caller_has_so_many_calls_at_work_and_the_others_wait_for_their_
     assert await serve(App(), *flood, request("bob")) == ["ada"] * TURNS + ["bob"]
 
 
-async def test_calls_that_only_wait_or_listen_take_no_turn() -> None:
+async def test_calls_that_only_wait_take_no_turn() -> None:
     waiting, many = App(before=step_aside), 3 * TURNS
     assert len(await serve(waiting, *(request("ada") for _ in range(many)))) == many
-    streams = [request("ada", "GET"), request("ada", listens=True)] * many
-    assert len(await serve(App(), *streams)) == 2 * many
+    assert len(await serve(App(), *(request("ada", "GET") for _ in range(many)))) == many
     assert len(await serve(App(), *(request("ada") for _ in range(many)))) == TURNS
+
+
+async def test_who_listens_to_many_resources_is_answered_all_the_same(tokens: TokenFile, ada: dict[str, str]) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(contextlib.chdir(HERE))
+        url = stack.enter_context(http_server("echo_server", "--tokens", str(tokens.path)))
+        http = httpx2.AsyncClient(headers={"Authorization": ada["Authorization"]})
+        http = await stack.enter_async_context(http)
+        client = await stack.enter_async_context(Client(streamable_http_client(url, http_client=http)))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            for number in range(3 * TURNS):
+                await stack.enter_async_context(client.listen(resource_subscriptions=[f"echo://{number}"]))
+            said = await client.call_tool("echo", {"text": "hello"})
+    assert said.structured_content == {"text": "hello", "agent": "ada", "role": "agent"}
 
 
 async def test_a_client_that_left_while_its_call_waited_is_no_error_of_the_servers() -> None:
