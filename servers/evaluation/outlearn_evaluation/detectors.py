@@ -144,6 +144,10 @@ class Change:
     """`k (n - k) / n` for k changed items of n: the inverse of the effect's variance where they are random."""
     effect: float
     """By how many standard deviations changed items are more doubtful than kept ones."""
+    base: str = ""
+    """The nearest run and its agent."""
+    of_other: bool = False
+    """Whether the nearest run is another agent's."""
 
 
 def change(run: Look, earlier: Sequence[Look]) -> Change | None:
@@ -175,7 +179,12 @@ def changed_from(run: Look, base: Look, yes: Floats) -> Change | None:
     if variance <= 1e-12:  # all are equally doubtful
         return None
     of_kept = (n * mean - k * of_changed) / (n - k)
-    return Change(k * (n - k) / n, (of_changed - of_kept) / math.sqrt(variance))
+    return Change(
+        weight=k * (n - k) / n,
+        effect=(of_changed - of_kept) / math.sqrt(variance),
+        base=f"{base.run_id} of {base.agent}",
+        of_other=base.agent != run.agent,
+    )
 
 
 def random_masks(changes: Sequence[Change], doubt: float = DOUBT) -> Suspicion | None:
@@ -185,7 +194,8 @@ def random_masks(changes: Sequence[Change], doubt: float = DOUBT) -> Suspicion |
     0. What a blind change says is the log-likelihood ratio of an effect of 0 to one of `2 * doubt`, with the variance
     `1 / weight` that so many items leave: `2 * doubt * weight * (doubt - effect)` nats. Blind changes count by
     themselves, so that others in between do not hide them, and for half of what is enough at most: one may be a failed
-    training. Source of the bar: Wald 1945, "Sequential tests of statistical hypotheses".
+    training. The evidence says what runs were changed, and how many of others': somebody may have made runs that an
+    honest agent's look like changes of. Source of the bar: Wald 1945, "Sequential tests of statistical hypotheses".
     """
     blind = [one for one in changes if one.effect < doubt]
     nats = sum(min(2 * doubt * one.weight * (doubt - one.effect), ENOUGH_NATS / 2) for one in blind)
@@ -193,7 +203,15 @@ def random_masks(changes: Sequence[Change], doubt: float = DOUBT) -> Suspicion |
         return None
     weight = sum(one.weight for one in blind)
     effect = sum(one.weight * one.effect for one in blind) / weight
-    evidence: Evidence = {"effect": effect, "blind": len(blind), "weight": weight, "nats": nats, "least": doubt}
+    evidence: Evidence = {
+        "effect": effect,
+        "blind": len(blind),
+        "of_others": sum(one.of_other for one in blind),
+        "bases": ", ".join(dict.fromkeys(one.base for one in blind)),
+        "weight": weight,
+        "nats": nats,
+        "least": doubt,
+    }
     return Suspicion(AuditKind.RANDOM_MASKS, "quarantine", evidence)
 
 

@@ -1,6 +1,7 @@
 """Detectors on runs made by hand; `tests/attacks` has them on simulated campaigns and honest teams."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,6 +148,15 @@ def test_changes_are_worked_out_once_and_for_the_agent_alone(monkeypatch: pytest
     assert worked_out == ["run-000001", "run-000003"]
     assert random_masks(seen.changes(looks[3])) is not None
     assert random_masks(seen.changes(looks[3], {"run-000001"})) is None
+
+
+def test_masks_over_another_agents_runs_are_on_record_as_such() -> None:
+    base = student()
+    bobs = replace(look(base, 1), agent="bob")
+    found = random_masks(changes_of("ada", [bobs, *(look(masked(base, "random", one), one) for one in (2, 3))]))
+    assert found is not None
+    assert found.evidence["bases"] == "run-000001 of bob"
+    assert (found.evidence["blind"], found.evidence["of_others"]) == (2, 2)
 
 
 def test_one_blind_change_may_be_a_failure_and_two_are_not_hidden_by_others() -> None:
