@@ -31,6 +31,7 @@ class VerifiedResult(Signed):
     )
     at_most: bool = Field(False, description="`pgr` is no more than this, and may be anything below.")
     pgr_se: float = Field(ge=0, allow_inf_nan=False, description="Standard error of pgr.")
+    withheld: bool = Field(False, description="It does not count until the operator has reviewed its run.")
 
     def __str__(self) -> str:
         return f"PGR {pgr_text(self.pgr, self.at_most)} ± {self.pgr_se:.2f} ({self.seeds} seeds)"

@@ -24,6 +24,7 @@ from outlearn_evaluation.ledger import Answered, Ledger
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.submissions import Submission
 from outlearn_evaluation.thresholds import ThresholdBook
+from outlearn_evaluation.withheld import Withheld
 
 EVERYTHING = 2**31
 MOST_READY = 1_000
@@ -41,6 +42,7 @@ class EvaluationService:
         self.auditor = Auditor(AuditLog(settings.vault), self._ledger.looks, self._thresholds)
         self._ready: dict[str, FinishedRun] = {}
         self._tried: dict[str, FileVersion | None] = {}
+        self._told_withheld: Withheld | None = None
         self._asked = set(self._ledger.evaluated_runs())  # as far as this process knows: others may answer, too
 
     @property
@@ -142,11 +144,13 @@ class EvaluationService:
         return {name: self._open(name).commitment for name in task_names(self._settings.home)}
 
     def get_ready(self) -> None:
-        """Check runs that finished since the last time, and look at them: then their answers come at once.
+        """Check runs that finished since the last time, and look at them: then their answers come at once. And publish
+        which runs are withheld, or are no more.
 
         It raises nothing: whoever asks for a run is told what is wrong with it.
         """
         try:
+            self._publish_withheld()
             for run_id in self._receipts.run_ids() - self._asked - set(self._ready):
                 version = self._receipts.folder_version(run_id)
                 if self._tried.get(run_id) != version:
@@ -154,7 +158,7 @@ class EvaluationService:
                     with suppress(OutlearnError, OSError):  # most often, not all seeds are done
                         self._finished(run_id)
         except Exception as error:  # noqa: BLE001 - answers come all the same, a little later
-            log.error("runs were not made ready", error=f"{type(error).__name__}: {error}")
+            log.error("it was not looked for what is new", error=f"{type(error).__name__}: {error}")
 
     def _charge(self, caller: Caller, run_id: str, against: str | None) -> tuple[Answered, bool, BudgetView]:
         run = self._finished(run_id, caller)
@@ -219,9 +223,22 @@ class EvaluationService:
             log.warning("publishing again", run_id=run_id, error=str(error))
             return False
 
+    def _publish_withheld(self) -> None:
+        """Publish again, the other way round, what is withheld by now, and what no more."""
+        withheld = self.auditor.withheld()
+        if withheld == self._told_withheld:
+            return
+        for run_id in self._ledger.evaluated_runs():
+            with suppress(IntegrityError):  # it is published as it is now when it is evaluated again
+                known = self._results.lookup(run_id)
+                if known and known.withheld != withheld.covers(run_id, known.agent):
+                    self._results.publish(known.model_copy(update={"withheld": not known.withheld}))
+        self._told_withheld = withheld
+
     def _publish(self, answer: Answered) -> None:
         fields = answer.model_dump(include={"run_id", "agent", "method", "task", "seeds", "pgr", "pgr_se"})
-        self._results.publish(VerifiedResult(**fields, at_most=bool(answer.at_most)))
+        withheld = self.auditor.withheld().covers(answer.run_id, answer.agent)
+        self._results.publish(VerifiedResult(**fields, at_most=bool(answer.at_most), withheld=withheld))
 
 
 def _check_owner(caller: Caller | None, run_id: str, owner: str) -> None:

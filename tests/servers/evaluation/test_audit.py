@@ -14,7 +14,7 @@ from outlearn.audit import AuditLog
 from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, OutdatedError, PermissionDeniedError
 from outlearn.identity import Caller
 from outlearn.receipts import Receipt, ReceiptBook
-from outlearn.results import ResultBook
+from outlearn.results import ResultBook, results_file
 from outlearn.tasks import load_public, load_secret
 from outlearn.testing import connect
 from outlearn.types import RunView
@@ -120,6 +120,35 @@ def test_a_quarantined_run_is_withheld_until_it_is_released(
     service.nominate(ADA, (RUN,))
     start().inspect_again()
     assert ranked(service) == [RUN]  # the other one is found now, and nobody released it
+
+
+def test_published_results_say_that_a_run_is_withheld_as_long_as_it_is(
+    service: EvaluationService, file_honest: FileRun, log: AuditLog, toy_home: Path, start: Start
+) -> None:
+    file_honest(RUN)
+    file_honest(OTHER, agent="bob")
+    service.evaluate(ADA, RUN, None)
+    results = ResultBook(toy_home)
+
+    def told(run_id: str) -> bool:
+        result = results.lookup(run_id)
+        assert result
+        return result.withheld
+
+    service.get_ready()
+    assert not told(RUN)
+    log.append("operator", "disqualify", agent="ada")
+    service.get_ready()
+    assert told(RUN)
+    service.evaluate(BOB, OTHER, None)
+    assert not told(OTHER)
+    log.append("operator", "release", agent="ada")
+    log.append("canary", "disqualify", run_id=OTHER)
+    start().get_ready()
+    assert (told(RUN), told(OTHER)) == (False, True)
+    results_file(toy_home).unlink()
+    assert not service.evaluate(BOB, OTHER, None).charged
+    assert told(OTHER)
 
 
 def test_a_release_outlasts_detectors_but_no_disqualification(log: AuditLog) -> None:
