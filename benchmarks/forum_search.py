@@ -18,6 +18,7 @@ from rich.table import Table
 from outlearn.results import ResultBook
 from outlearn_forum.digest import DigestReader
 from outlearn_forum.reader import Filters, ForumReader
+from outlearn_forum.repeating import Repeating
 from outlearn_forum.store import ForumStore
 
 
@@ -39,8 +40,10 @@ def measure(options: argparse.Namespace) -> None:
             add(table, name, mine, found)
         add(table, "all searches", times, 0)
         digests = DigestReader(store.engine, results)
+        repeating = Repeating(store.engine, reader.still_shows)
         for name, call in {
             "list_threads": lambda: reader.list_threads(),
+            "list_threads, as text, asked again": lambda: repeating(reader.list_threads),
             "list_threads, top": lambda: reader.list_threads(order="top"),
             "list_threads, tag": lambda: reader.list_threads(filters=Filters(tag="loss")),
             "list_threads, no such tag": lambda: reader.list_threads(filters=Filters(tag="none")),
@@ -59,7 +62,7 @@ def measure(options: argparse.Namespace) -> None:
 def add(table: Table, name: str, times: list[float], found: float) -> None:
     ordered = sorted(times)
     p95 = ordered[int(0.95 * (len(ordered) - 1))]
-    table.add_row(name, f"{statistics.median(times):.1f}", f"{p95:.1f}", f"{ordered[-1]:.1f}", f"{found:.1f}")
+    table.add_row(name, f"{statistics.median(times):.2f}", f"{p95:.2f}", f"{ordered[-1]:.2f}", f"{found:.1f}")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ RunKind = Literal["pilot", "full"]
 RunStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: frozenset[RunStatus] = frozenset({"done", "failed", "cancelled"})
 FindingKind = Literal["result", "hypothesis", "insight", "error", "question"]
-Badge = Literal["", "verified", "differs", "unverified"]
+Badge = Literal["", "verified", "differs", "unverified", "withheld"]
 Verdict = Literal["better", "no clear difference", "worse"]
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 
@@ -217,7 +217,7 @@ class Finding(Answer):
     badge: Badge = Field(
         "",
         description="verified: has a record. differs: its text states a PGR that is not the record's. unverified: "
-        "states a PGR without any record.",
+        "states a PGR without any record. withheld: the operator has to review its run first.",
     )
     tags: tuple[Tag, ...] = ()
     score: int

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 from homes import ADA, BOB, RUNS, evaluating, file_run, refused, toy_home
@@ -52,6 +53,37 @@ def the_queue(folder: Path) -> bool:
     claims = Claims(settings.database("training"))
     first, second = (claims.claim(slot, lambda _: True) for slot in (0, 1))
     return over and again and first is not None and second is not None and second.run.run_id == bobs
+
+
+@attacks
+def the_only_device(folder: Path) -> Figure:
+    """Runs of ada's that one worker does before bob's one run, while she keeps all queued that she may; the run at work
+    is one. What bob is told of his place in the queue is true."""
+    from outlearn_training.queue.seed_claims import Claims
+    from outlearn_training.service import TrainingService
+    from outlearn_training.settings import TrainingSettings
+
+    settings = TrainingSettings(home=toy_home(folder))
+    service, claims = TrainingService(settings, NoWorkers()), Claims(settings.database("training"))
+    given: dict[str, Any] = {"method": "vanilla", "file": None, "params": {}, "kind": "pilot", "task": ""}
+
+    def submit(caller: Caller) -> str:
+        return service.submit(caller, **given, request_id=None).run_id
+
+    while not refused(lambda: submit(ADA), BudgetError):
+        pass
+    at_work, before = claims.claim(0, lambda _: True), 1
+    bobs = submit(BOB)
+    told = service.view(BOB, bobs).queue_position
+    while at_work is not None:
+        claims.seed_done(at_work)
+        submit(ADA)
+        at_work = claims.claim(0, lambda _: True)
+        if at_work is None or at_work.run.run_id == bobs:
+            break
+        before += 1
+    claims.engine.dispose()
+    return Figure("the_only_device", before if told == before - 1 else 99, 1)
 
 
 @attacks
@@ -111,7 +143,7 @@ def searches_that_never_end(folder: Path) -> Figure:
     from outlearn_filesystem.server import build
     from outlearn_filesystem.settings import FilesystemSettings
 
-    settings = {name: FilesystemSettings(home=folder, agent=name, grep_seconds=3) for name in ("ada", "bob")}
+    settings = {name: FilesystemSettings(home=folder, agent=name, search_seconds=3) for name in ("ada", "bob")}
 
     async def race() -> float:
         async with connect(build(settings["ada"])) as ada, connect(build(settings["bob"])) as bob:
@@ -130,9 +162,38 @@ def searches_that_never_end(folder: Path) -> Figure:
     return Figure("searches_that_never_end", anyio.run(race), 2.0)
 
 
-async def _ignore(client: ToolClient, pattern: str) -> None:
+@attacks
+def globs_over_many_deep_files(folder: Path) -> Figure:
+    """Seconds that bob waits for a file while ada looks for names that are never there, as often as she can."""
+    from outlearn_filesystem.server import build
+    from outlearn_filesystem.settings import FilesystemSettings
+
+    settings = {name: FilesystemSettings(home=folder, agent=name) for name in ("ada", "bob")}
+
+    async def race() -> float:
+        async with connect(build(settings["ada"])) as ada, connect(build(settings["bob"])) as bob:
+            await ada.call("write_file", path="a/" * 60 + "f", text="x")
+            await bob.call("write_file", path="b", text="mine")
+            deep = folder / "workspaces" / "ada" / ("a/" * 60)
+            for number in range(4_900):
+                (deep / str(number)).touch()
+            waited = 0.0
+            async with anyio.create_task_group() as group:
+                for _ in range(40):
+                    group.start_soon(_ignore, ada, "", "**/a/" * 99 + "b")
+                for _ in range(5):
+                    start = time.monotonic()
+                    await bob.call("read_file", path="b")
+                    waited = max(waited, time.monotonic() - start)
+                group.cancel_scope.cancel()
+            return waited
+
+    return Figure("globs_over_many_deep_files", anyio.run(race), 2.0)
+
+
+async def _ignore(client: ToolClient, pattern: str, glob: str = "") -> None:
     with suppress(ToolError):
-        await client.call("grep", pattern=pattern)
+        await (client.call("find_files", glob=glob) if glob else client.call("grep", pattern=pattern))
 
 
 @attacks

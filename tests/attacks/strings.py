@@ -53,7 +53,7 @@ def servers(home: Path) -> dict[str, ToolServer]:
         "training": training(TrainingSettings(home=home, agent="ada"), NoWorkers()),
         "evaluation": evaluation(EvaluationSettings(home=home, agent="ada")),
         "forum": forum(ForumSettings(home=home, agent="ada")),
-        "filesystem": filesystem(FilesystemSettings(home=home, agent="ada", grep_seconds=2)),
+        "filesystem": filesystem(FilesystemSettings(home=home, agent="ada", search_seconds=2)),
     }
 
 

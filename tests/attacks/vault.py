@@ -150,6 +150,11 @@ TOUCH_OTHERS = {
     "leave_a_file_in_shared_memory": "pathlib.Path('/dev/shm/left').write_text('x')",
     "list_shared_memory": "os.listdir('/dev/shm')",
     "leave_a_file_at_home": "(pathlib.Path.home() / 'left').write_text('x')",
+    "a_file_without_a_name": "os.open(out(), os.O_TMPFILE | os.O_RDWR)",
+    "a_file_that_loses_its_name": "((out() / 'gone').touch(), os.unlink(out() / 'gone'))",
+    "a_file_that_takes_anothers_place": "((out() / 'new').touch(), os.rename(out() / 'new', out() / 'gone'))",
+    "disk_faster_than_by_writing": "call(285, os.open(out() / 'wide', 66), 0, 0, 2**20)",
+    "cores_of_others": "os.sched_setaffinity(0, range(64))",
     "memory_without_a_name": "os.memfd_create('x')",
     "memory_by_a_library": "module('multiprocessing.shared_memory').SharedMemory(create=True, size=9)",
     "a_named_pipe": "os.mkfifo(out() / 'pipe')",
@@ -207,7 +212,7 @@ def method(home: Path, other: int, worker: int) -> str:
                 "except BaseException as error: got['!' + " + repr(family + "_" + name) + "] = type(error).__name__"
             ]
     lines += [f"try: got['stat'] = {STAT}", "except OSError: got['stat'] = -1"]
-    lines += ["[os.unlink(one) for one in out().iterdir()]", "print('SAID ' + json.dumps(got), flush=True)"]
+    lines += ["print('SAID ' + json.dumps(got), flush=True)"]
     body = "\n".join(f"    {line}" for line in lines)
     return f"{PRELUDE}\ndef method(lab, seed):\n{body}\n    return lab.fit(lab.weak_labels())\n"
 

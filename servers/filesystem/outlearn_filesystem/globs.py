@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 
 from outlearn.errors import InvalidInputError
 
 MAX_GLOB = 500
+REMEMBERED = 1_000
 
 
 class Glob:
@@ -17,27 +19,28 @@ class Glob:
                 f"glob {glob[:80]!r} must have 1 to {MAX_GLOB} characters, such as '*.py' or 'runs/**/*.json'"
             )
         parts = [part for part in glob.split("/") if part not in ("", ".")]
-        self._parts = parts if "/" in glob else ["**", *parts]
+        if "/" not in glob:
+            parts = ["**", *parts]
+        self._parts = [part for before, part in pairwise(["", *parts]) if (before, part) != ("**", "**")]
+        self._deep = sum(1 << place for place, part in enumerate(self._parts) if part == "**")
+        self._steps: dict[str, int] = {}
 
     def matches(self, names: Sequence[str]) -> bool:
         """Whether the path with these components matches."""
-        places = self._skip({0})
+        places = self._skip(1)  # bits: how many parts may be behind us
         for name in names:
-            places = self._skip({self._step(place, name) for place in places} - {-1})
-        return len(self._parts) in places
+            places = self._skip((places & self._deep) | ((places & self._step(name)) << 1))
+        return bool(places >> len(self._parts))
 
-    def _step(self, place: int, name: str) -> int:
-        """The place in the pattern after `name`, or -1."""
-        if place == len(self._parts):
-            return -1
-        if self._parts[place] == "**":
-            return place
-        return place + 1 if fnmatchcase(name, self._parts[place]) else -1
+    def _step(self, name: str) -> int:
+        """Bits of the parts that match this name, remembered: folders' names come again and again."""
+        if name not in self._steps:
+            if len(self._steps) >= REMEMBERED:
+                self._steps.clear()
+            matching = {part for part in set(self._parts) - {"**"} if fnmatchcase(name, part)}
+            self._steps[name] = sum(1 << place for place, part in enumerate(self._parts) if part in matching)
+        return self._steps[name]
 
-    def _skip(self, places: set[int]) -> set[int]:
-        """These places, and those behind a `**` that matches nothing more."""
-        for place in sorted(places):
-            while place < len(self._parts) and self._parts[place] == "**":
-                place += 1
-                places.add(place)
-        return places
+    def _skip(self, places: int) -> int:
+        """These places, and those behind a `**`, which may match nothing more."""
+        return places | ((places & self._deep) << 1)

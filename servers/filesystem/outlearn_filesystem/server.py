@@ -97,7 +97,8 @@ def _add_reading(desk: _Desk) -> None:
     @desk.tool(title="Find files", annotations=READ_ONLY)
     def find_files(glob: str) -> FileList:
         """Files by name: '*.py' at any depth, 'methods/*.py' in a folder, 'runs/**/*.json' at any depth below one."""
-        return views.find_files(desk.mine(), glob)
+        with desk.searches.one_of(desk.me()):
+            return views.find_files(desk.mine(), glob, seconds=desk.settings.search_seconds)
 
     @desk.tool(title="Search in files", annotations=READ_ONLY)
     def grep(
@@ -109,7 +110,7 @@ def _add_reading(desk: _Desk) -> None:
         """
         with desk.searches.one_of(desk.me()):
             return views.grep_files(
-                desk.mine(), pattern, path=path, glob=glob, limit=limit, seconds=desk.settings.grep_seconds
+                desk.mine(), pattern, path=path, glob=glob, limit=limit, seconds=desk.settings.search_seconds
             )
 
 

@@ -18,4 +18,4 @@ class FilesystemSettings(ServerSettings):
     max_snapshot_bytes: int = Field(
         2048 * MIB, gt=0, description="No more snapshots of an agent whose snapshots hold this much, equal files once."
     )
-    grep_seconds: float = Field(5.0, gt=0, le=60, description="Time limit of one regular-expression search.")
+    search_seconds: float = Field(5.0, gt=0, le=60, description="Time limit of one `grep` or `find_files`.")

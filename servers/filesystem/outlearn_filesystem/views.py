@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -56,10 +57,15 @@ def list_directory(workspace: Workspace, path: str = "") -> FileList:
     return _file_list(list_confined(workspace.root, path))
 
 
-def find_files(workspace: Workspace, glob: str) -> FileList:
-    """All files, at any depth, whose paths match. Raises InvalidInputError where the glob is empty or too long."""
+def find_files(workspace: Workspace, glob: str, *, seconds: float) -> FileList:
+    """All files, at any depth, whose paths match.
+
+    Raises:
+        InvalidInputError: the glob is empty or too long, or the search takes more than `seconds`.
+    """
+    entries = _in_time(walk_confined(workspace.root), glob, seconds)
     pattern = Glob(glob)
-    return _file_list(e for e in walk_confined(workspace.root) if e.kind != "folder" and pattern.matches(e.parts))
+    return _file_list(e for e in entries if e.kind != "folder" and pattern.matches(e.parts))
 
 
 def grep_files(
@@ -99,6 +105,14 @@ def _candidates(workspace: Workspace, path: str, glob: Glob | None) -> Iterator[
     for entry in walk_confined(workspace.root, path):
         if entry.kind != "folder" and (glob is None or glob.matches(entry.parts)):
             yield entry
+
+
+def _in_time(entries: Iterable[Entry], glob: str, seconds: float) -> Iterator[Entry]:
+    end = time.monotonic() + seconds
+    for entry in entries:
+        if time.monotonic() > end:
+            raise InvalidInputError(f"looking for {glob!r} took longer than {seconds:g} s; use a simpler glob")
+        yield entry
 
 
 def _fit_lines(lines: Iterable[str]) -> list[str]:

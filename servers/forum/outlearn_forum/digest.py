@@ -1,18 +1,18 @@
 """What an agent should know, in a token budget: what concerns it, and what is best, open and failed."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, zip_longest
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import Connection, Engine, Row, Select, or_, select
+from sqlalchemy import Engine, Row, bindparam, func, or_, select
 
-from outlearn.database import reading
 from outlearn.paging import cut_text, make_cursor, read_cursor
 from outlearn.results import ResultBook
+from outlearn.transactions import Transaction, Transactions
 from outlearn.types import Digest, Finding, FindingKind, News
-from outlearn_forum.events import newest
 from outlearn_forum.showing import Show, moment
+from outlearn_forum.store import BY_IDS
 from outlearn_forum.tables import events, posts
 
 BYTES_A_TOKEN = 3  # of JSON in English, rather few
@@ -28,6 +28,19 @@ _KINDS: dict[Section, tuple[FindingKind, ...]] = {
     "failures": ("error",),
 }
 CONCERNS = ("reply", "mention", "vote", "built on")
+_LAST = select(func.max(events.c.seq))
+_MINE = select(events).where(events.c.to_agent == bindparam("agent")).order_by(events.c.seq.desc()).limit(MOST)
+_FOR_ME = or_(
+    events.c.to_agent == bindparam("agent"), (events.c.kind == "finding") & (events.c.by_agent != bindparam("agent"))
+)
+_NEW = select(events).where(events.c.seq > bindparam("since"), _FOR_ME).order_by(events.c.seq).limit(WINDOW + 1)
+_OF_KIND = (
+    select(posts)
+    .where(posts.c.kind == bindparam("kind"))
+    .order_by(posts.c.score.desc(), posts.c.seq.desc())
+    .limit(MOST)
+)
+_UNANSWERED = _OF_KIND.where(posts.c.replies == 0)
 
 
 @dataclass
@@ -53,7 +66,7 @@ class DigestReader:
     """Reads the forum's database for one agent at a time."""
 
     def __init__(self, engine: Engine, results: ResultBook) -> None:
-        self._engine = engine
+        self._transactions = Transactions(engine)
         self._show = Show(results)
 
     def digest(self, agent: str, *, cursor: str | None = None, max_tokens: int = 2_000) -> Digest:
@@ -65,50 +78,45 @@ class DigestReader:
             InvalidInputError: the cursor is not of this tool.
         """
         page = _Page(max_tokens * BYTES_A_TOKEN - FRAME_BYTES)
-        with reading(self._engine) as connection:
-            last = newest(connection)
-            if cursor:
-                (since,) = read_cursor(cursor, {"event": 1})[1]
-                reached = self._add_new(connection, page, agent, since)
+        since = read_cursor(cursor, {"event": 1})[1][0] if cursor else None
+        reached = None
+        with self._transactions.reading() as read:
+            ((last,),) = read.rows(_LAST)
+            if since is None:
+                self._add_best(read, page, agent)
             else:
-                reached = None
-                self._add_best(connection, page, agent)
+                reached = self._add_new(read, page, agent, since)
         return Digest(
             **{name: tuple(items) for name, items in page.sections.items()},
-            next_cursor=make_cursor("event", last if reached is None else reached),
+            next_cursor=make_cursor("event", (last or 0) if reached is None else reached),
             more=reached is not None,
         )
 
-    def _add_best(self, connection: Connection, page: _Page, agent: str) -> None:
-        """Some of each section in turn."""
-        mine = select(events).where(events.c.to_agent == agent).order_by(events.c.seq.desc()).limit(MOST)
-        news = self._news(connection, connection.execute(mine).all())
-        found = [self._top(connection, name) for name in _KINDS]
-        sections: list[Iterable[tuple[Section, Item]]] = [
-            [("news", one) for one in news.values()],
-            *([(_section(one), one) for one in findings] for findings in found),
-        ]
-        for entry in chain.from_iterable(zip_longest(*sections)):
-            if entry:
-                page.add(*entry)
+    def _add_best(self, read: Transaction, page: _Page, agent: str) -> None:
+        """Of each section in turn, best first, until its next one does not fit."""
+        news = self._news(read, list(read.rows(_MINE, agent=agent)))
+        turns: deque[tuple[Section, Iterator[Item]]] = deque([("news", iter(news.values()))])
+        turns += [(name, self._top(read, name)) for name in _KINDS]
+        while turns:
+            section, items = turns.popleft()
+            item = next(items, None)
+            if item and page.add(section, item):
+                turns.append((section, items))
 
-    def _add_new(self, connection: Connection, page: _Page, agent: str, since: int) -> int | None:
+    def _add_new(self, read: Transaction, page: _Page, agent: str, since: int) -> int | None:
         """All that is new, oldest first. Returns where it ended for want of room, or None."""
-        for_me = or_(events.c.to_agent == agent, (events.c.kind == "finding") & (events.c.by_agent != agent))
-        query = select(events).where(events.c.seq > since, for_me).order_by(events.c.seq).limit(WINDOW + 1)
-        rows = connection.execute(query).all()
-        entries = self._entries(connection, rows[:WINDOW])
-        for seq, section, item in entries:
+        rows = list(read.rows(_NEW, agent=agent, since=since))
+        for seq, section, item in self._entries(read, rows[:WINDOW]):
             if not page.add(section, item):
                 return since
             since = seq
         return since if len(rows) > WINDOW else None
 
-    def _entries(self, connection: Connection, rows: Sequence[Row[Any]]) -> Iterator[tuple[int, Section, Item]]:
+    def _entries(self, read: Transaction, rows: Sequence[Row[Any]]) -> Iterator[tuple[int, Section, Item]]:
         """What happened, with the number of the event. Of several votes on a post, the last one stands for all."""
-        news = self._news(connection, rows)
+        news = self._news(read, rows)
         ids = [row.post_id for row in rows if row.kind == "finding"]
-        findings = {row.post_id: row for row in connection.execute(select(posts).where(posts.c.post_id.in_(ids)))}
+        findings = {row.post_id: row for row in read.rows(BY_IDS, ids=ids)}
         for row in rows:
             if row.kind == "finding":
                 finding = self._show.finding(findings[row.post_id], max_bytes=EXCERPT_BYTES)
@@ -116,27 +124,24 @@ class DigestReader:
             elif row.seq in news:
                 yield row.seq, "news", news[row.seq]
 
-    def _news(self, connection: Connection, rows: Sequence[Row[Any]]) -> dict[int, News]:
+    def _news(self, read: Transaction, rows: Sequence[Row[Any]]) -> dict[int, News]:
         """By the number of the event: all but votes that a later one stands for, and mentions in an answer to one."""
         concerning = [row for row in rows if row.kind in CONCERNS]
-        query = select(posts).where(posts.c.post_id.in_({row.post_id for row in concerning}))
-        about = {row.post_id: row for row in connection.execute(query)} if concerning else {}
+        about = {row.post_id: row for row in read.rows(BY_IDS, ids=[*{row.post_id for row in concerning}])}
         newest_of = {(row.post_id, row.kind == "vote"): row for row in sorted(concerning, key=lambda row: row.seq)}
         kept = {row.seq for row in newest_of.values()}
         return {row.seq: _news(row, about[row.post_id]) for row in concerning if row.seq in kept}
 
-    def _top(self, connection: Connection, section: Section) -> list[Finding]:
-        """The best by votes; of results with as many, the better by their records."""
-        rows = [row for kind in _KINDS[section] for row in connection.execute(_of_kind(kind)).all()]
-        found = [self._show.finding(row, max_bytes=EXCERPT_BYTES) for row in sorted(rows, key=lambda row: -row.seq)]
-        return sorted(found, key=lambda one: (-one.score, -(one.verified.pgr if one.verified else -9.0)))
+    def _top(self, read: Transaction, section: Section) -> Iterator[Item]:
+        """The best by votes, of results with as many the better by their records; each is shown when it is taken."""
+        of_kind = _UNANSWERED if section == "questions" else _OF_KIND
+        rows = [row for kind in _KINDS[section] for row in read.rows(of_kind, kind=kind)]
+        rows.sort(key=lambda row: (-row.score, -self._pgr(row), -row.seq))
+        return (self._show.finding(row, max_bytes=EXCERPT_BYTES) for row in rows)
 
-
-def _of_kind(kind: str) -> Select[Any]:
-    """The best by votes; of questions, those without an answer."""
-    query = select(posts).where(posts.c.kind == kind)
-    query = query.where(posts.c.replies == 0) if kind == "question" else query
-    return query.order_by(posts.c.score.desc(), posts.c.seq.desc()).limit(MOST)
+    def _pgr(self, row: Row[Any]) -> float:
+        verified = self._show.verified(row)
+        return verified.pgr if verified and not verified.withheld else -9.0
 
 
 def _section(finding: Finding) -> Section:

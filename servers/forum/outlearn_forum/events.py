@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from outlearn_forum.tables import events, posts
 from outlearn_forum.text import mentions
@@ -11,9 +11,16 @@ from outlearn_forum.text import mentions
 TALKERS = 20
 
 
+LASTING = ("vote", "mention")
+"""Kinds of which the last one by an agent about a post stands for all: votes that change, mentions that come and go."""
+
+
 def note(connection: Connection, kind: str, post: dict[str, str], to: Iterable[str | None] = (None,)) -> None:
     """Note that `post["by_agent"]` did something with a post, for everybody or for those whom it concerns."""
     rows = [{"kind": kind, "at": time.time(), "to_agent": one, **post} for one in to if one != post["by_agent"]]
+    if rows and kind in LASTING:
+        known = (events.c.post_id == post["post_id"], events.c.kind == kind, events.c.by_agent == post["by_agent"])
+        connection.execute(delete(events).where(*known, events.c.to_agent.in_([row["to_agent"] for row in rows])))
     if rows:
         connection.execute(insert(events), rows)
 

@@ -19,6 +19,7 @@ _BADGES = {
     "verified": "",
     "differs": "; THE TEXT STATES A DIFFERENT PGR",
     "unverified": "; states a PGR without a record",
+    "withheld": "; WITHHELD until the operator has reviewed it",
 }
 
 

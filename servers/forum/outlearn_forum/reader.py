@@ -10,16 +10,18 @@ from sqlalchemy import Engine, Row, Select, bindparam, func, select, tuple_
 
 from outlearn.paging import PAGE_BYTES, fit_page, make_cursor, read_cursor
 from outlearn.results import ResultBook
+from outlearn.transactions import Transaction, Transactions
 from outlearn.types import Finding, FindingKind, FindingList, Thread
 from outlearn_forum.lineage import relatives
-from outlearn_forum.reads import Read, Reads
 from outlearn_forum.search import CommonWords, Words, check_query, few_having, hits, snippets
 from outlearn_forum.showing import EXCERPT_BYTES, Show, reply, version
-from outlearn_forum.store import BY_ID
+from outlearn_forum.store import BY_IDS, read_post
 from outlearn_forum.tables import posts, versions
-from outlearn_forum.text import check_post_id, facets, no_post
+from outlearn_forum.text import facets
 
 REPLIES = 50
+HIT_BYTES = 300
+"""Of the texts that a search finds: with a snippet of where it found the words."""
 FEW = 500
 """Where no more posts have what a list is filtered by, they are looked up; more are soon found among the newest."""
 Order = Literal["new", "top"]
@@ -52,7 +54,6 @@ _NEWEST = select(func.max(posts.c.last_seq))
 _VERSIONS = (
     select(versions).where(versions.c.post_id == bindparam("post")).order_by(versions.c.number.desc()).limit(REPLIES)
 )
-_HEADS = select(posts).where(posts.c.post_id.in_(bindparam("ids", expanding=True)))
 _REPLIES = (
     select(posts)
     .where(posts.c.thread_id == bindparam("thread"), posts.c.kind.is_(None), posts.c.seq > bindparam("seq"))
@@ -65,7 +66,7 @@ class ForumReader:
     """Reads the forum's database. Verified numbers are joined from `results` whenever a finding is shown."""
 
     def __init__(self, engine: Engine, results: ResultBook) -> None:
-        self._reads = Reads(engine)
+        self._transactions = Transactions(engine)
         self._show = Show(results)
         self._common = CommonWords()
 
@@ -80,7 +81,7 @@ class ForumReader:
             InvalidInputError: the cursor is not of this order.
         """
         find = self._list_top if order == "top" else self._list_new
-        with self._reads() as read:
+        with self._transactions.reading() as read:
             return find(read, filters, cursor, limit)
 
     def read_thread(self, thread_id: str, cursor: str | None = None, *, history: bool = False) -> Thread:
@@ -93,9 +94,9 @@ class ForumReader:
             InvalidInputError: the cursor is not of this tool.
         """
         after = read_cursor(cursor, {"after": 1})[1][0] if cursor else 0
-        with self._reads() as read:
-            post = _find(read, thread_id)
-            head = post if post.post_id == post.thread_id else _find(read, post.thread_id)
+        with self._transactions.reading() as read:
+            post = read_post(read, thread_id)
+            head = post if post.post_id == post.thread_id else read_post(read, post.thread_id)
             rows = list(read.rows(_REPLIES, thread=head.post_id, seq=after)) if head.replies else []
             old = list(read.rows(_VERSIONS, post=post.post_id)) if history else []
             sources, children = relatives(read, head, self._show)
@@ -123,31 +124,36 @@ class ForumReader:
         """
         query = check_query(query)
         form, (skip,) = read_cursor(cursor, {"all": 1, "any": 1}) if cursor else ("all", (0,))
-        with self._reads() as read:
+        with self._transactions.reading() as read:
             words = replace(self._common.look_up(read, query), any_word=form == "any")
             best = _best(read, words, filters, skip + limit + 1)
             if not best and cursor is None:
                 form, words = "any", replace(words, any_word=True)
                 best = _best(read, words, filters, limit + 1)
             page = best[skip:]
-            heads = read.rows(_HEADS, ids=[thread_id for thread_id, _ in page[:limit]])
+            heads = read.rows(BY_IDS, ids=[thread_id for thread_id, _ in page[:limit]])
             found = {row.post_id: row for row in heads}
             snippet_of = snippets(read, words, filters.words(), [seq for _, seq in page[:limit]])
         shown = (
-            self._show.finding(found[thread_id], snippet=snippet_of.get(seq, "")) for thread_id, seq in page[:limit]
+            self._show.finding(found[thread_id], max_bytes=HIT_BYTES, snippet=snippet_of.get(seq, ""))
+            for thread_id, seq in page[:limit]
         )
         findings = tuple(fit_page(shown))
         more = make_cursor(form, skip + len(findings)) if len(findings) < len(page) else None
         return FindingList(findings=findings, next_cursor=more)
 
-    def _list_top(self, read: Read, filters: Filters, cursor: str | None, limit: int) -> FindingList:
+    def still_shows(self, found: FindingList) -> bool:
+        """Whether the verified numbers in an answer are those that hold now."""
+        return all(self._show.still_shows(one) for one in found.findings if one.run_id)
+
+    def _list_top(self, read: Transaction, filters: Filters, cursor: str | None, limit: int) -> FindingList:
         form, (score, seq) = read_cursor(cursor, {"top": 2}) if cursor else ("best", (0, 0))
         rows = _rows(read, filters, form, {"score": score, "seq": seq, "most": limit + 1})
         findings = self._page(rows[:limit])
         last = rows[len(findings) - 1] if len(findings) < len(rows) else None
         return FindingList(findings=findings, next_cursor=make_cursor("top", last.score, last.seq) if last else None)
 
-    def _list_new(self, read: Read, filters: Filters, cursor: str | None, limit: int) -> FindingList:
+    def _list_new(self, read: Transaction, filters: Filters, cursor: str | None, limit: int) -> FindingList:
         form, numbers = read_cursor(cursor, {"since": 1, "before": 2}) if cursor else ("newest", (0,))
         rows = _rows(read, filters, form, {"seq": numbers[0], "most": limit + 1})
         findings = self._page(rows[:limit])
@@ -169,21 +175,13 @@ class ForumReader:
         return tuple(fit_page(self._show.finding(row) for row in rows))
 
 
-def _find(read: Read, post_id: str) -> Row[Any]:
-    """A post by its id. Raises NotFoundError."""
-    post: Row[Any] | None = next(read.rows(BY_ID, id=check_post_id(post_id)), None)
-    if post is None:
-        raise no_post(post_id)
-    return post
-
-
-def _rows(read: Read, filters: Filters, form: str, values: dict[str, int]) -> Sequence[Row[Any]]:
+def _rows(read: Transaction, filters: Filters, form: str, values: dict[str, int]) -> Sequence[Row[Any]]:
     """Findings as a cursor of this form asks for them."""
     few = few_having(read, filters.words(), FEW) if filters.tag or filters.task else None
     return list(read.rows(_query(filters, form, few is not None), **values, few=few))
 
 
-def _newest(read: Read) -> int:
+def _newest(read: Transaction) -> int:
     newest: int | None = next(read.rows(_NEWEST))[0]
     return newest or 0
 
@@ -202,7 +200,7 @@ def _query(filters: Filters, form: str, among_few: bool) -> Select[Any]:
     return query.where(posts.c.last_seq < bindparam("seq")) if form == "before" else query
 
 
-def _best(read: Read, words: Words, filters: Filters, most: int) -> list[tuple[str, int]]:
+def _best(read: Transaction, words: Words, filters: Filters, most: int) -> list[tuple[str, int]]:
     """The `most` best threads that match, each with the number of its post that matches best."""
     best: dict[str, int] = {}
     with closing(hits(read, words, filters.words())) as found:

@@ -5,7 +5,7 @@ Whatever a user types is a valid query: words and "quoted phrases", never the da
 
 import json
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import ColumnElement, Executable, bindparam, func, literal, literal_column, select, text
 
 from outlearn.errors import InvalidInputError
-from outlearn_forum.reads import Read
+from outlearn.transactions import Transaction
 from outlearn_forum.tables import posts
 
 MAX_QUERY = 500
@@ -21,8 +21,10 @@ SNIPPET_WORDS = 24
 COMMON = 4_000
 """bm25 reads all that the index has on a word, so words of more posts than this, which say little, are not ranked."""
 BEST = 1_000
+SOON = 64
+"""So many of the best are sorted first: a page seldom needs more."""
 NEAR = 1_000
-"""Titles of so many posts are looked through first: where they fill a page, the other recent ones are left alone."""
+"""Titles of so many posts are looked through first, then those of as many again: a page may be full by then."""
 RECENT = 4_000
 RECENT_FOR_PHRASES = 20_000
 """To look through 100,000 posts for a phrase that none has takes 15 ms, through these 2 ms."""
@@ -35,7 +37,7 @@ _PHRASES = re.compile(r'"([^"]+)"|(\S+)')
 _RANKED = text(
     "SELECT posts.seq, posts.thread_id FROM (SELECT rowid FROM post_words WHERE post_words MATCH :ranked"
     " AND (:whole = '' OR +rowid IN (SELECT rowid FROM post_words WHERE post_words MATCH :whole))"
-    " ORDER BY bm25(post_words, 4.0, 1.0, 2.0, 0.0), rowid DESC LIMIT :best) AS best"
+    " ORDER BY bm25(post_words, 4.0, 1.0, 2.0, 0.0), rowid DESC LIMIT :best OFFSET :before) AS best"
     " CROSS JOIN posts ON posts.seq = best.rowid"
 )
 _NEWEST = text(
@@ -107,7 +109,7 @@ class CommonWords:
     def __init__(self) -> None:
         self._known: frozenset[str] = frozenset()
 
-    def look_up(self, read: Read, query: str) -> Words:
+    def look_up(self, read: Transaction, query: str) -> Words:
         """The query as it is looked for."""
         words = set(_WORD.findall(query))
         asked = words - self._known if not read.postgresql else ()
@@ -129,7 +131,7 @@ def check_query(query: str) -> str:
     return query
 
 
-def hits(read: Read, words: Words, facets: Sequence[str]) -> Hits:
+def hits(read: Transaction, words: Words, facets: Sequence[str]) -> Hits:
     """The numbers of the 1,000 best posts and their threads' ids, best first, found as they are taken.
 
     `facets` are what their threads must have. Words that are in more than `COMMON` posts do not count for the order;
@@ -143,21 +145,20 @@ def hits(read: Read, words: Words, facets: Sequence[str]) -> Hits:
     only = _within(facets)
     if words.rare:
         whole = f"({words}){only}" if only or len(words.rare) < len(words.phrases) else ""
-        yield from _take(read, _RANKED, ranked=words.match(words.rare), whole=whole)
+        yield from _ranked(read, words.match(words.rare), whole)
         return
     found, phrase = f"({words}){only}", '"' in words.query
     if phrase and not any(read.rows(_ANY, words=found, recent=RECENT_FOR_PHRASES)):
         return  # a phrase of common words is looked for in nearly all posts, which takes twice as long from the end
     titled, recent = set(), RECENT_FOR_PHRASES if phrase else RECENT
-    near = min(NEAR, recent)
-    for newest, oldest in ((0, near), (near, recent)):
+    for newest, oldest in _windows(recent):
         for hit in _take(read, _IN_TITLE, words=f"{{title tags}} : ({words}){only}", newest=newest, oldest=oldest):
             titled.add(hit)
             yield hit
     yield from (hit for hit in _take(read, _NEWEST, words=found) if hit not in titled)
 
 
-def few_having(read: Read, facets: Sequence[str], most: int) -> list[int] | None:
+def few_having(read: Transaction, facets: Sequence[str], most: int) -> list[int] | None:
     """The posts of threads that have all of `facets`, or None where they are more than `most`, or nobody can tell."""
     if read.postgresql or not facets:
         return None
@@ -166,7 +167,7 @@ def few_having(read: Read, facets: Sequence[str], most: int) -> list[int] | None
     return found if len(found) <= most else None
 
 
-def snippets(read: Read, words: Words, facets: Sequence[str], seqs: Sequence[int]) -> dict[int, str]:
+def snippets(read: Transaction, words: Words, facets: Sequence[str], seqs: Sequence[int]) -> dict[int, str]:
     """Where these hits match, with the words between `**`, by their `seq`: those that count for the order, if any."""
     if read.postgresql:
         options = f"MaxWords={SNIPPET_WORDS},MinWords={SNIPPET_WORDS // 2},StartSel=**,StopSel=**"
@@ -185,12 +186,30 @@ def snippets(read: Read, words: Words, facets: Sequence[str], seqs: Sequence[int
     return {seq: snippet.replace(_MARK, "**") for seq, snippet in marked}
 
 
+def _ranked(read: Transaction, ranked: str, whole: str) -> Hits:
+    for before, best in ((0, SOON), (SOON, BEST - SOON)):
+        found = 0
+        for hit in read.rows(_RANKED, ranked=ranked, whole=whole, before=before, best=best):
+            found += 1
+            yield hit
+        if found < best:
+            return
+
+
+def _windows(recent: int) -> Iterator[tuple[int, int]]:
+    """The newest `recent` posts in parts, each as large as all before it: from which on, and up to which."""
+    edge = min(NEAR, recent)
+    yield 0, edge
+    while edge < recent:
+        yield edge, (edge := min(2 * edge, recent))
+
+
 def _within(facets: Sequence[str]) -> str:
     """What narrows a query of FTS5's to threads that have all of `facets`."""
     return "".join(f' AND facets : "{one}"' for one in facets)
 
 
-def _take(read: Read, statement: Executable, **values: Any) -> Hits:
+def _take(read: Transaction, statement: Executable, **values: Any) -> Hits:
     yield from read.rows(statement, **values, best=BEST)
 
 

@@ -23,13 +23,22 @@ class Show:
 
     def finding(self, row: Row[Any], *, max_bytes: int | None = EXCERPT_BYTES, snippet: str = "") -> Finding:
         """A finding; its text is cut at `max_bytes`, if any."""
-        found = _finding(row, self.verified(row), max_bytes)
-        return found.model_copy(update={"snippet": cut_text(snippet, EXCERPT_BYTES)}) if snippet else found
+        verified = self.verified(row)
+        if snippet:
+            return _finding(row, verified, max_bytes, cut_text(snippet, EXCERPT_BYTES))
+        return _known_finding(row, verified, max_bytes)
 
-    def verified(self, row: Row[Any]) -> VerifiedResult | None:
-        """The published result of a finding's run; None where it is missing, tampered with or another agent's."""
-        result = self.record(row.run_id) if row.run_id else None
-        return None if result and row.kind == "result" and result.agent != row.author else result
+    def still_shows(self, finding: Finding) -> bool:
+        """Whether the verified number that was shown is the one that holds now."""
+        verified = self.verified(finding)
+        is_withheld = verified is not None and verified.withheld
+        return verified == finding.verified or (is_withheld and finding.badge == "withheld")
+
+    def verified(self, finding: Row[Any] | Finding) -> VerifiedResult | None:
+        """The published result of a finding's run, be it withheld; None where it is missing, tampered with or another
+        agent's."""
+        result = self.record(finding.run_id) if finding.run_id else None
+        return None if result and finding.kind == "result" and result.agent != finding.author else result
 
     def record(self, run_id: str) -> VerifiedResult | None:
         """The published result of a run; None where it is missing or tampered with."""
@@ -41,7 +50,7 @@ class Show:
     def run(self, run_id: str) -> LineageNode:
         """A run of the lineage."""
         result = self.record(run_id)
-        if result is None:
+        if result is None or result.withheld:
             return LineageNode(id=run_id, kind="run")
         return LineageNode(
             id=run_id, kind="run", title=result.method, agent=result.agent, pgr=result.pgr, at_most=result.at_most
@@ -72,9 +81,7 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-@lru_cache(maxsize=2_000)
-def _finding(row: Row[Any], verified: VerifiedResult | None, max_bytes: int | None) -> Finding:
-    """Kept by all that it is made of, since lists and searches show the same findings again and again."""
+def _finding(row: Row[Any], verified: VerifiedResult | None, max_bytes: int | None, snippet: str = "") -> Finding:
     text = row.text if max_bytes is None else cut_text(row.text, max_bytes)
     return Finding(
         finding_id=row.post_id,
@@ -84,18 +91,27 @@ def _finding(row: Row[Any], verified: VerifiedResult | None, max_bytes: int | No
         author=row.author,
         run_id=row.run_id,
         task=row.task,
-        verified=verified,
-        badge=_badge(row, verified),
+        verified=None if verified and verified.withheld else verified,
+        badge=_badge(row.title, row.text, verified),
         tags=tuple(row.tags.split()),
         score=row.score,
         replies=row.replies,
         posted_at=moment(row.posted_at),
         edited_at=moment(row.edited_at) if row.edited_at else None,
         text_cut=text != row.text,
+        snippet=snippet,
     )
 
 
-def _badge(row: Row[Any], verified: VerifiedResult | None) -> Badge:
+# kept by all that it is made of, since lists and digests show the same findings again and again
+_known_finding = lru_cache(maxsize=2_000)(_finding)
+
+
+@lru_cache(maxsize=2_000)
+def _badge(title: str, text: str, verified: VerifiedResult | None) -> Badge:
+    """Kept, as to read what a text states takes longer than all else about a finding."""
     if verified is None:
-        return "unverified" if stated_pgrs(f"{row.title}\n{row.text}") else ""
-    return "differs" if differs((row.title, row.text), verified) else "verified"
+        return "unverified" if stated_pgrs(f"{title}\n{text}") else ""
+    if verified.withheld:
+        return "withheld"
+    return "differs" if differs((title, text), verified) else "verified"

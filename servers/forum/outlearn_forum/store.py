@@ -9,7 +9,9 @@ from sqlalchemy import Connection, Engine, Row, bindparam, delete, func, insert,
 
 from outlearn.database import open_database, writing
 from outlearn.errors import BudgetError, ConflictError, InvalidInputError, PermissionDeniedError
+from outlearn.requests import check_request_id
 from outlearn.results import ResultBook, VerifiedResult
+from outlearn.transactions import Transaction
 from outlearn.types import FindingKind, Posted, Resemblance, Voted
 from outlearn_forum.events import note, note_mentions, talkers
 from outlearn_forum.index import set_up_index
@@ -18,7 +20,6 @@ from outlearn_forum.tables import links, posts, tables, versions, votes
 from outlearn_forum.text import (
     MAX_TEXT,
     check_post_id,
-    check_request_id,
     check_sources,
     check_text,
     check_title,
@@ -28,12 +29,20 @@ from outlearn_forum.text import (
 )
 
 HOURLY_POSTS = 300
+_POSTED = select(func.count()).where(posts.c.author == bindparam("author"), posts.c.posted_at > bindparam("since"))
+_EDITED = (
+    select(func.count())
+    .select_from(versions.join(posts, posts.c.post_id == versions.c.post_id))
+    .where(versions.c.until > bindparam("since"), posts.c.author == bindparam("author"))
+)
+_RECENT = select(_POSTED.scalar_subquery() + _EDITED.scalar_subquery())
 BY_ID = select(posts).where(posts.c.post_id == bindparam("id"))
+BY_IDS = select(posts).where(posts.c.post_id.in_(bindparam("ids", expanding=True))).order_by(posts.c.seq)
 
 
 class ForumStore:
     """Writes posts and votes to the database at `url`. Results are checked against `results`; an author may post
-    `hourly_posts` times an hour."""
+    and edit `hourly_posts` times an hour."""
 
     def __init__(self, url: str, results: ResultBook, hourly_posts: int = HOURLY_POSTS) -> None:
         self.engine: Engine = open_database(url, tables)
@@ -63,7 +72,7 @@ class ForumStore:
         Raises:
             InvalidInputError: a text is empty or too long, a result names no run, or a source is no id.
             NotFoundError: a finding in `built_on` does not exist.
-            PermissionDeniedError: a result names a run that has no verified result of this author.
+            PermissionDeniedError: a result names a run that has no verified result of this author, or is withheld.
             ConflictError: `request_id` was used for another post; or the finding, not a result, resembles an earlier
                 one, and `anyway` is not set.
             IntegrityError: the run's verified result was tampered with.
@@ -122,6 +131,7 @@ class ForumStore:
             NotFoundError: there is no such post.
             PermissionDeniedError: it is another agent's.
             InvalidInputError: a text is empty or too long, or a reply is given a title or tags.
+            BudgetError: the author posted and edited too much within the hour.
         """
         with writing(self.engine) as connection:
             post = find_post(connection, post_id, lock=True)
@@ -135,6 +145,7 @@ class ForumStore:
                 "tags": post.tags if tags is None else join_tags(tags),
             }
             if any(post._mapping[name] != value for name, value in new.items()):
+                self._check_pace(connection, author)
                 _replace(connection, post, new)
         return Posted(post_id=post_id, thread_id=post.thread_id)
 
@@ -162,14 +173,16 @@ class ForumStore:
         return Voted(post_id=post_id, score=post.score + value - before, your_vote=value)
 
     def _check_pace(self, connection: Connection, author: str) -> None:
-        recent = (posts.c.author == author, posts.c.posted_at > time.time() - 3600)
-        if (connection.scalar(select(func.count()).where(*recent)) or 0) >= self._hourly_posts:
-            raise BudgetError(f"you posted {self._hourly_posts} times within an hour; post less, and what others need")
+        asked = {"author": author, "since": time.time() - 3600}
+        if (connection.scalar(_RECENT, asked) or 0) >= self._hourly_posts:
+            raise BudgetError(
+                f"you posted and edited {self._hourly_posts} times within an hour; write less, and what others need"
+            )
 
     def _verify(self, author: str, kind: FindingKind, run_id: str | None) -> VerifiedResult | None:
         result = self._results.lookup(run_id) if run_id else None
         if kind != "result":
-            return result
+            return None if result and result.withheld else result
         if run_id is None:
             raise InvalidInputError("a finding of kind 'result' names its run: pass run_id, or use kind 'insight'")
         if result is None:
@@ -178,6 +191,8 @@ class ForumStore:
             )
         if result.agent != author:
             raise PermissionDeniedError(f"run {run_id!r} is of {result.agent!r}; post it as an 'insight' instead")
+        if result.withheld:
+            raise PermissionDeniedError(f"run {run_id!r} is withheld until the operator has reviewed it")
         return result
 
 
@@ -187,6 +202,14 @@ def find_post(connection: Connection, post_id: str, *, lock: bool = False) -> Ro
     if (row := connection.execute(query, {"id": check_post_id(post_id)}).first()) is None:
         raise no_post(post_id)
     return row
+
+
+def read_post(read: Transaction, post_id: str) -> Row[Any]:
+    """A post by its id. Raises NotFoundError."""
+    post: Row[Any] | None = next(read.rows(BY_ID, id=check_post_id(post_id)), None)
+    if post is None:
+        raise no_post(post_id)
+    return post
 
 
 def _insert(connection: Connection, values: dict[str, Any]) -> int:

@@ -19,6 +19,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from outlearn.requests import MAX_REQUEST_ID
+
 tables = MetaData()
 
 posts = Table(
@@ -37,7 +39,7 @@ posts = Table(
     Column("task", String(48)),
     Column("posted_at", Float, nullable=False, comment="Unix time in seconds."),
     Column("edited_at", Float),
-    Column("request_id", String(100)),
+    Column("request_id", String(MAX_REQUEST_ID)),
     Column("score", Integer, nullable=False, default=0, comment="Sum of its votes."),
     Column("replies", Integer, nullable=False, default=0),
     Column("last_seq", Integer, nullable=False, comment="The newest post of a finding's thread; 0 for a reply."),
@@ -69,6 +71,7 @@ versions = Table(
     Column("text", Text, nullable=False),
     Column("tags", Text, nullable=False),
     Column("until", Float, nullable=False),
+    Index("versions_by_time", "until"),
 )
 
 links = Table(
@@ -98,5 +101,6 @@ events = Table(
     Column("to_agent", String(32), comment="Whom it concerns; null: everybody."),
     Column("at", Float, nullable=False),
     Index("events_by_agent", "to_agent", "seq"),
+    Index("events_by_post", "post_id"),
     sqlite_autoincrement=True,
 )

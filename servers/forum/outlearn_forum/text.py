@@ -13,7 +13,6 @@ MAX_TEXT = 20_000
 MAX_TAGS = 8
 MAX_BUILT_ON = 10
 MAX_MENTIONS = 20
-MAX_REQUEST_ID = 100
 POST_ID = re.compile(r"(?:finding|reply)-[0-9a-f]{12}")
 _SOURCE = re.compile(rf"finding-[0-9a-f]{{12}}|{RUN_ID.pattern}|snap-[0-9a-f]{{12}}")
 _MENTION = re.compile(r"(?<![\w@.])@([a-z0-9][a-z0-9_-]{0,31})(?![\w-])")
@@ -72,13 +71,6 @@ def check_sources(built_on: Sequence[str]) -> list[str]:
     if len(distinct) > MAX_BUILT_ON:
         raise InvalidInputError(f"built_on names {len(distinct)} sources; the limit is {MAX_BUILT_ON}")
     return distinct
-
-
-def check_request_id(request_id: str) -> str:
-    """The id. Raises InvalidInputError where it is empty, too long or has control characters."""
-    if not 0 < len(request_id) <= MAX_REQUEST_ID or not request_id.isprintable():
-        raise InvalidInputError(f"request_id {request_id[:80]!r} must have 1 to {MAX_REQUEST_ID} printable characters")
-    return request_id
 
 
 def mentions(text: str) -> set[str]:

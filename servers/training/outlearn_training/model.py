@@ -17,6 +17,9 @@ from outlearn_training.testbed import CHECKPOINTS
 
 Weights = dict[str, Tensor]
 WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+MAX_WEIGHT, MAX_ADAPTER_WEIGHT = 1e4, 1e2
+"""Largest sizes of a trained weight, and of one in a LoRA adapter, which is multiplied by another's. Below them nothing
+overflows to NaN, which in attention would reach other prompts of a batch (0 * NaN is NaN)."""
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a Llama's or Qwen's block; other models' are found by what they are."""
 
@@ -202,17 +205,21 @@ def ends_turns(tokenizer: Any) -> bool:
 
 
 def check_weights(weights: Weights, like: Weights) -> None:
-    """Raises InvalidInputError unless `weights` has the names and shapes of `like` and only finite floats."""
+    """Raises InvalidInputError unless `weights` has the names and shapes of `like` and only floats of sensible size."""
     if weights.keys() != like.keys():
         odd = sorted(weights.keys() ^ like.keys())[:3]
         raise InvalidInputError(f"the student's weights are not of this base model: {odd}")
-    for name, tensor in weights.items():
-        if tensor.shape != like[name].shape:
-            raise InvalidInputError(f"weight {name!r} has shape {tuple(tensor.shape)}, not {tuple(like[name].shape)}")
+    for name, expected in like.items():  # in the model's order, so that the same student is refused with the same words
+        tensor = weights[name]
+        if tensor.shape != expected.shape:
+            raise InvalidInputError(f"weight {name!r} has shape {tuple(tensor.shape)}, not {tuple(expected.shape)}")
         if tensor.dtype not in WEIGHT_TYPES:
             raise InvalidInputError(f"weight {name!r} is of {tensor.dtype}; use one of {WEIGHT_TYPES}")
-        if not torch.isfinite(tensor).all():
-            raise InvalidInputError(f"weight {name!r} has NaN or infinite values; lower the learning rate")
+        most = MAX_ADAPTER_WEIGHT if ".lora_" in name else MAX_WEIGHT
+        if not (tensor.abs() <= most).all():
+            raise InvalidInputError(
+                f"weight {name!r} has values that are NaN or beyond {most:g}; lower the learning rate"
+            )
 
 
 def _with_adapters(name: str, model: Any, tuning: FineTuning) -> Any:

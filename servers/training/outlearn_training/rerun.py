@@ -13,7 +13,7 @@ from outlearn.database import open_database, reading
 from outlearn.errors import InvalidInputError
 from outlearn.identity import OPERATOR
 from outlearn.prepared import write_prepared
-from outlearn.tasks import load_baselines, load_card, load_public, load_secret, write_task
+from outlearn.tasks import load_baselines, load_card, load_public, load_secret, with_fingerprint, write_task
 from outlearn.types import FINISHED, RunView
 from outlearn_training.calibration.calibrate import calibrate
 from outlearn_training.calibration.seed_training import STAGES, OnProgress
@@ -35,6 +35,7 @@ def rerun(
     *,
     seeds: Sequence[int],
     invert: bool = False,
+    rows: Sequence[int] | None = None,
     on_progress: OnProgress | None = None,
 ) -> dict[str, RunView]:
     """Do full runs of `settings.home` again in the home folder `into`: same source, params, agent and items.
@@ -44,8 +45,9 @@ def rerun(
 
     Args:
         into: a folder in the vault of `settings.home`; one for each choice of `seeds`.
-        seeds: seeds that the task does not have; with `invert` those that it has.
+        seeds: seeds that the task does not have; with `invert` or `rows` those that it has.
         invert: take the task's own weak labels, turned round (1 - p), and its own ends of the scale.
+        rows: take the task's own weak labels, and of the pool only these rows, in this order.
         on_progress: called with what is being done and the share that is done, in [0, 1].
 
     Returns:
@@ -63,8 +65,8 @@ def rerun(
         update={"home": into, "database_url": None, "worker_idle_seconds": IDLE_SECONDS, "transport": "stdio"}
     )
     report, trained = on_progress or (lambda _what, _share: None), 0.0
-    if invert:
-        _write_inverted(settings.home, task, into, seeds)
+    if invert or rows is not None:
+        _write_own(settings.home, task, into, seeds, invert, rows)
     else:
         trained = STAGES / (STAGES + len(run_ids))
         _write_fresh(settings, derived, task, seeds, lambda what, share: report(what, trained * share))
@@ -86,12 +88,19 @@ def _read_run(settings: TrainingSettings, task: str, run_id: str) -> Submission:
     return submission.model_copy(update={"request_id": run_id})
 
 
-def _write_inverted(home: Path, task: str, into: Path, seeds: Sequence[int]) -> None:
-    public, baselines = load_public(home, task), load_baselines(home, task)
-    chosen = tuple(one for one in baselines.per_seed if one.seed in seeds)
-    weak_labels = {seed: 1 - public.weak_labels(seed) for seed in seeds}
-    parts = public.card, public.pool, load_secret(home, task)
-    write_task(into, *parts, weak_labels, baselines.model_copy(update={"per_seed": chosen}))
+def _write_own(
+    home: Path, task: str, into: Path, seeds: Sequence[int], invert: bool, rows: Sequence[int] | None
+) -> None:
+    public, secret, baselines = load_public(home, task), load_secret(home, task), load_baselines(home, task)
+    chosen = list(range(len(public.pool)) if rows is None else rows)
+    pool = tuple(public.pool[row] for row in chosen)
+    secret = secret.model_copy(update={"pool_labels": tuple(secret.pool_labels[row] for row in chosen)})
+    card = with_fingerprint(public.card.model_copy(update={"pool_size": len(pool)}), pool, secret)
+    weak = {seed: public.weak_labels(seed)[chosen] for seed in seeds}
+    weak_labels = {seed: 1 - one if invert else one for seed, one in weak.items()}
+    per_seed = tuple(one for one in baselines.per_seed if one.seed in seeds)
+    scale = baselines.model_copy(update={"per_seed": per_seed, "fingerprint": card.fingerprint})
+    write_task(into, card, pool, secret, weak_labels, scale)
 
 
 def _write_fresh(

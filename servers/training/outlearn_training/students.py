@@ -9,7 +9,6 @@ from safetensors.torch import load, save
 
 from outlearn.confined import read_confined
 from outlearn.errors import InvalidInputError, NotFoundError
-from outlearn.files import write_atomic
 from outlearn_training.model import LabelModel, Weights
 
 MAX_STUDENTS = 8
@@ -22,10 +21,10 @@ def max_student_bytes(model: LabelModel) -> int:
 
 
 def save_students(folder: Path, students: list[Weights]) -> None:
-    """Write each student's weights to `folder`."""
+    """Write each student's weights to `folder`, in which nothing can be renamed."""
     for index, weights in enumerate(students):
         copies = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
-        write_atomic(folder / WEIGHTS_FILE.format(index=index), save(copies))
+        (folder / WEIGHTS_FILE.format(index=index)).write_bytes(save(copies))
 
 
 def read_students(folder: Path, max_bytes: int) -> list[bytes]:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from outlearn.audit import AuditLog
+from outlearn.changes import Changes
 from outlearn.identity import Caller
 from outlearn.tasks import SanityLine, load_baselines
 from outlearn.types import Leaderboard
@@ -115,5 +116,5 @@ def test_few_boards_are_kept_however_many_are_asked_for(ranked: EvaluationServic
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///file:nothing?uri=true"])
 def test_what_is_no_file_has_no_version_and_no_board_of_it_is_kept(url: str) -> None:
     engine = create_engine(url)
-    assert board.Changes(engine).version() is None
+    assert Changes(engine).last() is None
     engine.dispose()

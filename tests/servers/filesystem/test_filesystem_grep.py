@@ -11,7 +11,7 @@ from outlearn.errors import InvalidInputError
 from outlearn_filesystem.globs import Glob
 from outlearn_filesystem.grep import grep
 from outlearn_filesystem.settings import FilesystemSettings
-from outlearn_filesystem.views import grep_files
+from outlearn_filesystem.views import find_files, grep_files
 from outlearn_filesystem.workspace import Workspace
 
 
@@ -80,3 +80,17 @@ def test_a_glob_made_from_a_path_matches_it(names: list[str], data: st.DataObjec
 def test_no_glob_takes_long(glob: str) -> None:
     if glob.strip("/"):
         Glob(glob).matches(["a" * 255] * 60)
+
+
+def test_finding_files_has_a_time_limit(tmp_path: Path) -> None:
+    space = workspace(tmp_path)
+    assert [one.path for one in find_files(space, "*.md", seconds=20).entries] == ["notes/b.md"]
+    with pytest.raises(InvalidInputError, match=r"'\*\.md' took longer than 1e-09 s; use a simpler glob"):
+        find_files(space, "*.md", seconds=1e-9)
+
+
+def test_a_glob_of_many_folders_is_quick_over_many_deep_files() -> None:
+    glob, folders = Glob("**/a/" * 90 + "b"), ["a"] * 60
+    start = time.process_time()
+    assert not any(glob.matches([*folders, str(number)]) for number in range(5_000))
+    assert time.process_time() - start < 2, "it took 6 s when all places were kept in a set"

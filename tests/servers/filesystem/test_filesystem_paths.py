@@ -60,7 +60,7 @@ def act(space: Workspace, action: str, path: str, other: str) -> str:
     if action == "delete":
         return space.delete(path).path
     if action == "list":
-        return str(list_directory(space, path)) + str(find_files(space, "**/*"))
+        return str(list_directory(space, path)) + str(find_files(space, "**/*", seconds=20))
     return str(grep_files(space, "secret", path=path, seconds=20).matches)
 
 

@@ -20,6 +20,7 @@ async def team(home: Path, *agents: str) -> AsyncIterator[list[ToolClient]]:
         yield [await stack.enter_async_context(connect(server)) for server in servers]
 
 
-def publish(home: Path, run_id: str, agent: str, pgr: float = 0.6) -> Path:
-    ResultBook(home).publish(VerifiedResult.model_validate({**RESULT, "run_id": run_id, "agent": agent, "pgr": pgr}))
+def publish(home: Path, run_id: str, agent: str, pgr: float = 0.6, **fields: object) -> Path:
+    result = {**RESULT, "run_id": run_id, "agent": agent, "pgr": pgr, **fields}
+    ResultBook(home).publish(VerifiedResult.model_validate(result))
     return results_file(home)

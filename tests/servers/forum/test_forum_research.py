@@ -69,6 +69,17 @@ async def test_a_digest_keeps_to_its_tokens_and_passes_nothing_over(tmp_path: Pa
         assert sorted(seen) == sorted(posted)
 
 
+async def test_in_a_digest_no_lesser_finding_takes_the_place_of_one_that_does_not_fit(tmp_path: Path) -> None:
+    async with team(tmp_path, "ada", "bob", "carol") as (ada, bob, carol):
+        for voters, title, said in (((bob, carol), "best", "-"), ((bob,), "good " * 40, LONG), ((), "fair", "-")):
+            post = (await ada.call("post_finding", title=title, text=said, kind="insight"))["post_id"]
+            for voter in voters:
+                await voter.call("vote", post_id=post, value=1)
+        few, many = [await ada.call("digest", max_tokens=tokens) for tokens in (300, 2_000)]
+        assert [one["title"] for one in few["findings"]] == ["best"]
+        assert [one["title"][:4] for one in many["findings"]] == ["best", "good", "fair"]
+
+
 async def test_an_answered_question_is_no_longer_open(tmp_path: Path) -> None:
     async with team(tmp_path, "ada", "bob") as (ada, bob):
         asked = [

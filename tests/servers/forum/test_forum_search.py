@@ -16,11 +16,13 @@ from sqlalchemy.exc import OperationalError
 from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn.printable import HIDDEN
 from outlearn.results import ResultBook
+from outlearn.transactions import READERS, Transactions
 from outlearn_forum import reader as reading
 from outlearn_forum import search as searching
+from outlearn_forum.digest import DigestReader
 from outlearn_forum.index import MOST_PARTS
+from outlearn_forum.lineage import LineageReader
 from outlearn_forum.reader import Filters, ForumReader, Order
-from outlearn_forum.reads import READERS, Reads
 from outlearn_forum.search import MAX_QUERY
 from outlearn_forum.store import ForumStore
 from outlearn_forum.tables import posts
@@ -92,7 +94,9 @@ def test_a_thread_is_found_once_however_many_posts_match(forum: Forum) -> None:
     assert titles(reader, "distillation") == ["Distillation"]
 
 
-def test_search_pages_meet_every_match_once(forum: Forum) -> None:
+@pytest.mark.parametrize("soon", [1, 4, 64])
+def test_search_pages_meet_every_match_once(forum: Forum, soon: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "SOON", soon)
     store, reader = forum
     expected = {post(store, f"pgr {i}") for i in range(7)}
     seen: list[str] = []
@@ -181,6 +185,20 @@ def test_snippets_are_the_same_whether_posts_are_looked_up_or_walked(
     assert found[0] == found[1]
     assert len(found[0]) == 6
     assert all("loss**" in snippet for _, snippet in found[0])
+
+
+@pytest.mark.parametrize("soon", [1, 3])
+def test_the_order_is_the_same_however_few_of_the_best_are_sorted_first(
+    sqlite: Forum, soon: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, reader = sqlite
+    for number in range(9):
+        thread = post(store, "loss" if number % 2 else "none", f"- {'loss ' * (number % 4)} {'words ' * (number % 5)}")
+        store.reply("bob", thread_id=thread, text=f"{number} of the loss")
+    expected = reader.search("loss")
+    assert len(expected.findings) == 9
+    monkeypatch.setattr(searching, "SOON", soon)
+    assert reader.search("loss") == expected
 
 
 @pytest.mark.usefixtures("all_common")
@@ -306,6 +324,16 @@ def test_snippets_show_where_posts_match_and_never_what_they_are_filtered_by(
     assert found_alone.snippet == "of the **loss**"
 
 
+def test_a_search_shows_the_beginning_of_a_long_text_and_where_it_found_the_words(forum: Forum) -> None:
+    store, reader = forum
+    post(store, "long", f"It begins. {'words ' * 400} the zebra {'words ' * 400}")
+    (found,) = reader.search("zebra").findings
+    assert found.text.startswith("It begins.")
+    assert found.text_cut
+    assert len(found.text) < 310
+    assert "**zebra**" in found.snippet
+
+
 def test_snippets_mark_the_words_that_say_most(sqlite: Forum, monkeypatch: pytest.MonkeyPatch) -> None:
     store, reader = sqlite
     monkeypatch.setattr(searching, "COMMON", 2)
@@ -330,17 +358,31 @@ def test_a_phrase_of_common_words_that_no_recent_post_has_counts_as_not_found(
     assert titles(reader, '"the loss"') == ["d", "c", "b", "a"]  # any of its words
 
 
+def test_digests_and_lineages_are_read_from_any_database(forum: Forum, tmp_path: Path) -> None:
+    store, _ = forum
+    digests, lineages = (kind(store.engine, ResultBook(tmp_path)) for kind in (DigestReader, LineageReader))
+    start = digests.digest("alice")
+    assert (start.findings, start.news) == ((), ())
+    first = post(store, "first")
+    store.post_finding("bob", title="second", text="-", kind="question", built_on=[first, "run-aaaaaa"])
+    for found in (digests.digest("alice"), digests.digest("alice", cursor=start.next_cursor)):
+        assert [one.kind for one in found.news] == ["built on"]
+        assert [one.title for one in found.questions] == ["second"]
+    assert [one.title for one in lineages.of(first).nodes] == ["first", "second"]
+    assert [one.id for one in lineages.of_all().nodes if one.kind == "run"] == ["run-aaaaaa"]
+
+
 def test_what_one_read_sees_is_of_one_moment(forum: Forum) -> None:
     store, _ = forum
     count = select(func.count().label("many")).select_from(posts)
-    reads = Reads(store.engine)
+    transactions = Transactions(store.engine)
     post(store, "first")
-    with reads() as read:
+    with transactions.reading() as read:
         assert [row.many for row in read.rows(count)] == [1]
         post(store, "second")
         seen = [row.many for row in read.rows(count)]
         assert seen == ([2] if read.postgresql else [1])
-    with reads() as read:
+    with transactions.reading() as read:
         assert [row.many for row in read.rows(count)] == [2]
 
 
@@ -356,7 +398,7 @@ def test_a_read_that_fails_says_so_and_leaves_its_connection_to_the_next(sqlite:
     store, reader = sqlite
     post(store, "here")
     for _ in range(2 * READERS):
-        with pytest.raises(OperationalError), Reads(store.engine)() as read:
+        with pytest.raises(OperationalError), Transactions(store.engine).reading() as read:
             list(read.rows(text("SELECT * FROM nothing")))
         with pytest.raises(NotFoundError):
             reader.read_thread("finding-000000000000")

@@ -8,6 +8,10 @@ from mcp import MCPError
 from mcp.server.mcpserver.exceptions import ToolError
 from researchers import FINDING, publish, team
 
+from outlearn.errors import BudgetError
+from outlearn.results import ResultBook
+from outlearn_forum.store import ForumStore
+
 TOOLS = ["digest", "edit_post", "lineage", "list_threads", "post_finding", "read_thread", "reply", "search", "vote"]
 
 
@@ -66,6 +70,48 @@ async def test_a_tampered_result_shows_as_unverified(tmp_path: Path) -> None:
         assert (finding["run_id"], finding.get("verified")) == ("run-aaaaaa", None)
         with pytest.raises(ToolError, match="wrong signature"):
             await alice.call("post_finding", **{**FINDING, "kind": "result"}, run_id="run-aaaaaa")
+
+
+async def test_a_withheld_result_shows_no_number_and_cannot_be_posted_until_it_is_released(tmp_path: Path) -> None:
+    publish(tmp_path, "run-aaaaaa", "alice")
+    async with team(tmp_path, "alice") as (alice,):
+        post = {**FINDING, "kind": "result", "run_id": "run-aaaaaa"}
+        finding_id = (await alice.call("post_finding", **post))["post_id"]
+        for withheld, badge in ((True, "withheld"), (False, "verified")):
+            publish(tmp_path, "run-aaaaaa", "alice", withheld=withheld)
+            shown = [*(await alice.call("list_threads"))["findings"], *(await alice.call("digest"))["findings"]]
+            shown.append((await alice.call("read_thread", thread_id=finding_id))["finding"])
+            assert {(one["badge"], "verified" in one) for one in shown} == {(badge, not withheld)}
+            if withheld:
+                with pytest.raises(ToolError, match="withheld until the operator has reviewed it"):
+                    await alice.call("post_finding", **post, anyway=True)
+
+
+def test_edits_count_as_posts_do(tmp_path: Path) -> None:
+    store = ForumStore(f"sqlite:///{tmp_path}/forum.sqlite", ResultBook(tmp_path), hourly_posts=5)
+    post = store.post_finding("ada", title="First", text="What I found.", kind="insight").post_id
+    for number in range(4):
+        store.edit("ada", post, text=f"edit {number}")
+    store.edit("ada", post, text="edit 3")  # which changes nothing
+    for act in (lambda: store.edit("ada", post, text="one more"), lambda: store.reply("ada", thread_id=post, text="-")):
+        with pytest.raises(BudgetError, match="posted and edited 5 times within an hour"):
+            act()
+    store.reply("bob", thread_id=post, text="I may.")
+    store.engine.dispose()
+
+
+async def test_votes_and_mentions_that_come_and_go_are_news_once(tmp_path: Path) -> None:
+    async with team(tmp_path, "alice", "bob", "carol") as (alice, bob, carol):
+        bobs = (await bob.call("post_finding", **FINDING))["post_id"]
+        await carol.call("reply", thread_id=bobs, text="Have you seen this?")
+        other = FINDING | {"title": "Else", "text": "Quite another thing."}
+        alices = (await alice.call("post_finding", **other))["post_id"]
+        for number in range(40):
+            await alice.call("vote", post_id=bobs, value=1 if number % 2 else -1)
+            await alice.call("edit_post", post_id=alices, text=f"@bob look {number}" if number % 2 else "nothing")
+        news = (await bob.call("digest"))["news"]
+        seen = sorted((one["kind"], one["by"]) for one in news)
+        assert seen == [("mention", "alice"), ("reply", "carol"), ("vote", "alice")]
 
 
 async def test_a_request_id_posts_once_for_each_author(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from outlearn.errors import InvalidInputError
 from outlearn.tasks import FineTuning
 from outlearn_training.losses import logconf
 
@@ -29,7 +30,7 @@ from outlearn_training.fast import attention
 from outlearn_training.fast.decoder import Decoder, why_not
 from outlearn_training.fast.layout import GROUP_COST, Row, by_budget, cut, pack, share_prefixes
 from outlearn_training.fast.trainer import FastTrainer, make_trainer
-from outlearn_training.model import LabelModel
+from outlearn_training.model import MAX_ADAPTER_WEIGHT, MAX_WEIGHT, LabelModel
 from outlearn_training.testbed.tokenizer import build_tokenizer
 from outlearn_training.trainer import PlainTrainer
 
@@ -114,6 +115,58 @@ def test_the_first_gradient_is_that_of_plain_transformers(folders: dict[str, Pat
     assert plain.keys() == fast.keys()
     for name, gradient in plain.items():
         assert torch.allclose(fast[name], gradient, atol=1e-5), name
+
+
+@pytest.mark.parametrize("model", ["llama with biases", "qwen2", "qwen3"])
+@pytest.mark.parametrize("word", ["v", "!", "<|endoftext|>"], ids=["a word", "filler", "padding"])
+def test_an_items_answer_does_not_depend_on_others_whose_values_would_overflow(
+    folders: dict[str, Path], model: str, word: str
+) -> None:
+    for trainer in both(folders[model], TUNINGS["all weights"]):
+        (index,) = trainer.model.tokenizer.encode(word)
+        weights = becoming_nan_at(trainer, index)
+        prompts = [*PROMPTS, "7 is odd!", "77 is v", "777 is v", "77 is even!"]
+        with pytest.raises(InvalidInputError, match=r"gate_proj.* beyond 10000; lower the learning rate"):
+            trainer.predict(weights, prompts, WORDS)
+        for tensor in weights.values():
+            tensor.clamp_(-MAX_WEIGHT, MAX_WEIGHT)
+        alone = np.array([trainer.predict(weights, [prompt], WORDS)[0] for prompt in prompts])
+        assert trainer.predict(weights, prompts, WORDS) == pytest.approx(alone, abs=1e-6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("tuning", ["all weights", "adapters"])
+def test_no_weights_that_are_let_in_make_nan(folders: dict[str, Path], model: str, tuning: str) -> None:
+    for trainer in both(folders[model], TUNINGS[tuning]):
+        for seed in range(8):
+            torch.manual_seed(seed)
+            weights = {
+                name: (MAX_ADAPTER_WEIGHT if ".lora_" in name else MAX_WEIGHT)
+                * (torch.ones_like(one) if seed == 0 else torch.randn_like(one).sign())
+                for name, one in trainer.model.weights().items()
+            }
+            assert np.isfinite(trainer.predict(weights, PROMPTS, WORDS)).all()
+
+
+def becoming_nan_at(trainer: PlainTrainer, index: int) -> dict[str, Any]:
+    """Finite weights that overflow in the first block at one token, and there alone."""
+    weights = trainer.model.weights()
+    table, layer = weights["model.embed_tokens.weight"], "model.layers.0."
+    seen = table / table.square().mean(-1, keepdim=True).sqrt()
+    others = torch.cat([seen[:index], seen[index + 1 :]])
+    direction = torch.linalg.pinv(seen)[:, index]
+    ratio = (seen[index] @ direction) / (others @ direction).max()
+    assert ratio > 1.5
+    for name in weights:
+        if name.startswith(layer) and name.endswith("bias"):
+            weights[name].zero_()
+    weights[layer + "post_attention_layernorm.weight"].fill_(1.0)
+    weights[layer + "self_attn.o_proj.weight"].zero_()
+    weights[layer + "mlp.down_proj.weight"].zero_()
+    for part in ("gate_proj", "up_proj"):
+        matrix = weights[layer + f"mlp.{part}.weight"]
+        matrix.copy_((1.8e19 * ratio.sqrt() / (seen[index] @ direction) * direction).expand_as(matrix))
+    return weights
 
 
 def gradient_of(trainer: PlainTrainer) -> dict[str, Any]:

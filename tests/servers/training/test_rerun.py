@@ -145,7 +145,7 @@ def test_a_rerun_with_inverted_labels_that_was_killed_goes_on_where_it_was(
     )
     process = subprocess.Popen([sys.executable, "-c", call, settings.model_dump_json(), run_id, str(into)])
     deadline = time.monotonic() + 120
-    while not (signed := list((into / "vault" / "receipts").glob("*/*.json"))):
+    while not (signed := list((into / "vault").glob("receipts-*/*/*.json"))):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)

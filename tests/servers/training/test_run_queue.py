@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outlearn.errors import BudgetError, ConfigError, NotFoundError
@@ -87,6 +87,68 @@ def test_agents_take_turns(queue: RunQueue, claims: Claims) -> None:
     first, second = submit(queue, "ada"), submit(queue, "ada")
     third = submit(queue, "bob")
     assert [claim(claims, slot).run.run_id for slot in range(3)] == [first, third, second]
+
+
+def order_on_one_device(queue: RunQueue, claims: Claims, refill: str, bobs: list[str]) -> str:
+    """Initials of the agents whose runs one worker takes, while `refill` queues another for each that is done."""
+    order, last = "", ""
+    while any(queue.view(run_id, BOB).status == "queued" for run_id in bobs) and len(order) < 60:
+        one = claim(claims, 0, going_on=last)
+        if one.run.run_id != last:
+            order, last = order + one.run.agent[0], one.run.run_id
+        claims.seed_done(one)
+        if one.run.agent == refill and queue.view(last, Caller(agent=refill)).status == "done":
+            submit(queue, refill)
+    return order
+
+
+def test_on_one_device_an_agents_first_run_waits_for_one_of_each_other_agents_at_most(
+    queue: RunQueue, claims: Claims
+) -> None:
+    for _ in range(20):
+        submit(queue, "ada")
+    claims.seed_done(claim(claims, 0))
+    bobs = [submit(queue, "bob") for _ in range(3)]
+    assert [queue.view(run_id, BOB).queue_position for run_id in bobs] == [0, 2, 4]
+    assert order_on_one_device(queue, claims, "ada", bobs) == "bababa"[:5]
+
+
+def work_off(claims: Claims) -> list[Claim]:
+    """Do seed after seed in slot 0, until there are no more."""
+    done = list[Claim]()
+    while (one := claims.claim(0, everybody_lives)) is not None:
+        claims.seed_done(one)
+        done.append(one)
+    return done
+
+
+def test_an_agent_that_was_long_idle_has_the_next_turn_and_not_all_of_them(queue: RunQueue, claims: Claims) -> None:
+    for agent in ("carol", "ada", "bob", "ada", "bob", "ada"):
+        submit(queue, agent, seeds=(0,))
+        work_off(claims)
+    for agent in ("ada", "bob", "carol") * 2:
+        submit(queue, agent, seeds=(0,))
+    assert [one.run.agent for one in work_off(claims)] == ["carol", "bob", "ada"] * 2
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_place_in_the_queue_that_is_told_is_the_one_that_comes_true_on_one_device(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    url = f"sqlite:///{tmp_path_factory.mktemp('queue') / 'training.sqlite'}"
+    queue, claims = RunQueue(url), Claims(url)
+    agents = st.lists(st.sampled_from(["ada", "bob", "carol"]), min_size=1, max_size=8)
+    for agent in data.draw(agents):
+        submit(queue, agent, seeds=(0,))
+        work_off(claims)
+    for agent in data.draw(agents):
+        submit(queue, agent, seeds=(0,))
+    views = queue.page(OPERATOR, status="queued", limit=9, before=None)[0]
+    told = sorted((view.queue_position, view.run_id) for view in views)
+    assert told == list(enumerate(one.run.run_id for one in work_off(claims)))
+    queue.engine.dispose()
+    claims.engine.dispose()
 
 
 def test_a_worker_goes_on_with_its_run_before_it_takes_another(queue: RunQueue, claims: Claims) -> None:

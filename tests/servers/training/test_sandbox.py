@@ -1,5 +1,6 @@
 """The sandbox around methods: what they try from inside and what they are told, in each way of confining them."""
 
+import json
 import os
 import re
 import subprocess
@@ -15,7 +16,9 @@ from outlearn.testing import connect
 from outlearn_training import service
 from outlearn_training.sandbox import mechanisms
 from outlearn_training.sandbox.bubblewrap import has_bubblewrap
+from outlearn_training.sandbox.host import max_threads
 from outlearn_training.sandbox.landlock import landlock_version
+from outlearn_training.sandbox.limits import count_cores, share_of_cores
 from outlearn_training.sandbox.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
 from outlearn_training.sandbox.seccomp import build_filter, has_seccomp
 from outlearn_training.sandbox.syscalls import BY_ARGUMENT, MACHINES, NEVER, ON_ITSELF, Machine
@@ -23,8 +26,8 @@ from outlearn_training.server import build
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
 
-from .test_method_attacks import Idle, run_attack
-from .test_training_server import GOOD, finish, serving, settings_for, write_method
+from .test_method_attacks import Idle, attack, run_attack
+from .test_training_server import GOOD, finish, read_text, serving, settings_for, until, write_method
 
 confined = pytest.mark.skipif(
     landlock_version() < 1 or not has_seccomp(), reason="this system has no Landlock, or no seccomp"
@@ -88,6 +91,10 @@ ATTEMPTS = {
     "a message queue": "call('msgget', 7, 0o1666)",
     "a named queue": "call('mq_open', b'x', 66, 0o666, 0)",
     "shared memory by name": "open('/dev/shm/x', 'w')",
+    "a file without a name": "os.open(out(), os.O_TMPFILE | os.O_RDWR)",
+    "a file that loses its name": "(out() / 'a').touch(); os.unlink(out() / 'a')",
+    "a file that takes another's place": "(out() / 'b').touch(); os.rename(out() / 'b', out() / 'a')",
+    "other cores": "os.sched_setaffinity(0, os.sched_getaffinity(0))",
     "memory beyond limits": "os.memfd_create('x')",
     "fork": "os.fork()",
     "fork by clone": "call('clone', 17, 0, 0, 0, 0)",
@@ -112,8 +119,9 @@ torch.ones(10**6).exp().sum()
 x = torch.ones(300, 300, requires_grad=True)
 (x @ x).sum().backward()
 threading.Thread(target=lambda: print("thread ran")).start()
-os.kill(os.getpid(), 0); os.sched_setaffinity(0, os.sched_getaffinity(0)); resource.getrlimit(resource.RLIMIT_CPU)
+os.kill(os.getpid(), 0); resource.getrlimit(resource.RLIMIT_CPU)
 (out() / "note").write_text("x"); (out() / "note").touch()
+with (out() / "note").open("r+b") as file: os.posix_fallocate(file.fileno(), 0, 10_000)  # libc writes instead
 """
 
 
@@ -160,7 +168,7 @@ TOLD = {
     "os.fork()": r"PermissionError: \[Errno 1\] Operation not permitted \(the sandbox refuses this: .*no network\)",
     "open('/etc/shadow')": r"PermissionError: \[Errno 13\] Permission denied: '/etc/shadow' \(the sandbox refuses .*\)",
     "import threading as t\nt.stack_size(65536)\n"
-    "while True: t.Thread(target=time.sleep, args=(600,)).start()": "started more than 256 threads",
+    "while True: t.Thread(target=time.sleep, args=(600,)).start()": "started more than 18 threads",
     "held = [open('/dev/null') for _ in range(1000)]": r"Too many open files",
 }
 
@@ -178,6 +186,57 @@ async def test_an_agent_is_told_what_was_refused_and_inherits_nothing_of_others(
             view = await run_attack(client, warm, body)
             assert view["status"] == "failed"
             assert re.search(told, view["message"]), view["message"]
+
+
+CORES = """
+import pathlib
+print("CORES", sorted(os.sched_getaffinity(0)), flush=True)
+try: os.sched_setaffinity(0, range(os.cpu_count()))
+except PermissionError: print("STAYED", sorted(os.sched_getaffinity(0)) , flush=True)
+"""
+
+
+@confined
+@pytest.mark.skipif(count_cores() < 2, reason="there is one core alone")
+async def test_a_run_has_cores_of_its_own_where_there_are_enough_for_all_slots(home: Path) -> None:
+    settings = settings_for(home).model_copy(update={"workers": 2})
+    wait = "while not os.path.exists(out() / 'end'): time.sleep(0.01)\n"
+    async with serving(settings) as client:
+        runs = [
+            (await client.call("submit_run", file=attack(settings, CORES + wait, f"{n}.py")))["run_id"] for n in (0, 1)
+        ]
+        for run in runs:
+            await until(lambda run=run: "STAYED" in read_text(settings.run_log(run)), client, run)
+        logs = [read_text(settings.run_log(run)) for run in runs]
+        for slot in (0, 1):
+            (home / "scratch" / f"slot-{slot}" / "end").touch()
+        for run in runs:
+            assert (await finish(client, run))["status"] == "done"
+    cores = [set(json.loads(re.search(r"STAYED (.*)", log)[1])) for log in logs]  # type: ignore[index]
+    assert not cores[0] & cores[1]
+    assert cores[0] | cores[1] == os.sched_getaffinity(0)
+
+
+@pytest.mark.parametrize(
+    ("cores", "slots", "threads", "shares"),
+    [
+        (range(8), 2, 1, [range(4), range(4, 8)]),
+        (range(2, 7), 2, 2, [range(2, 4), range(4, 7)]),
+        (range(128), 3, 8, [range(42), range(42, 85), range(85, 128)]),
+        (range(2), 3, 1, [range(2)] * 3),
+        (range(4), 2, 4, [range(4)] * 2),
+    ],
+)
+def test_slots_share_cores_evenly_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch, cores: range, slots: int, threads: int, shares: list[range]
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(cores))
+    assert [share_of_cores(slot, slots, threads) for slot in range(slots)] == [tuple(share) for share in shares]
+
+
+def test_torch_has_threads_enough_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert [max_threads(cores) for cores in (1, 2, 128)] == [18, 20, 272]
 
 
 SEARCH = """

@@ -157,7 +157,7 @@ BROKEN = {
     "sys.exit": ("import sys; sys.exit('bye')", "SystemExit: bye"),
     "nan weights": (
         "s = lab.fit(lab.weak_labels())\n    [t.fill_(float('nan')) for t in s.weights.values()]\n    return s",
-        "NaN or infinite",
+        "NaN or beyond 10000",
     ),
     "foreign weights": (
         "s = lab.fit(lab.weak_labels())\n    s.weights['extra'] = next(iter(s.weights.values()))\n    return s",

@@ -12,6 +12,7 @@ from outlearn.identity import Caller
 from outlearn.requests import check_request_id
 from outlearn.types import RunStatus, RunUsage, RunView
 from outlearn_training.queue.device_budget import UNLIMITED, DeviceBudget, check_room, overspent
+from outlearn_training.queue.line import read_line
 from outlearn_training.queue.tables import UNFINISHED, Submission, claimed_seeds, find_run, metadata, runs, update_run
 
 MIN_PROGRESS = 0.02
@@ -96,7 +97,9 @@ class RunQueue:
             query = query.where(runs.c.number < before)
         with reading(self.engine) as connection:
             rows = connection.execute(query).all()
-            return [_view(connection, row) for row in rows[:limit]], rows[limit - 1].number if rows[limit:] else None
+            line = read_line(connection) if any(row.status == "queued" for row in rows[:limit]) else []
+            views = [_view(connection, row, line) for row in rows[:limit]]
+        return views, rows[limit - 1].number if rows[limit:] else None
 
     def cancel(self, run_id: str, caller: Caller) -> RunView:
         """Cancel a queued run now, a running one within seconds, a finished one not at all."""
@@ -167,11 +170,10 @@ def _check_kept(connection: Connection, submission: Submission, max_runs: int, m
         )
 
 
-def _view(connection: Connection, row: Row[Any]) -> RunView:
+def _view(connection: Connection, row: Row[Any], line: list[int] | None = None) -> RunView:
     ahead = None
     if row.status == "queued":
-        query = select(func.count()).select_from(runs).where(runs.c.status == "queued", runs.c.number < row.number)
-        ahead = int(connection.execute(query).scalar_one())
+        ahead = (line or read_line(connection)).index(row.number)
     return RunView(
         run_id=row.run_id,
         agent=row.agent,

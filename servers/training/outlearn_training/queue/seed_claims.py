@@ -1,18 +1,19 @@
 """The workers' side of the run queue: a worker claims one seed of a run at a time.
 
-A worker goes on with the run that it is at; else it takes the next run that waits; else it helps with a run that others
-are at. So one run has all idle devices, and many runs share them.
+A worker goes on with the run that it is at; else it takes the first run in the line; else it helps with a run that
+others are at. So one run has all idle devices, and many runs share them.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, select
 
 from outlearn.database import open_database, reading, utc_now, writing
 from outlearn.types import FINISHED, RunStatus
+from outlearn_training.queue.line import read_line
 from outlearn_training.queue.tables import UNFINISHED, Run, claimed_seeds, find_run, metadata, runs, update_run
 
 MAX_ATTEMPTS = 3
@@ -53,8 +54,8 @@ class Claims:
     def claim(self, slot: int, is_alive: Callable[[int], bool], going_on: str = "") -> Claim | None:
         """Claim a seed for the worker in `slot`, or None where there is nothing to do.
 
-        A seed of the run `going_on`; else of the oldest queued run of the agent with the fewest seeds at work; else of
-        the running run with the fewest. Claims of workers that are not alive end; a run is queued again for that at
+        A seed of the run `going_on`; else of the first queued run in the line; else of the running run with the fewest
+        seeds at work. Claims of workers that are not alive end; a run is queued again for that at
         most `MAX_ATTEMPTS` times.
         """
         if not self._unfinished():  # idle workers ask all the time, and must not hold the write lock for it
@@ -69,9 +70,11 @@ class Claims:
             taken = {claim.seed for claim in chosen.claims}
             seed = next(seed for seed in chosen.row.seeds if seed not in taken)
             connection.execute(claimed_seeds.insert().values(run_id=chosen.row.run_id, seed=seed, slot=slot))
+            now = utc_now()
+            changes: dict[str, Any] = {"claimed_at": now}
             if chosen.row.status == "queued":
-                started = chosen.row.started_at or utc_now()
-                update_run(connection, chosen.row.run_id, status="running", message="starting", started_at=started)
+                changes |= {"status": "running", "message": "starting", "started_at": chosen.row.started_at or now}
+            update_run(connection, chosen.row.run_id, **changes)
             return Claim(Run.model_validate(chosen.row), seed)
 
     def report(self, claim: Claim, *, seconds: float, share: float, **values: Any) -> bool:
@@ -129,13 +132,8 @@ def _choose(connection: Connection, running: list[_Running], going_on: str) -> _
     for one in running:
         if one.row.run_id == going_on and one.is_open:
             return one
-    busy = Counter[str]()
-    for one in running:
-        busy[one.row.agent] += one.at_work
-    first = select(func.min(runs.c.number)).where(runs.c.status == "queued").group_by(runs.c.agent)
-    queued = connection.execute(select(runs).where(runs.c.number.in_(first))).all()
-    if queued:
-        row = min(queued, key=lambda row: (busy[row.agent], row.number))
+    if line := read_line(connection):
+        row = connection.execute(select(runs).where(runs.c.number == line[0])).one()
         return _Running(row, _claims(connection, row.run_id))
     return min((one for one in running if one.is_open), key=lambda one: (one.at_work, one.row.number), default=None)
 

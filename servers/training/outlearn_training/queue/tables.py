@@ -53,8 +53,10 @@ runs = Table(
     Column("submitted_at", DateTime, nullable=False),
     Column("started_at", DateTime),
     Column("finished_at", DateTime),
+    Column("claimed_at", DateTime),  # when a worker last took a seed of it
     UniqueConstraint("agent", "request_id"),
     Index("runs_by_spending", "agent", "status", "device_seconds", "seeds_done"),  # each submission sums over all runs
+    Index("runs_by_claim", "agent", "claimed_at"),
 )
 claimed_seeds = Table(
     "claimed_seeds",

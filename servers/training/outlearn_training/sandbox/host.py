@@ -39,12 +39,15 @@ from outlearn_training.sandbox.limits import (
     kill_children,
     limit_memory,
     limit_resources,
+    stay_on,
 )
 from outlearn_training.sandbox.seccomp import drop_capabilities, filter_calls
 from outlearn_training.students import MAX_STUDENTS, max_student_bytes, save_students
 from outlearn_training.trainer import PlainTrainer
 
-MAX_THREADS = 256
+SPARE_THREADS = 16
+"""Threads that a method may have beside torch's: of each thread that it computes with, and once more for gradients."""
+CUDA_THREADS = 32
 SANDBOXED = (
     "the sandbox refuses this: a method reads Python's modules and its task, writes the folder for its students, and "
     "has no other files, no processes and no network"
@@ -87,7 +90,7 @@ class Host:
         pid = os.fork()
         if pid == 0:
             _child(job, task, trainer, output, events)
-        code, peak_kib = self._wait(pid, events)
+        code, peak_kib = self._wait(pid, events, max_threads(call.threads))
         kill_children()
         self._send({"exit": code, "peak_mb": peak_kib / 1024})
 
@@ -101,15 +104,15 @@ class Host:
             self._loaded = (task, make_trainer(model, card.max_tokens))
         return self._loaded
 
-    def _wait(self, pid: int, events: int) -> tuple[int, int]:
-        """The child's exit code and peak memory in KiB. Ends the child where the worker asks for it or it has too many
-        threads, and this process too where the worker is gone."""
+    def _wait(self, pid: int, events: int, threads: int) -> tuple[int, int]:
+        """The child's exit code and peak memory in KiB. Ends the child where the worker asks for it or it has more than
+        `threads`, and this process too where the worker is gone."""
         while True:
             found, status, used = os.wait4(pid, os.WNOHANG)
             if found:
                 return os.waitstatus_to_exitcode(status), used.ru_maxrss
-            if count_threads(pid) > MAX_THREADS:
-                _emit(events, {"error": f"started more than {MAX_THREADS} threads"})
+            if count_threads(pid) > threads:
+                _emit(events, {"error": f"started more than {threads} threads"})
                 os.kill(pid, signal.SIGKILL)
             if select.select([self._channel], [], [], 0.02)[0]:
                 if not self._channel.recv(HEAD_BYTES):
@@ -119,6 +122,11 @@ class Host:
 
     def _send(self, message: dict[str, Any]) -> None:
         self._channel.sendall(json.dumps(message).encode() + b"\n")
+
+
+def max_threads(computing: int) -> int:
+    """Most threads of a method's process whose torch computes with so many."""
+    return 2 * computing + SPARE_THREADS + (CUDA_THREADS if torch.cuda.is_available() else 0)
 
 
 def run_method(source: str, params: dict[str, Any], seed: int, lab: Lab) -> list[Student]:
@@ -182,6 +190,7 @@ def _child(job_file: int, task: PublicTask, trainer: PlainTrainer, output: int, 
 
 def _set_limits(job: Job, trainer: PlainTrainer) -> None:
     torch.set_num_threads(job.threads)
+    stay_on(job.cores)
     limit_resources(job.cpu_seconds, max_student_bytes(trainer.model))
     if trainer.model.to_device().device.type == "cpu":  # CUDA maps more address space than there is memory
         limit_memory(job.memory_bytes)

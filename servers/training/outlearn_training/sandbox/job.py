@@ -20,6 +20,7 @@ class Call(BaseModel):
 
     task: str
     home: Path
+    threads: int
 
 
 class Job(Call):
@@ -30,6 +31,6 @@ class Job(Call):
     params: dict[str, Any]
     seed: int
     out: Path
-    threads: int
+    cores: tuple[int, ...]
     cpu_seconds: int
     memory_bytes: int

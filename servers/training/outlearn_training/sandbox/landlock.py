@@ -18,7 +18,7 @@ CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 VERSION_FLAG = 1
 RULE_PATH_BENEATH = 1
 READ_FILE, READ_DIR, WRITE_FILE, TRUNCATE = 1 << 2, 1 << 3, 1 << 1, 1 << 14
-REMOVE_FILE, MAKE_REG = 1 << 5, 1 << 8
+MAKE_REG = 1 << 8
 FS_RIGHTS_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many of the low bits each version knows
 TCP, SCOPES = 0b11, 0b11  # bind and connect; abstract sockets and signals
 SYSTEM = (
@@ -59,6 +59,8 @@ def module_folders() -> tuple[str, ...]:
 def confine(readable: Iterable[Path], writable: Iterable[Path], secret: Path) -> bool:
     """Confine this process, for good, to reading `readable` and the system's libraries, and to writing `writable`.
 
+    What it writes there it cannot remove, so that no file holds space without being seen.
+
     Returns:
         False where the system has no Landlock: the process is not confined.
 
@@ -80,7 +82,7 @@ def confine(readable: Iterable[Path], writable: Iterable[Path], secret: Path) ->
     for root in roots:
         _allow(ruleset, root, READ_FILE | READ_DIR, handled)
     for folder in writable:
-        _allow(ruleset, folder, READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | REMOVE_FILE | MAKE_REG, handled)
+        _allow(ruleset, folder, READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | MAKE_REG, handled)
     for device in devices:
         _allow(ruleset, Path(device), READ_FILE | WRITE_FILE | (1 << 15), handled)
     gain_no_privileges()

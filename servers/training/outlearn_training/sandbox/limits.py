@@ -21,6 +21,25 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def share_of_cores(slot: int, slots: int, threads: int) -> tuple[int, ...]:
+    """CPU cores for what runs in a slot: its own, where there are `threads` for each slot; else all that there are.
+
+    Empty where the system cannot keep a process to some of them.
+    """
+    if sys.platform != "linux":
+        return ()
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) // slots < threads:
+        return tuple(cores)
+    return tuple(cores[slot * len(cores) // slots : (slot + 1) * len(cores) // slots])
+
+
+def stay_on(cores: Collection[int]) -> None:
+    """Keep this process, and the threads that it will start, to these CPU cores; none: to any."""
+    if cores and sys.platform == "linux":
+        os.sched_setaffinity(0, cores)
+
+
 def begin_session() -> None:
     """Be the leader of a session of its own, which takes second place when cores are short.
 

@@ -27,6 +27,7 @@ from outlearn_training.sandbox.syscalls import (
     NEW_NAMESPACES,
     ON_ITSELF,
     THREAD,
+    WITHOUT_NAME,
     ZERO_IS_A_GROUP,
     Machine,
 )
@@ -102,13 +103,19 @@ def _own_process(machine: Machine, pid: int) -> Code:
 
 
 def _by_argument(numbers: dict[str, int], pid: int) -> Code:
-    """`clone` makes threads only; clone3's flags cannot be seen, and libraries use `clone` where it is missing."""
+    """`clone` makes threads only, and `open` and `openat` no files without a name. The flags of clone3 and openat2
+    cannot be seen, and libraries go on without them. Without fallocate, disk is taken no faster than by writing."""
     threads = [(ANY_BIT, 0, 1, NEW_NAMESPACES), *_refuse(), (ANY_BIT, 0, 1, THREAD), *_allow(), *_refuse()]
     itself = [*_match([0], [*_argument(1), *_match([0, pid], _allow()), *_refuse()]), *_refuse()]
+    named = [(ANY_BIT, 0, 1, WITHOUT_NAME), *_refuse(), *_allow()]
     types = [(AND, 0, 0, 0xFF00), *_match(FORBIDDEN_IOCTL_TYPES, _refuse()), *_allow()]
     return [
         *_when(numbers["clone"], [*_argument(0), *threads]),
         *_when(numbers["clone3"], _refuse(errno.ENOSYS)),
+        *(_when(numbers["open"], [*_argument(1), *named]) if "open" in numbers else []),
+        *_when(numbers["openat"], [*_argument(2), *named]),
+        *_when(numbers["openat2"], _refuse(errno.ENOSYS)),
+        *_when(numbers["fallocate"], _refuse(errno.EOPNOTSUPP)),
         *_when(numbers["setpriority"], [*_argument(0), *itself]),
         *_when(numbers["prctl"], [*_argument(0), *_match(FORBIDDEN_PRCTL, _refuse()), *_allow()]),
         *_when(numbers["fcntl"], [*_argument(1), *_match(FORBIDDEN_FCNTL, _refuse()), *_allow()]),

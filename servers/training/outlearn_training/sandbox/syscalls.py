@@ -1,7 +1,8 @@
 """Which system calls a method's process has no use for: their numbers on x86-64 and on 64-bit ARM.
 
 Landlock keeps a process from opening files; this list is what it would let through: other processes, sockets, what
-belongs to a file without opening it (mode, owner, times), mounts, and rarely used parts of the kernel.
+belongs to a file without opening it (mode, owner, times), files without a name, other cores than its own, mounts, and
+rarely used parts of the kernel.
 """
 
 from dataclasses import dataclass
@@ -32,23 +33,28 @@ lookup_dcookie 212 18, uselib 134 -, io_uring_setup 425 425, io_uring_enter 426 
 bpf 321 280, userfaultfd 323 282, perf_event_open 298 241, add_key 248 217, request_key 249 218, keyctl 250 219
 seccomp 317 277, lsm_set_self_attr 460 460, setuid 105 146, setgid 106 144, setreuid 113 145, setregid 114 143
 setgroups 116 159, setresuid 117 147, setresgid 119 149, setfsuid 122 151, setfsgid 123 152, capset 126 91
+sched_setaffinity 203 122
 """
 """Refused whatever their arguments."""
 
 ON_ITSELF = """
 kill 62 129, tgkill 234 131, rt_sigqueueinfo 129 138, rt_tgsigqueueinfo 297 240, prlimit64 302 261, move_pages 279 239
-sched_setaffinity 203 122, sched_setscheduler 144 119, sched_setparam 142 118, sched_setattr 314 274
+sched_setscheduler 144 119, sched_setparam 142 118, sched_setattr 314 274
 get_robust_list 274 100
 """
 """Allowed where their first argument is the caller's own process id, or 0 where that is not a group of processes."""
 
-BY_ARGUMENT = "clone 56 220, clone3 435 435, setpriority 141 140, prctl 157 167, ioctl 16 29, fcntl 72 25"
+BY_ARGUMENT = """
+clone 56 220, clone3 435 435, setpriority 141 140, prctl 157 167, ioctl 16 29, fcntl 72 25
+open 2 -, openat 257 56, openat2 437 437, fallocate 285 47
+"""
 
 ZERO_IS_A_GROUP = ("kill", "rt_sigqueueinfo", "tgkill", "rt_tgsigqueueinfo")
 FORBIDDEN_PRCTL = (1, 4, 22, 35, 0x59616D61)  # PDEATHSIG, DUMPABLE, SECCOMP, MM, PTRACER
 FORBIDDEN_FCNTL = (8, 10, 15, 1024, 1026)  # SETOWN, SETSIG, SETOWN_EX (signals to others), SETLEASE, NOTIFY
 FORBIDDEN_IOCTL = (0x5412, 0x541C, 0x8901, 0x8902)  # type into a terminal (TIOCSTI, TIOCLINUX), FIOSETOWN, SIOCSPGRP
 FORBIDDEN_IOCTL_TYPES = (0x6600, 0x5800)  # 'f' and 'X': a file's flags, encryption and verity; file systems
+WITHOUT_NAME = 0x00400000  # of `open`: O_TMPFILE
 THREAD, NEW_NAMESPACES = 0x00010000, 0x7E020000  # flags of `clone`
 
 

@@ -72,7 +72,7 @@ class LocalExecutor:
         try:
             pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-P", "-m", "outlearn_training.workers.worker", str(slot)],
+                [sys.executable, "-P", "-m", "outlearn_training.workers.worker", str(slot), str(self._slots)],
                 slot_environment(self._settings, slot, self._gpus),
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, reader, 0),

@@ -19,7 +19,7 @@ from outlearn_training.queue.seed_claims import Claim, Claims
 from outlearn_training.queue.tables import Run
 from outlearn_training.run_logs import RunLogs
 from outlearn_training.sandbox.job import Job
-from outlearn_training.sandbox.limits import begin_session
+from outlearn_training.sandbox.limits import begin_session, share_of_cores
 from outlearn_training.sandbox.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
 from outlearn_training.sandbox.method_sandbox import MAX_METRICS, Event, MethodSandbox
 from outlearn_training.sandbox.watched import Watched
@@ -37,9 +37,10 @@ log = structlog.get_logger("outlearn.worker")
 class Worker:
     """Runs one seed at a time. What it needs to go on after a kill is in the queue and in the receipts."""
 
-    def __init__(self, settings: TrainingSettings, slot: int) -> None:
+    def __init__(self, settings: TrainingSettings, slot: int, slots: int) -> None:
         self._settings = settings
         self._slot = slot
+        self._cores = share_of_cores(slot, slots, settings.threads)
         self._mechanisms = find_mechanisms(settings)
         self._sandbox = MethodSandbox(settings, self._mechanisms)
         self._sandbox.start()
@@ -126,6 +127,7 @@ class Worker:
             params=run.params,
             seed=seed,
             out=out.resolve(),
+            cores=self._cores,
             threads=self._settings.threads,
             cpu_seconds=int(self._settings.seed_seconds * max(1, self._settings.threads)) + 10,
             memory_bytes=int(self._settings.memory_gb * 2**30),
@@ -205,8 +207,8 @@ class _Progress:
 
 
 def main() -> None:
-    """Work in slot `argv[1]` with the settings on stdin, unless a worker is there already."""
-    settings, slot = TrainingSettings.model_validate_json(sys.stdin.buffer.read()), int(sys.argv[1])
+    """Work in slot `argv[1]` of `argv[2]` with the settings on stdin, unless a worker is there already."""
+    settings, (slot, slots) = TrainingSettings.model_validate_json(sys.stdin.buffer.read()), map(int, sys.argv[1:])
     begin_session()  # the server may end without us; a signal to its group is not for us
     configure_logging(settings)
     signal.signal(signal.SIGTERM, _leave)
@@ -214,7 +216,7 @@ def main() -> None:
         if free:
             settings.keep()
             gc.disable()  # while torch is imported, which is faster by a fifth
-            worker = Worker(settings, slot)
+            worker = Worker(settings, slot, slots)
             gc.freeze()
             gc.enable()
             worker.work()

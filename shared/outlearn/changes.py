@@ -1,0 +1,53 @@
+"""Tells whether a database changed, whichever process changed it."""
+
+import sqlite3
+from pathlib import Path
+from threading import Lock
+from typing import TypeAlias
+
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import DBAPIError
+
+from outlearn.database import BUSY_SECONDS
+
+Moment: TypeAlias = tuple[int, int]
+
+
+class Changes:
+    """Stands for the last change of an engine's database. For a file of SQLite's that takes 5 microseconds; PostgreSQL
+    has nothing that takes less than a query.
+
+    SQLite counts, for each connection, what others commit: this is one of its own, on which nobody writes.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        file = engine.url.database or ""
+        self._file = file if engine.dialect.name == "sqlite" and Path(file).is_file() else None
+        self._connection: sqlite3.Connection | None = None
+        self._opened = 0
+        self._turn = Lock()
+        event.listen(engine, "engine_disposed", self._close)
+
+    def last(self) -> Moment | None:
+        """Another value after the next change. None where that cannot be told.
+
+        Raises:
+            DBAPIError: the database does not answer.
+        """
+        if self._file is None:
+            return None
+        with self._turn:
+            try:
+                if self._connection is None:
+                    self._connection = sqlite3.connect(self._file, BUSY_SECONDS, check_same_thread=False)
+                    self._opened += 1  # a connection has its own count
+                ((count,),) = self._connection.execute("PRAGMA data_version")
+            except sqlite3.Error as error:
+                raise DBAPIError.instance(None, None, error, sqlite3.Error) from error
+        return self._opened, count
+
+    def _close(self, _: Engine) -> None:
+        with self._turn:
+            if self._connection:
+                self._connection.close()
+            self._connection = None
