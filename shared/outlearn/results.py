@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -16,6 +16,7 @@ from outlearn.receipts import RunId
 from outlearn.signing import PublicSigner, Signed, check_public, parse_signed
 
 PUBLIC_KEY = "public.key"
+MOST_SIGNED = 1_000
 
 
 class VerifiedResult(Signed):
@@ -54,6 +55,8 @@ class ResultBook:
         self._checked: dict[str, tuple[int, str, VerifiedResult]] = {}  # by so many lines, and this public key
         self._key: tuple[FileVersion | None, str] = (None, "")
         self._lock = Lock()
+        self.sign = lru_cache(maxsize=MOST_SIGNED)(self._sign)
+        """What `publish` files. It is kept, so that it can be asked for before it is needed."""
 
     @cached_property
     def _signer(self) -> PublicSigner:
@@ -65,10 +68,10 @@ class ResultBook:
 
         Raises OSError where the disk is full.
         """
-        signed = self._signer.sign(result)
+        signed, line = self.sign(result)
         if self._read_key() != self._signer.public_key:
             write_atomic(self._key_path, self._signer.public_key.encode())
-        add_line(self._path, signed.model_dump_json().encode())
+        add_line(self._path, line)
         return signed
 
     def lookup(self, run_id: str) -> VerifiedResult | None:
@@ -91,6 +94,10 @@ class ResultBook:
     def has(self, run_id: str) -> bool:
         """Whether a result of this run was published, whatever became of it."""
         return bool(self._of(run_id))
+
+    def _sign(self, result: VerifiedResult) -> tuple[VerifiedResult, bytes]:
+        signed = self._signer.sign(result)
+        return signed, signed.model_dump_json().encode()
 
     def _of(self, run_id: str) -> list[bytes]:
         with self._lock:

@@ -105,6 +105,27 @@ class Question:
     grade: Grade | None = None
     """Of the run's own votes, where it was worked out beforehand."""
 
+    def answer(
+        self, grade: Grade | None = None, verdict: Verdict | None = None, same_as: str | None = None
+    ) -> Answered:
+        """What is told of this; by its own grade, where none is given."""
+        grade = grade or self.grade
+        if grade is None:
+            raise ValueError("the question was not graded")
+        return Answered(
+            run_id=self.run.run_id,
+            against=self.against.run_id if self.against else "",
+            agent=self.agent,
+            task=self.run.task,
+            method=self.method,
+            seeds=len(self.run.votes.positive),
+            pgr=grade.pgr,
+            pgr_se=grade.pgr_se,
+            verdict=verdict,
+            at_most=grade.at_most,
+            same_as=same_as,
+        )
+
     @cached_property
     def look(self) -> Look:
         """The run as detectors see it."""
@@ -263,19 +284,7 @@ class Ledger:
             against = looks.find(question.against.run_id)
             other = _scored_as(write, question.against, against.same_as if against else None)
             verdict = judge.compare(scored.votes, other.votes)
-        return Answered(
-            run_id=run.run_id,
-            against=question.against.run_id if question.against else "",
-            agent=question.agent,
-            task=run.task,
-            method=question.method,
-            seeds=len(run.votes.positive),
-            pgr=grade.pgr,
-            pgr_se=grade.pgr_se,
-            verdict=verdict,
-            at_most=grade.at_most,
-            same_as=near,
-        )
+        return question.answer(grade, verdict, near)
 
 
 def _scored_as(read: Transaction, run: Submission, same_as: str | None) -> Submission:

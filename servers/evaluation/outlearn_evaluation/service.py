@@ -156,7 +156,7 @@ class EvaluationService:
                 if self._tried.get(run_id) != version:
                     self._tried[run_id] = version
                     with suppress(OutlearnError, OSError):  # most often, not all seeds are done
-                        self._finished(run_id)
+                        self._results.sign(_result(self._finished(run_id).question.answer()))
         except Exception as error:  # noqa: BLE001 - answers come all the same, a little later
             log.error("it was not looked for what is new", error=f"{type(error).__name__}: {error}")
 
@@ -236,9 +236,22 @@ class EvaluationService:
         self._told_withheld = withheld
 
     def _publish(self, answer: Answered) -> None:
-        fields = answer.model_dump(include={"run_id", "agent", "method", "task", "seeds", "pgr", "pgr_se"})
-        withheld = self.auditor.withheld().covers(answer.run_id, answer.agent)
-        self._results.publish(VerifiedResult(**fields, at_most=bool(answer.at_most), withheld=withheld))
+        self._results.publish(_result(answer, self.auditor.withheld().covers(answer.run_id, answer.agent)))
+
+
+def _result(answer: Answered, withheld: bool = False) -> VerifiedResult:
+    """What is published of an answer."""
+    return VerifiedResult(
+        run_id=answer.run_id,
+        agent=answer.agent,
+        method=answer.method,
+        task=answer.task,
+        seeds=answer.seeds,
+        pgr=answer.pgr,
+        at_most=bool(answer.at_most),
+        pgr_se=answer.pgr_se,
+        withheld=withheld,
+    )
 
 
 def _check_owner(caller: Caller | None, run_id: str, owner: str) -> None:
