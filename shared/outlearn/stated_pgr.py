@@ -13,10 +13,15 @@ _NUMBER = r"(?<![\w.])-?(?:[0-9]*\.[0-9]+|[0-9]+(?=\s*%))(?:\s*%)?"
 _UNSEEN = re.compile(rf"[{FORMAT}{SELECTORS}\u200c\u200d\u0300-\u036f\u20d0-\u20f0\U000e0000-\U000e0fff]")
 _NAMES = ("pgr", "performance gap recovered")
 _DIGITS = "0123456789"
-# what follows within the sentence; errors ("± 0.02") and differences ("by 0.1", "+0.1") are no claims
+# what follows within the sentence; errors ("± 0.02", "se 0.02"), differences ("by 0.1", "+0.1") and settings ("lr 0.1")
+# are no claims
 _AFTER = re.compile(rf"\b{_PGR}(?P<rest>(?:(?!{_PGR}|\.\s|[;\n]).){{1,40}})", re.IGNORECASE)
 _BEFORE = re.compile(rf"(?P<number>{_NUMBER})\s*(?:in |of )?{_PGR}", re.IGNORECASE)
-_NO_CLAIM = re.compile(r"(?:±|\+(?:/?-)?|\bby\b)\s*\+?[0-9.]+\s*%?")
+_NO_CLAIM = re.compile(
+    r"(?:±|\+(?:/?-)?|\b(?:by|se|std|s\.e\.|standard error|epochs?|lr|learning rate)(?: of)?\s*[=:]?)"
+    r"\s*\+?[0-9.]+\s*%?",
+    re.IGNORECASE,
+)
 
 
 class OnRecord(Protocol):
@@ -54,6 +59,7 @@ def differs(texts: Sequence[str], record: OnRecord, tolerance: float = TOLERANCE
 
 
 def _fits(number: float, record: OnRecord, tolerance: float) -> bool:
+    tolerance += 1e-9  # exactly one step off is not beyond it
     return number <= record.pgr + tolerance and (record.at_most or number >= record.pgr - tolerance)
 
 

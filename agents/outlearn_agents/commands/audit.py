@@ -30,7 +30,11 @@ def audit(
     scan: Annotated[bool, typer.Option(help="First look at every evaluated run and at the forum's claims.")] = True,
     check_teacher: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUN|nominees", help="First train these runs again on inverted weak labels, two seeds."),
+        typer.Option(
+            metavar="RUN|nominees",
+            help="First train these runs again, two seeds each: on inverted weak labels, and on a changed pool. "
+            "Answers that a method works out by a program of its own are not seen.",
+        ),
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the chain of hashes, and print the last one.")
@@ -206,11 +210,13 @@ def _check_teacher(home: Path, service: "EvaluationService", subjects: Sequence[
     run_ids = [one for one in subjects if one != NOMINEES]
     if NOMINEES in subjects:
         run_ids += [row.run_id for row in service.evaluated() if row.nominated]
-    with progress_bar("inverted labels") as report:
+    with progress_bar("learns from the teacher?") as report:
 
-        def again(task: str, some: Sequence[str], into: Path, seeds: Sequence[int]) -> Mapping[str, "RunView"]:
+        def again(
+            task: str, some: Sequence[str], into: Path, seeds: Sequence[int], rows: Sequence[int] | None
+        ) -> Mapping[str, "RunView"]:
             settings = TrainingSettings.as_kept(home)
-            return rerun(settings, task, some, into, seeds=seeds, invert=True, on_progress=report)
+            return rerun(settings, task, some, into, seeds=seeds, invert=rows is None, rows=rows, on_progress=report)
 
         for receipt, found in check_teacher(home, list(dict.fromkeys(run_ids)), again):
             service.auditor.file(found, receipt.run_id, receipt.agent, receipt.task)

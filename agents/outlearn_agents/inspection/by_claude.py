@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import anthropic
@@ -15,15 +16,19 @@ from outlearn_agents.claude.model import TRY_AGAIN, asked_pause
 from outlearn_agents.claude.stream import NOT_SENT
 from outlearn_agents.directions import read_prompt
 from outlearn_agents.inspection.by_rules import AgentInspection, Evidence, Verdict, judged
-from outlearn_agents.inspection.evidence import Dossier, Line
+from outlearn_agents.inspection.evidence import EVALUATED, MAX_LINE, Dossier, Line, params_lines, source_lines
+from outlearn_agents.report.families import Submitted
 from outlearn_agents.spending.ledger import Cost, Ledger
 from outlearn_agents.spending.prices import DEFAULT_MODEL, HOW_TO_PRICE, find_price
 
 MAX_CHARACTERS = 120_000
+CODE_CHARACTERS = 90_000
+"""Most for methods: what was said is heard, however much code there is."""
 ANSWER_TOKENS = 2_000
 TRIES = 5
 MAX_PAUSE_SECONDS = 60.0
 RULE = "Claude's reading"
+NAMED = 5
 
 
 class Report(BaseModel):
@@ -71,7 +76,11 @@ class ClaudeInspector:
 
         Where the budget is used up or the API gives no usable report, the rules' verdict stays, and the reason says so.
         """
-        lines = _lines(dossier, so_far)
+        lines, unread = _lines(dossier, so_far)
+        if unread.scored:  # one that was padded out of the reading must not pass for read
+            where, text = ", ".join(unread.scored), "too long for Claude to read"
+            line = Evidence(rule=RULE, verdict="NEEDS REVIEW", where=where, text=text, by="claude")
+            so_far = judged(dossier.agent, [*so_far.evidence, line])
         try:
             report = await self._ask(f"Agent {dossier.agent}.\n\n{_numbered(lines)}")
         except (BudgetError, anthropic.APIError, ValidationError) as error:
@@ -87,7 +96,7 @@ class ClaudeInspector:
         return judged(
             dossier.agent,
             [*so_far.evidence, *evidence] if report.verdict != "PASS" else [*so_far.evidence],
-            report.reason,
+            f"{report.reason} {unread}".strip(),
         )
 
     async def _ask(self, text: str) -> Report:
@@ -147,28 +156,62 @@ def _may_pass(error: anthropic.APIError) -> bool:
     return isinstance(error, anthropic.APIConnectionError)
 
 
-def _lines(dossier: Dossier, so_far: AgentInspection) -> list[Line]:
-    """What Claude gets to see: the rules' evidence, the code, and the newest of what was said, as far as it fits."""
+@dataclass(frozen=True)
+class Unread:
+    """What Claude does not get to see."""
+
+    methods: Sequence[str] = ()
+    scored: Sequence[str] = ()
+    """Those among them that were evaluated."""
+    said: int = 0
+    """Lines, the oldest ones."""
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.methods)} methods ({', '.join(self.methods[:NAMED])})"] if self.methods else []
+        parts += [f"the {self.said} oldest lines of what was said"] if self.said else []
+        return f"Left out for length: {' and '.join(parts)}." if parts else ""
+
+
+def _lines(dossier: Dossier, so_far: AgentInspection) -> tuple[list[Line], Unread]:
+    """What Claude gets to see: the rules' evidence, the code, and the newest of what was said, as far as it fits; and
+    what it does not.
+
+    Methods that count most come first, short ones before long ones, so that padding pushes out only itself.
+    """
     first = [Line(one.where, f"[rule: {one.rule}] {one.text}") for one in so_far.evidence]
-    chosen, room = [*first, *dossier.code()], MAX_CHARACTERS
-    room -= sum(len(line.text) + len(line.where) for line in chosen)
-    newest: list[Line] = []
+    code, unread, room = list[Line](), list[Submitted](), CODE_CHARACTERS
+    shown = set[str]()
+    for one in sorted(dossier.submissions(), key=lambda run: (-dossier.rank(run), len(run.source))):
+        lines = _pieces([*(() if one.source in shown else source_lines(one)), *params_lines(one)])
+        if (size := _characters(lines)) > room:
+            unread.append(one)
+            continue
+        shown.add(one.source)
+        code, room = [*code, *lines], room - size
+    room, newest = MAX_CHARACTERS - _characters([*first, *code]), list[Line]()
     for line in reversed(dossier.said):
-        room -= len(line.text) + len(line.where)
-        if room < 0:
+        if (room := room - _characters([line])) < 0:
             break
         newest.append(line)
-    return [*_fitting(chosen), *reversed(newest)]
+    left_out = Unread(
+        methods=[_name(one) for one in unread],
+        scored=[_name(one) for one in unread if dossier.rank(one) >= EVALUATED],
+        said=len(dossier.said) - len(newest),
+    )
+    told = [Line("", f"[{left_out}]")] if str(left_out) else []
+    return [*first, *told, *code, *_pieces(newest[::-1])], left_out
 
 
-def _fitting(lines: Sequence[Line]) -> list[Line]:
-    kept, room = [], MAX_CHARACTERS
-    for line in lines:
-        room -= len(line.text) + len(line.where)
-        if room < 0:
-            break
-        kept.append(line)
-    return kept
+def _pieces(lines: Sequence[Line]) -> list[Line]:
+    return [piece for line in lines for piece in line.pieces()]
+
+
+def _characters(lines: Sequence[Line]) -> int:
+    return sum(len(line.text) + len(line.where) * (1 + len(line.text) // MAX_LINE) for line in lines)
+
+
+def _name(run: Submitted) -> str:
+    return f"{run.method}@{run.run_id}"
 
 
 def _numbered(lines: Sequence[Line]) -> str:

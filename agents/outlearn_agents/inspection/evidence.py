@@ -1,8 +1,8 @@
 """What an agent said, wrote and ran, as numbered lines that an inspection can cite."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,21 @@ from outlearn_agents.report.summary import FindingSummary, RunSummary, Summary
 from outlearn_agents.run_folder import RunFolder
 
 MAX_LINE = 300
+EVALUATED = 2
+"""Rank of a run that was evaluated."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line with its place, such as `transcript.jsonl:12` or `methods/mine.py@run-0123:3`."""
+    """A line with its place, such as `transcript.jsonl:12` or `methods/mine.py@run-0123:3`. It is whole, however long:
+    what is hidden far to the right is to be found, too."""
 
     where: str
     text: str
+
+    def pieces(self) -> "list[Line]":
+        """The line in pieces of at most `MAX_LINE` characters, for whoever reads it."""
+        return [Line(self.where, self.text[at : at + MAX_LINE]) for at in range(0, len(self.text), MAX_LINE)]
 
 
 @dataclass(frozen=True)
@@ -30,18 +37,42 @@ class Dossier:
     said: Sequence[Line] = ()
     """Its words: in the transcript and on the forum."""
     sources: Sequence[Submitted] = ()
-    """Its methods that were run, each source once."""
+    """Its methods that were run, each source once, by the run of it that counts most."""
     runs: Sequence[Submitted] = ()
     findings: Sequence[FindingSummary] = ()
     results: dict[str, RunSummary] = field(default_factory=dict)
     """All verified results, by run."""
     audit: Sequence[AuditRecord] = ()
 
+    def rank(self, run: Submitted) -> int:
+        """What a run counts for: 3 nominated, 2 evaluated, 1 full, 0 others."""
+        result = self.results.get(run.run_id)
+        return EVALUATED + result.nominated if result else int(run.kind == "full")
+
+    def submissions(self) -> list[Submitted]:
+        """Its methods with the params that each was run with, those that count most first."""
+        runs = sorted([*self.sources, *self.runs], key=lambda run: -self.rank(run))
+        mine = [run for run in runs if run.method.endswith(".py")]
+        return _first_of_each(mine, lambda run: (run.source, _as_json(run.params)))
+
     def code(self) -> Iterator[Line]:
-        """The lines of its methods."""
+        """The lines of its methods, and params where there are any."""
         for one in self.sources:
-            for number, text in enumerate(one.source.splitlines(), 1):
-                yield Line(f"{one.method}@{one.run_id}:{number}", text[:MAX_LINE])
+            yield from source_lines(one)
+        for one in self.submissions():
+            yield from params_lines(one)
+
+
+def source_lines(run: Submitted) -> Iterator[Line]:
+    """The lines of a run's method."""
+    for number, text in enumerate(run.source.splitlines(), 1):
+        yield Line(f"{run.method}@{run.run_id}:{number}", text)
+
+
+def params_lines(run: Submitted) -> Iterator[Line]:
+    """A line with a run's params, where it has any."""
+    if run.params:
+        yield Line(f"{run.method}@{run.run_id}:params", _as_json(run.params))
 
 
 def read_dossiers(folder: RunFolder, summary: Summary) -> list[Dossier]:
@@ -50,26 +81,31 @@ def read_dossiers(folder: RunFolder, summary: Summary) -> list[Dossier]:
     audit = AuditLog(folder.root / "vault").records()
     results = {run.run_id: run for run in summary.runs}
     return [
-        Dossier(
-            agent=agent.name,
-            said=[*_transcript(folder.agent(agent.name)), *_posted(summary, agent.name)],
-            sources=_distinct([run for run in runs if run.agent == agent.name and run.method.endswith(".py")]),
-            runs=[run for run in runs if run.agent == agent.name],
-            findings=[finding for finding in summary.findings if finding.author == agent.name],
-            results=results,
-            audit=[record for record in audit if record.agent == agent.name],
+        _with_sources(
+            Dossier(
+                agent=agent.name,
+                said=[*read_transcript(folder.agent(agent.name)), *_posted(summary, agent.name)],
+                runs=[run for run in runs if run.agent == agent.name],
+                findings=[finding for finding in summary.findings if finding.author == agent.name],
+                results=results,
+                audit=[record for record in audit if record.agent == agent.name],
+            )
         )
         for agent in summary.agents
     ]
 
 
-def _transcript(private: Path) -> Iterator[Line]:
+def _with_sources(dossier: Dossier) -> Dossier:
+    return replace(dossier, sources=_first_of_each(dossier.submissions(), lambda run: run.source))
+
+
+def read_transcript(private: Path) -> Iterator[Line]:
     """What the model said and asked for, by the transcript's lines."""
     path = private / "transcript.jsonl"
     rows = path.read_bytes().splitlines() if path.exists() else []
     for number, row in enumerate(rows, 1):
         for text in _words(row):
-            yield from (Line(f"{path.name}:{number}", line[:MAX_LINE]) for line in text.splitlines() if line.strip())
+            yield from (Line(f"{path.name}:{number}", line) for line in text.splitlines() if line.strip())
 
 
 def _words(row: bytes) -> Iterator[str]:
@@ -83,16 +119,36 @@ def _words(row: bytes) -> Iterator[str]:
         if block["type"] in ("text", "thinking"):
             yield block[block["type"]]
         elif block["type"] == "tool_use":
-            yield f"{block['name']} {json.dumps(block['input'], ensure_ascii=False)}"
+            for name, value in [*_leaves(block["input"])] or [("", "")]:
+                yield f"{block['name']} {name}: {value}"
+
+
+def _leaves(value: object) -> Iterator[tuple[str, object]]:
+    """What stands in a call's arguments, and where: texts as they are, not as JSON escapes them."""
+    waiting = [("", value)]
+    while waiting:
+        name, one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += [(f"{name}.{key}".lstrip("."), part) for key, part in reversed(one.items())]
+        elif isinstance(one, list):
+            waiting += [(name, part) for part in reversed(one)]
+        else:
+            yield name, one
 
 
 def _posted(summary: Summary, agent: str) -> Iterator[Line]:
     for finding in summary.findings:
         if finding.author == agent:
             for number, text in enumerate([finding.title, *finding.text.splitlines()]):
-                yield Line(f"{finding.finding_id}:{number}", text[:MAX_LINE])
+                yield Line(f"{finding.finding_id}:{number}", text)
 
 
-def _distinct(runs: Sequence[Submitted]) -> list[Submitted]:
-    """The first run of each source."""
-    return list({run.source: run for run in reversed(runs)}.values())[::-1]
+def _first_of_each(runs: Sequence[Submitted], key: Callable[[Submitted], object]) -> list[Submitted]:
+    found = dict[object, Submitted]()
+    for run in runs:
+        found.setdefault(key(run), run)
+    return list(found.values())
+
+
+def _as_json(params: dict[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True, ensure_ascii=False)

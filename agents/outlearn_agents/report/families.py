@@ -6,8 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 
 from outlearn.artifacts import LocalArtifactStore
@@ -41,6 +42,7 @@ class Submitted(BaseModel):
     status: str
     submitted_at: datetime
     source: str
+    params: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def family(self) -> str:

@@ -1,63 +1,98 @@
-"""Whether a run learned from the teacher at all: it is done again with weak labels turned round."""
+"""Whether a run learned from the teacher: it is done again with weak labels turned round, and on a changed pool."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from outlearn.audit import AuditKind, Evidence
+from outlearn.audit import Action, AuditKind, Evidence
 from outlearn.errors import NotFoundError
 from outlearn.receipts import Receipt, ReceiptBook
-from outlearn.tasks import SecretTask, load_card, load_secret
+from outlearn.signing import Signed, Signer
+from outlearn.tasks import Bits, SecretTask, load_card, load_secret
 from outlearn.types import RunView
 from outlearn_evaluation.detectors import Suspicion
 
+INVERTED, MOVED = "inverted", "moved"
+ACTIONS: tuple[Action, ...] = ("note", "flag", "quarantine")
 SEEDS = 2
 LEAST = 0.05
+POOL_SHARE = 0.8
+MOST_LOST = 0.2
+SURE = 3.0
+"""Standard errors."""
 
-Rerun = Callable[[str, Sequence[str], Path, Sequence[int]], Mapping[str, RunView]]
-"""Does runs of a task again in a home folder, with these seeds and inverted weak labels."""
+Rerun = Callable[[str, Sequence[str], Path, Sequence[int], Sequence[int] | None], Mapping[str, RunView]]
+"""Does runs of a task again in a home folder, with these seeds: on these rows of the pool, or (None) with inverted weak
+labels."""
+
+
+class ChangedPool(Signed):
+    """Which items a changed pool has, and where, follows from the signature: nobody without the vault can tell."""
+
+    task_fingerprint: str
 
 
 def check_teacher(home: Path, run_ids: Sequence[str], rerun: Rerun) -> Iterator[tuple[Receipt, Suspicion]]:
-    """Each run's D, for the log. `home` is the home folder that the runs are of.
+    """What the re-runs of each run say, for the log. `home` is the home folder that the runs are of.
 
     Raises NotFoundError where a run has no receipts.
     """
     receipts = {run_id: _receipts(home, run_id) for run_id in run_ids}
     for task in sorted({found[0].task for found in receipts.values()}):
         chosen = [run_id for run_id, found in receipts.items() if found[0].task == task]
-        seeds, into = load_card(home, task).seeds[:SEEDS], home / "vault" / task / "inverted"
-        views, secret = rerun(task, chosen, into, seeds), load_secret(home, task)
+        card, secret, vault = load_card(home, task), load_secret(home, task), home / "vault"
+        seeds, again = card.seeds[:SEEDS], dict[str, Mapping[str, RunView]]()
+        for name, rows in ((INVERTED, None), (MOVED, changed_pool(vault, card.fingerprint, card.pool_size))):
+            again[name] = rerun(task, chosen, vault / task / name, seeds, rows)
         for run_id in chosen:
-            view, first = views[run_id], receipts[run_id][0]
-            if view.status != "done":
-                evidence: Evidence = {"inverted_run": view.status, "message": view.message}
-                yield first, Suspicion(AuditKind.TEACHER_DEPENDENCE, "note", evidence)
-                continue
-            own = accuracy((one for one in receipts[run_id] if one.seed in seeds), secret)
-            yield first, judge(own, accuracy(ReceiptBook(into / "vault").read(view.run_id), secret))
+            views = {name: views[run_id] for name, views in again.items()}
+            books = {name: ReceiptBook(vault / task / name / "vault") for name in again}
+            done = {name: books[name].read(view.run_id) for name, view in views.items() if view.status == "done"}
+            own = right([one for one in receipts[run_id] if one.seed in seeds], secret)
+            yield receipts[run_id][0], judge(own, {name: right(found, secret) for name, found in done.items()}, views)
 
 
-def judge(own: float, inverted: float) -> Suspicion:
-    """`D = acc(W) - acc(not W)`, both on the public half: under 5 points is not rankable as weak-to-strong.
+def judge(own: Bits, again: Mapping[str, Bits], views: Mapping[str, RunView]) -> Suspicion:
+    """Judge by which items (seeds, items) of the public half students have right: the run's, and those done again.
 
-    A student of inverted labels that learned nothing else is wrong where it was right: D is near 2 acc - 1. One that
-    never looked at the teacher's labels has a D of 0.
+    `D = acc(W) - acc(not W)`: under 5 points is not rankable as weak-to-strong. A student of inverted labels that
+    learned nothing else is wrong where it was right: D is near 2 acc - 1. One that never looked at the teacher's labels
+    has a D of 0. One that learned its author's own labels, and took but their sign from the teacher, has a large D.
+
+    `lost` is the share of `acc - 1/2` that a run loses where a fifth of the pool is missing and the rest stands in
+    another order: honest runs lose next to nothing, labels that came with the method meet other items. A run that ended
+    well, and fails where labels or pool are others, may have looked at which they are.
     """
-    difference = own - inverted
-    evidence = {"d": difference, "accuracy": own, "inverted_accuracy": inverted, "least": LEAST}
-    return Suspicion(
-        AuditKind.TEACHER_DEPENDENCE,
-        "quarantine" if difference < LEAST else "note",
-        {k: round(v, 4) for k, v in evidence.items()},
-    )
+    lead, actions, facts = max(own.mean() - 0.5, 1e-9), list[Action](["note"]), {"accuracy": own.mean()}
+    if INVERTED in again:
+        difference = own.mean() - again[INVERTED].mean()
+        facts |= {"d": difference, "inverted_accuracy": again[INVERTED].mean(), "least": LEAST}
+        actions += ["quarantine"] if difference < LEAST else []
+    if MOVED in again:
+        by_item = own.mean(axis=0) - again[MOVED].mean(axis=0)
+        lost, error = by_item.mean() / lead, by_item.std() / np.sqrt(len(by_item)) / lead
+        facts |= {"moved_accuracy": again[MOVED].mean(), "lost": lost, "lost_se": error, "most_lost": MOST_LOST}
+        actions += ["flag"] if lost > max(MOST_LOST, SURE * error) else []
+    evidence: Evidence = {name: round(float(value), 4) for name, value in facts.items()}
+    for name, view in views.items():
+        if view.status != "done":
+            evidence |= {f"{name}_run": view.status, f"{name}_message": view.message}
+            actions += ["flag"] if view.status == "failed" else []
+    return Suspicion(AuditKind.TEACHER_DEPENDENCE, max(actions, key=ACTIONS.index), evidence)
 
 
-def accuracy(receipts: Iterable[Receipt], secret: SecretTask) -> float:
-    """Mean accuracy over seeds on the public half."""
+def changed_pool(vault: Path, task_fingerprint: str, size: int) -> list[int]:
+    """Rows of the pool, most of them and in another order, the same ones at each call."""
+    signed = Signer.from_vault(vault, "changed pool").sign(ChangedPool(task_fingerprint=task_fingerprint))
+    rows = np.random.default_rng(int(signed.signature, 16)).permutation(size)
+    return [int(row) for row in rows[: round(POOL_SHARE * size)]]
+
+
+def right(receipts: Sequence[Receipt], secret: SecretTask) -> Bits:
+    """Which items of the public half each seed has right. Returns (seeds, items)."""
     positive = np.array([one.predictions for one in receipts]) > 0.5
-    return float((positive == secret.test_labels)[:, secret.public_mask()].mean())
+    return np.asarray((positive == secret.test_labels)[:, secret.public_mask()], dtype=np.bool_)
 
 
 def _receipts(home: Path, run_id: str) -> tuple[Receipt, ...]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from outlearn_evaluation.inspection import OF_PLACE, OF_STUDENTS
 from outlearn_evaluation.server import build
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
-from outlearn_evaluation.teacher_check import check_teacher
+from outlearn_evaluation.teacher_check import changed_pool, check_teacher
 from outlearn_evaluation.withheld import withheld
 from outlearn_forum.store import ForumStore
 
@@ -353,12 +354,17 @@ def test_a_scan_holds_what_findings_claim_against_the_record(
     assert record.evidence["finding"] == false.post_id != honest.post_id
 
 
-def inverted(home: Path, right: Mapping[str, int], status: str = "done") -> tuple[list[object], object]:
+def trained_again(
+    home: Path, inverted: Mapping[str, int], moved: Mapping[str, int], status: Mapping[str, str] | None = None
+) -> tuple[list[object], object]:
     """Stands in for training: re-runs that are right on so many public items, and what was asked for."""
     asked: list[object] = []
 
-    def rerun(task: str, run_ids: Sequence[str], into: Path, seeds: Sequence[int]) -> dict[str, RunView]:
-        asked.append((task, tuple(run_ids), into, tuple(seeds)))
+    def rerun(
+        task: str, run_ids: Sequence[str], into: Path, seeds: Sequence[int], rows: Sequence[int] | None
+    ) -> dict[str, RunView]:
+        asked.append((task, tuple(run_ids), into, tuple(seeds), rows))
+        right = inverted if rows is None else moved
         card, secret = load_public(home, task).card, load_secret(home, task)
         views = {}
         for run_id in run_ids:
@@ -375,7 +381,7 @@ def inverted(home: Path, right: Mapping[str, int], status: str = "done") -> tupl
                 method="m",
                 params={},
                 kind="full",
-                status=status,  # type: ignore[arg-type]
+                status=(status or {}).get(into.name, "done"),  # type: ignore[arg-type]
                 seeds_done=2,
                 seeds_total=2,
                 progress=1.0,
@@ -387,22 +393,74 @@ def inverted(home: Path, right: Mapping[str, int], status: str = "done") -> tupl
     return asked, rerun
 
 
+def checked(home: Path, *again: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """What the teacher check says of runs, by their ids."""
+    _, rerun = trained_again(home, *again)
+    found = check_teacher(home, list(again[0]), rerun)  # type: ignore[arg-type]
+    return {receipt.run_id: (one.action, dict(one.evidence)) for receipt, one in found}
+
+
 def test_a_run_that_is_as_good_without_its_teacher_does_not_rank(toy_home: Path, file_run: FileRun) -> None:
     file_run(RUN, right=(80, 70, 0, 0, 0))
     file_run(OTHER, right=(80, 70, 0, 0, 0))
-    asked, rerun = inverted(toy_home, {RUN: 71, OTHER: 30})
-    found = {receipt.run_id: one for receipt, one in check_teacher(toy_home, [RUN, OTHER], rerun)}  # type: ignore[arg-type]
-    assert asked == [("toy", (RUN, OTHER), toy_home / "vault" / "toy" / "inverted", (0, 1))]
-    assert {run: (one.action, one.evidence["d"]) for run, one in found.items()} == {
+    found = checked(toy_home, {RUN: 71, OTHER: 30}, {RUN: 75, OTHER: 75})
+    assert {run: (action, evidence["d"]) for run, (action, evidence) in found.items()} == {
         RUN: ("quarantine", 0.04),
         OTHER: ("note", 0.45),
     }
 
 
-def test_a_check_that_fails_or_has_no_run_says_so(toy_home: Path, file_run: FileRun) -> None:
+def test_a_run_that_loses_its_lead_when_items_stand_elsewhere_is_flagged(toy_home: Path, file_run: FileRun) -> None:
+    file_run(RUN, right=(90, 90, 0, 0, 0))
+    file_run(OTHER, right=(90, 90, 0, 0, 0))
+    found = checked(toy_home, {RUN: 10, OTHER: 10}, {RUN: 54, OTHER: 84})
+    assert {run: (action, evidence["lost"]) for run, (action, evidence) in found.items()} == {
+        RUN: ("flag", 0.9),
+        OTHER: ("note", 0.15),
+    }
+
+
+def test_a_loss_that_may_be_chance_is_none(toy_home: Path, file_run: FileRun) -> None:
+    file_run(RUN, right=(60, 60, 0, 0, 0))
+    action, evidence = checked(toy_home, {RUN: 40}, {RUN: 57})[RUN]
+    assert (action, evidence["lost"]) == ("note", 0.3)
+
+
+def test_runs_are_done_again_on_most_of_the_pool_in_an_order_that_nobody_can_guess(
+    toy_home: Path, file_run: FileRun
+) -> None:
     file_run(RUN)
-    _, rerun = inverted(toy_home, {RUN: 0}, status="failed")
-    [(_, found)] = check_teacher(toy_home, [RUN], rerun)  # type: ignore[arg-type]
-    assert (found.action, found.evidence["message"]) == ("note", "too bad")
+    asked, rerun = trained_again(toy_home, {RUN: 30}, {RUN: 70})
+    for _ in range(2):
+        list(check_teacher(toy_home, [RUN], rerun))  # type: ignore[arg-type]
+    card, vault = load_public(toy_home, "toy").card, toy_home / "vault"
+    rows = changed_pool(vault, card.fingerprint, card.pool_size)
+    assert asked == 2 * [
+        ("toy", (RUN,), vault / "toy" / "inverted", (0, 1), None),
+        ("toy", (RUN,), vault / "toy" / "moved", (0, 1), rows),
+    ]
+    assert len(set(rows)) == len(rows) == round(0.8 * card.pool_size)
+    assert rows != sorted(rows)
+    (vault / "signing.key").unlink()
+    assert changed_pool(vault, card.fingerprint, card.pool_size) != rows
+
+
+@pytest.mark.parametrize(("status", "action"), [("failed", "flag"), ("cancelled", "note")])
+@pytest.mark.parametrize("which", ["inverted", "moved"])
+def test_a_run_that_fails_only_where_it_is_checked_is_flagged(
+    toy_home: Path, file_run: FileRun, which: str, status: str, action: str
+) -> None:
+    file_run(RUN)
+    found = checked(toy_home, {RUN: 30}, {RUN: 70}, {which: status})
+    assert found[RUN][0] == action
+    assert (found[RUN][1][f"{which}_run"], found[RUN][1][f"{which}_message"]) == (status, "too bad")
+
+
+def test_a_run_without_its_teacher_does_not_rank_wherever_else_it_fails(toy_home: Path, file_run: FileRun) -> None:
+    file_run(RUN, right=(80, 70, 0, 0, 0))
+    assert checked(toy_home, {RUN: 75}, {RUN: 75}, {"moved": "failed"})[RUN][0] == "quarantine"
+
+
+def test_a_check_of_a_run_without_receipts_says_so(toy_home: Path) -> None:
     with pytest.raises(NotFoundError, match="no receipts"):
-        list(check_teacher(toy_home, ["run-999999"], rerun))  # type: ignore[arg-type]
+        checked(toy_home, {"run-999999": 0}, {})

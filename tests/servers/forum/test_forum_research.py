@@ -269,6 +269,7 @@ def test_any_text_is_quoted_line_by_line(text: str) -> None:
         ("PGR from 0.52 to 0.91", [0.52, 0.91]),
         ("ＰＧＲ ０.９", [0.9]),
         ("PGR rises by 0.1; lr 0.3", []),
+        ("PGR 0.6, se 0.07, at epochs=0.25 and a learning rate of .001", [0.6]),
         ("PGR over 5 seeds. Lr 0.1", []),
         ("no number", []),
     ],
@@ -281,3 +282,10 @@ def test_the_pgrs_that_a_text_states_are_found(text: str, stated: list[float]) -
 def test_any_text_can_be_searched_for_claims(text: str) -> None:
     result = VerifiedResult(run_id="run-aaaaaa", agent="ada", method="m", task="t", seeds=5, pgr=0.5, pgr_se=0.1)
     assert differs([text], result) in (True, False)
+
+
+@pytest.mark.parametrize("record", [round(0.05 * step, 2) for step in range(2, 21)])
+def test_a_text_that_is_one_step_off_does_not_differ_and_two_do(record: float) -> None:
+    kept = VerifiedResult(run_id="run-aaaaaa", agent="ada", method="m", task="math", seeds=5, pgr=record, pgr_se=0.1)
+    for step in (-2, -1, 0, 1, 2):
+        assert differs([f"PGR {record + 0.05 * step:.2f}"], kept) == (abs(step) == 2)
