@@ -28,7 +28,7 @@ def measure(options: argparse.Namespace) -> None:
         home = Path(options.home or folder)
         results = ResultBook(home)
         store = ForumStore(f"sqlite:///{home}/forum.sqlite", results)
-        reader = ForumReader(store.engine, results)
+        reader = ForumReader(store.transactions, results)
         start = now()
         if not reader.list_threads(limit=1).findings:
             fill(store, options.findings)
@@ -39,7 +39,7 @@ def measure(options: argparse.Namespace) -> None:
             times += mine
             add(table, name, mine, found)
         add(table, "all searches", times, 0)
-        digests = DigestReader(store.engine, results)
+        digests = DigestReader(store.transactions, results)
         repeating = Repeating(store.engine, reader.still_shows)
         for name, call in {
             "list_threads": lambda: reader.list_threads(),

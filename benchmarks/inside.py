@@ -27,7 +27,7 @@ def measure_inside(forum: Path, ranked: Path) -> dict[str, dict[str, float]]:
 def _searches(home: Path, each: int = 25) -> dict[str, Millis]:
     results = ResultBook(home)
     store = ForumStore(f"sqlite:///{home}/forum.sqlite", results)
-    reader = ForumReader(store.engine, results)
+    reader = ForumReader(store.transactions, results)
     taken = {kind: millis for kind, millis, _ in time_searches(reader, each)}
     store.engine.dispose()
     return taken

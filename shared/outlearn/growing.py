@@ -40,17 +40,17 @@ class NewLines:
         """
         try:
             status = os.stat(self.path)  # noqa: PTH116  (asked often)
+            anew = status.st_ino != self._inode or status.st_size < self._offset
+            if anew:
+                self._inode, self._offset = status.st_ino, 0
+            if status.st_size == self._offset:
+                return anew, []
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
         except FileNotFoundError:
             self._inode, self._offset = 0, 0
             return True, []
-        anew = status.st_ino != self._inode or status.st_size < self._offset
-        if anew:
-            self._inode, self._offset = status.st_ino, 0
-        if status.st_size == self._offset:
-            return anew, []
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         return anew, [line for line in whole.split(b"\n") if line]

@@ -12,7 +12,7 @@ from outlearn.errors import IntegrityError, NotFoundError
 from outlearn.files import FileVersion, file_version, write_atomic
 from outlearn.growing import NewLines, add_line
 from outlearn.identity import AgentName
-from outlearn.receipts import RunId
+from outlearn.receipts import RUN_ID, RunId
 from outlearn.signing import PublicSigner, Signed, check_public, parse_signed
 
 PUBLIC_KEY = "public.key"
@@ -52,7 +52,7 @@ class ResultBook:
         self._vault = home / "vault"
         self._new = NewLines(self._path)
         self._lines: dict[str, list[bytes]] = {}  # by run, oldest first
-        self._checked: dict[str, tuple[int, str, VerifiedResult]] = {}  # by so many lines, and this public key
+        self._checked: dict[str, tuple[bytes, str, VerifiedResult]] = {}  # by the newest line, and this public key
         self._key: tuple[FileVersion | None, str] = (None, "")
         self._lock = Lock()
         self.sign = lru_cache(maxsize=MOST_SIGNED)(self._sign)
@@ -86,8 +86,8 @@ class ResultBook:
             return None
         public_key = self._public_key()
         known = self._checked.get(run_id)
-        if known is None or known[:2] != (len(lines), public_key):
-            known = len(lines), public_key, _newest(lines, run_id, public_key)
+        if known is None or known[:2] != (lines[-1], public_key):
+            known = lines[-1], public_key, _newest(lines, run_id, public_key)
             self._checked[run_id] = known
         return known[2]
 
@@ -99,14 +99,15 @@ class ResultBook:
         signed = self._signer.sign(result)
         return signed, signed.model_dump_json().encode()
 
-    def _of(self, run_id: str) -> list[bytes]:
+    def _of(self, run_id: str) -> Sequence[bytes]:
         with self._lock:
             anew, added = self._new.read()
             if anew:
                 self._lines, self._checked = {}, {}
             for line in added:
-                self._lines.setdefault(_run_of(line), []).append(line)
-            return self._lines.get(run_id, [])
+                if named := _run_of(line):
+                    self._lines.setdefault(named, []).append(line)
+            return tuple(self._lines.get(run_id, ()))
 
     def _public_key(self) -> str:
         key = self._read_key()
@@ -129,11 +130,12 @@ def results_file(home: Path) -> Path:
 
 
 def _run_of(line: bytes) -> str:
-    """The run that a line names; empty where it names none."""
+    """The run that a line names; empty where it names none. Whoever can write to the file may have written it."""
     try:
-        return str(json.loads(line)["run_id"])
-    except (ValueError, LookupError, TypeError):
+        named = str(json.loads(line)["run_id"])
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ""
+    return named if RUN_ID.fullmatch(named) else ""
 
 
 def _newest(lines: Sequence[bytes], run_id: str, public_key: str) -> VerifiedResult:
@@ -144,6 +146,8 @@ def _newest(lines: Sequence[bytes], run_id: str, public_key: str) -> VerifiedRes
             what = f"the published result of {run_id!r}"
             result = parse_signed(VerifiedResult, line, what, "evaluate it again, which is free")
             check_public(result, public_key)
+            if result.run_id != run_id:
+                raise IntegrityError(f"{what} is of {result.run_id!r}")
         except IntegrityError as error:
             wrong = wrong or error
         else:

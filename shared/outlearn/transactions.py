@@ -36,14 +36,16 @@ class Transaction(Protocol):
         """Whether the database is PostgreSQL."""
 
     def rows(self, statement: Executable, /, **values: Any) -> Iterator[Any]:
-        """The rows, found as they are taken: plain tuples where the statement is text, else with names."""
+        """The rows, found as they are taken within the transaction: plain tuples of a text's, else with names."""
 
     def change(self, statement: Executable, /, **values: Any) -> int:
-        """Insert a row, every column that is not null with its value, and return its number; or delete or update."""
+        """Delete, update, or insert a row: every column that is not null with its value. Returns the new row's number,
+        where the table numbers them; what it returns of others means nothing."""
 
 
 class Transactions:
-    """Begins transactions: `with transactions.reading() as read`."""
+    """Begins transactions: `with transactions.reading() as read`. A process wants one of them for a database: each has
+    connections of its own."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -68,9 +70,10 @@ class Transactions:
             return
         connection = self._idle.get()
         try:
-            connection = connection or _open_to_read(self._file)
-            with _told_as_by_engine(), _transaction(connection, "BEGIN", "ROLLBACK"):
-                yield _OfSQLite(connection)
+            with _told_as_by_engine():
+                connection = connection or _open_to_read(self._file)
+                with _transaction(connection, "BEGIN", "ROLLBACK"):
+                    yield _OfSQLite(connection)
         finally:
             self._idle.put(connection)
 
@@ -146,11 +149,15 @@ class _Prepared:
     sql: str
     own: Mapping[str, Any]
     """Values that the statement has itself."""
+    asked: frozenset[str]
+    """Parameters that whoever runs it has to give."""
     converted: Mapping[str, Convert]
     """Parameters that SQLite keeps in another form, such as moments."""
     make_row: Convert
 
     def bind(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        if missing := self.asked - values.keys():
+            raise TypeError(f"no value for {sorted(missing)}")
         bound = {**self.own, **values}
         for name, convert in self.converted.items():
             bound[name] = convert(bound[name])
@@ -166,8 +173,10 @@ def _prepared(statement: Executable, columns: Sequence[str] | None, lengths: Seq
     state = compiled.construct_expanded_state({**compiled.params, **{name: [None] * size for name, size in lengths}})
     types = {name: compiled.binds[name].type for name in state.parameters if name in compiled.binds}
     converted = {name: convert for name, kind in types.items() if (convert := _of(kind).bind_processor(_DIALECT))}
-    own = {} if columns is not None else state.parameters
-    return _Prepared(state.statement, own, converted, _row_of(statement))
+    if columns is not None:
+        return _Prepared(state.statement, {}, frozenset(columns), converted, _row_of(statement))
+    asked = frozenset(name for name, one in compiled.binds.items() if one.required)
+    return _Prepared(state.statement, state.parameters, asked, converted, _row_of(statement))
 
 
 def _row_of(statement: Executable) -> Convert:

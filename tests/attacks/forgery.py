@@ -260,7 +260,7 @@ def forum(home: Path):  # type: ignore[no-untyped-def]
 
     results = ResultBook(home)
     store = ForumStore(f"sqlite:///{home}/forum.sqlite", results)
-    return store, ForumReader(store.engine, results)
+    return store, ForumReader(store.transactions, results)
 
 
 @attacks

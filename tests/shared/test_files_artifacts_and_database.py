@@ -204,8 +204,8 @@ def test_columns_and_indexes_of_a_later_version_are_added_to_the_tables_of_an_ea
         engine.dispose()
 
 
-def test_a_reader_sees_one_state_and_blocks_no_writer(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path}/db.sqlite", metadata)
+def test_a_reader_sees_one_state_and_blocks_no_writer(database_url: str) -> None:
+    engine = open_database(database_url, metadata)
     count = select(func.count()).select_from(counters)
     with reading(engine) as reader:
         assert reader.execute(count).scalar_one() == 0

@@ -342,7 +342,9 @@ def test_a_forged_result_is_refused(vault: Path, forge: Callable[[Path], None]) 
         ResultBook(vault.parent).lookup(OTHER if forge is renamed else RUN)
 
 
-@pytest.mark.parametrize("forged", [result(pgr=0.99, signature="0" * 64).model_dump_json(), "[1]", "{}", "{", "5" * 9])
+@pytest.mark.parametrize(
+    "forged", [result(pgr=0.99, signature="0" * 64).model_dump_json(), "[1]", "{}", "{", "5" * 9, "[" * 100_000]
+)
 def test_what_is_added_to_published_results_hides_none(vault: Path, forged: str) -> None:
     book = ResultBook(vault.parent)
     published = book.publish(result())

@@ -1,6 +1,6 @@
 """Commitments as they were first published: a vault whose files were swapped later does not pass for the same."""
 
-from sqlalchemy import Column, DateTime, Engine, String, Table, bindparam, select
+from sqlalchemy import Column, DateTime, String, Table, bindparam, select
 
 from outlearn.database import utc_now
 from outlearn.errors import IntegrityError
@@ -25,8 +25,8 @@ _COMMITTED = select(commitments.c.commitment).where(
 class Publisher:
     """Publishes one commitment for each version of a task, and never another."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._transactions = Transactions(engine)
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
         self._known: dict[tuple[str, str], str] = {}
 
     def publish(self, opened: Opened) -> None:

@@ -81,7 +81,7 @@ def finalize(settings: EvaluationSettings, task: str, rerun: Rerun, seeds: int |
 def _close(settings: EvaluationSettings, task: str) -> Closed:
     opened, ledger = open_task(settings.home, task), Ledger(settings)
     try:
-        Publisher(ledger.engine).publish(opened)
+        Publisher(ledger.transactions).publish(opened)
         return Closed(task, opened.commitment, *ledger.close(task))
     finally:
         ledger.engine.dispose()

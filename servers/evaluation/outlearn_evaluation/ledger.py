@@ -155,28 +155,28 @@ class Ledger:
     def __init__(self, settings: EvaluationSettings) -> None:
         self._settings = settings
         self.engine: Engine = open_database(settings.database("evaluation"), metadata)
-        self._transactions = Transactions(self.engine)
+        self.transactions = Transactions(self.engine)
         self.looks = LookBook()
 
     def find(self, run_id: str, against: str, agent: str) -> tuple[Answered, BudgetView] | None:
         """The answer that was given to this question, if it was asked, and what `agent` has left."""
-        with self._transactions.reading() as read:
+        with self.transactions.reading() as read:
             state = self._state(read, run_id, against, agent)
             return (state.answer, state.budget) if state.answer else None
 
     def submission(self, run_id: str) -> Submission | None:
         """What an evaluated run answered; None where nobody evaluated it."""
-        with self._transactions.reading() as read:
+        with self.transactions.reading() as read:
             return read_submission(read, run_id)
 
     def evaluated_runs(self) -> list[str]:
         """Every run that was evaluated, oldest first."""
-        with self._transactions.reading() as read:
+        with self.transactions.reading() as read:
             return [row.run_id for row in read.rows(_RUNS)]
 
     def read_looks(self) -> None:
         """Have all that was evaluated up to now in `looks`; each charge does so by itself."""
-        with self._transactions.reading() as read:
+        with self.transactions.reading() as read:
             self.looks.read(read)
 
     def charge(
@@ -193,7 +193,7 @@ class Ledger:
             ConflictError: the task's final has begun.
         """
         run, against = question.run, question.against.run_id if question.against else ""
-        with self._transactions.writing() as write:
+        with self.transactions.writing() as write:
             state = self._state(write, run.run_id, against, caller.agent, run.task)
             self.looks.read(write, state.newest)
             if state.answer is not None:
@@ -212,13 +212,13 @@ class Ledger:
 
     def budget(self, agent: str) -> BudgetView:
         """What is left for an agent."""
-        with self._transactions.reading() as read:
+        with self.transactions.reading() as read:
             return self._state(read, "", "", agent).budget
 
     def board(self, task: str, limit: int, withheld: Withheld = NOTHING) -> list[LeaderboardRow]:
         """The evaluated runs of a task, best first, without those that are withheld."""
         without = {"runs": [*withheld.runs], "agents": [*withheld.agents]}
-        with self._transactions.reading() as read:
+        with self.transactions.reading() as read:
             rows = read.rows(_BOARD, task=task, limit=limit, **without)
             return [_board_row(rank, row) for rank, row in enumerate(rows, 1)]
 
@@ -232,7 +232,7 @@ class Ledger:
         """
         if len(run_ids) > self._settings.nominations:
             raise BudgetError(f"you may nominate {self._settings.nominations} runs, not {len(run_ids)}")
-        with self._transactions.writing() as write:
+        with self.transactions.writing() as write:
             own = {row.run_id: row.task for row in write.rows(_OWN, runs=list(run_ids), agent=agent)}
             for run_id in run_ids:
                 if run_id not in own:
@@ -247,7 +247,7 @@ class Ledger:
 
         Raises NotFoundError where there is no nomination; then nothing is closed.
         """
-        with self._transactions.writing() as write:
+        with self.transactions.writing() as write:
             rows = [*write.rows(_NOMINEES, task=task)]
             if not rows:
                 raise NotFoundError(f"nobody has nominated a run of task {task!r}: agents do that with `nominate`")

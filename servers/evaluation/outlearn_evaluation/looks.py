@@ -38,10 +38,7 @@ class Looks:
         self._scored = self._telling = np.empty(0, dtype=bool)
         self._yes: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # (items,) votes of telling runs
         self._changes: dict[int, Change | None] = {}  # of those that are here, by place
-        self._asked: tuple[tuple[int, bytes], Change | None] = (
-            (0, b""),
-            None,
-        )  # of one that may come
+        self._asked: tuple[tuple[int, str, bytes], Change | None] = (0, "", b""), None  # of one that may come
         self._apart: tuple[tuple[int, bytes], NDArray[np.float64]] = (0, b""), np.empty(0)
         self._lock = Lock()
 
@@ -102,7 +99,7 @@ class Looks:
         place = self._place(run)
         if place < len(self._all) and place in self._changes:
             return self._changes[place]
-        key = place, run.counts.tobytes()
+        key = place, run.agent, run.counts.tobytes()
         if key != self._asked[0]:
             self._asked = key, self._work_out(run, place)
         if place < len(self._all):

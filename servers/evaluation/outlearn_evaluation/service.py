@@ -37,7 +37,7 @@ class EvaluationService:
     def __init__(self, settings: EvaluationSettings) -> None:
         self._settings = settings
         self._ledger = Ledger(settings)
-        self._publisher = Publisher(self._ledger.engine)
+        self._publisher = Publisher(self._ledger.transactions)
         self._thresholds = ThresholdBook(settings.home).of
         self.auditor = Auditor(AuditLog(settings.vault), self._ledger.looks, self._thresholds)
         self._ready: dict[str, FinishedRun] = {}
@@ -224,9 +224,12 @@ class EvaluationService:
             return False
 
     def _publish_withheld(self) -> None:
-        """Publish again, the other way round, what is withheld by now, and what no more."""
+        """Publish again, the other way round, what is withheld by now, and what no more.
+
+        As long as some are, each time: a line of before may have been copied to the file's end.
+        """
         withheld = self.auditor.withheld()
-        if withheld == self._told_withheld:
+        if withheld == self._told_withheld and not withheld.runs and not withheld.agents:
             return
         for run_id in self._ledger.evaluated_runs():
             with suppress(IntegrityError):  # it is published as it is now when it is evaluated again

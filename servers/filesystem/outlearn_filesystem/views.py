@@ -63,7 +63,7 @@ def find_files(workspace: Workspace, glob: str, *, seconds: float) -> FileList:
     Raises:
         InvalidInputError: the glob is empty or too long, or the search takes more than `seconds`.
     """
-    entries = _in_time(walk_confined(workspace.root), glob, seconds)
+    entries = _in_time(walk_confined(workspace.root), f"looking for {glob!r}", seconds)
     pattern = Glob(glob)
     return _file_list(e for e in entries if e.kind != "folder" and pattern.matches(e.parts))
 
@@ -79,7 +79,8 @@ def grep_files(
     """
     files: list[tuple[str, bytes]] = []
     skipped = size = 0
-    for entry in _candidates(workspace, path, Glob(glob) if glob else None):
+    candidates = _candidates(workspace, path, Glob(glob) if glob else None)
+    for entry in _in_time(candidates, "reading the files", seconds):
         try:
             data = workspace.read_bytes(entry.path)
         except OutlearnError:
@@ -107,11 +108,11 @@ def _candidates(workspace: Workspace, path: str, glob: Glob | None) -> Iterator[
             yield entry
 
 
-def _in_time(entries: Iterable[Entry], glob: str, seconds: float) -> Iterator[Entry]:
+def _in_time(entries: Iterable[Entry], what: str, seconds: float) -> Iterator[Entry]:
     end = time.monotonic() + seconds
     for entry in entries:
         if time.monotonic() > end:
-            raise InvalidInputError(f"looking for {glob!r} took longer than {seconds:g} s; use a simpler glob")
+            raise InvalidInputError(f"{what} took longer than {seconds:g} s; use a simpler glob, or a folder")
         yield entry
 
 

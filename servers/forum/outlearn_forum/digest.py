@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from sqlalchemy import Engine, Row, bindparam, func, or_, select
+from sqlalchemy import Row, bindparam, func, or_, select
 
 from outlearn.paging import cut_text, make_cursor, read_cursor
 from outlearn.results import ResultBook
@@ -65,8 +65,8 @@ class _Page:
 class DigestReader:
     """Reads the forum's database for one agent at a time."""
 
-    def __init__(self, engine: Engine, results: ResultBook) -> None:
-        self._transactions = Transactions(engine)
+    def __init__(self, transactions: Transactions, results: ResultBook) -> None:
+        self._transactions = transactions
         self._show = Show(results)
 
     def digest(self, agent: str, *, cursor: str | None = None, max_tokens: int = 2_000) -> Digest:

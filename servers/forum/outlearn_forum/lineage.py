@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import Engine, Row, bindparam, or_, select
+from sqlalchemy import Row, bindparam, or_, select
 
 from outlearn.paging import make_cursor, read_cursor
 from outlearn.results import ResultBook
@@ -59,8 +59,8 @@ def relatives(read: Transaction, finding: Row[Any], show: Show) -> tuple[Nodes, 
 class LineageReader:
     """Reads the graph from the forum's database, the runs' numbers from `results`."""
 
-    def __init__(self, engine: Engine, results: ResultBook) -> None:
-        self._transactions = Transactions(engine)
+    def __init__(self, transactions: Transactions, results: ResultBook) -> None:
+        self._transactions = transactions
         self._show = Show(results)
 
     def of_all(self, cursor: str | None = None) -> Lineage:

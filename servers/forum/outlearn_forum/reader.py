@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-from sqlalchemy import Engine, Row, Select, bindparam, func, select, tuple_
+from sqlalchemy import Row, Select, bindparam, func, select, tuple_
 
 from outlearn.paging import PAGE_BYTES, fit_page, make_cursor, read_cursor
 from outlearn.results import ResultBook
@@ -65,8 +65,8 @@ _REPLIES = (
 class ForumReader:
     """Reads the forum's database. Verified numbers are joined from `results` whenever a finding is shown."""
 
-    def __init__(self, engine: Engine, results: ResultBook) -> None:
-        self._transactions = Transactions(engine)
+    def __init__(self, transactions: Transactions, results: ResultBook) -> None:
+        self._transactions = transactions
         self._show = Show(results)
         self._common = CommonWords()
 

@@ -48,9 +48,9 @@ def build(settings: ServerSettings) -> ToolServer:
     results = ResultBook(settings.home)
     store = ForumStore(settings.database("forum"), results)
     server = make_server("forum", settings, instructions=INSTRUCTIONS, lifespan=watching(store.engine))
-    reader, digests = ForumReader(store.engine, results), DigestReader(store.engine, results)
+    reader, digests = ForumReader(store.transactions, results), DigestReader(store.transactions, results)
     _add_writing(server, store)
-    _add_reading(server, reader, digests, LineageReader(store.engine, results))
+    _add_reading(server, reader, digests, LineageReader(store.transactions, results))
     _add_lists(server, reader, Repeating(store.engine, reader.still_shows))
     add_resources(server, reader, digests)
     return server

@@ -11,7 +11,7 @@ from outlearn.database import open_database, writing
 from outlearn.errors import BudgetError, ConflictError, InvalidInputError, PermissionDeniedError
 from outlearn.requests import check_request_id
 from outlearn.results import ResultBook, VerifiedResult
-from outlearn.transactions import Transaction
+from outlearn.transactions import Transaction, Transactions
 from outlearn.types import FindingKind, Posted, Resemblance, Voted
 from outlearn_forum.events import note, note_mentions, talkers
 from outlearn_forum.index import set_up_index
@@ -46,6 +46,7 @@ class ForumStore:
 
     def __init__(self, url: str, results: ResultBook, hourly_posts: int = HOURLY_POSTS) -> None:
         self.engine: Engine = open_database(url, tables)
+        self.transactions = Transactions(self.engine)
         self._results = results
         self._hourly_posts = hourly_posts
         with writing(self.engine) as connection:

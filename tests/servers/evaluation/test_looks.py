@@ -1,6 +1,7 @@
 """Evaluated runs in memory say what a look at all of them, one by one, would."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,15 @@ def test_a_run_that_is_only_asked_about_stands_after_all_others_and_stays_away()
     by_hand = [change(one, runs[: runs.index(one)]) for one in own] + [change(asked, runs)]
     assert equal(kept.changes(asked), [one for one in by_hand if one is not None])
     assert kept.find(asked.run_id) is None
+
+
+def test_the_same_answers_of_two_agents_are_changes_of_ones_own_run_and_of_anothers() -> None:
+    kept, runs = Looks(), some_looks(5)
+    for run in runs:
+        kept.add(replace(run, agent="ada", same_as=None))
+    counts = np.clip(runs[-1].counts.astype(int) + (np.arange(ITEMS) % 9 == 0), 0, SEEDS).astype(np.uint8)
+    found = [kept.changes(Look("run-asked0", agent, SEEDS, counts))[-1] for agent in ("ada", "bob", "ada")]
+    assert [one.of_other for one in found] == [False, True, False]
 
 
 def test_an_asked_runs_answers_may_be_others_the_next_time() -> None:

@@ -47,7 +47,7 @@ def read_all(home: Path) -> tuple[list[str], int, int]:
     """Ids of all findings but the shared one, and the shared one's replies and score."""
     results = ResultBook(home)
     store = ForumStore(f"sqlite:///{home}/forum.sqlite", results)
-    reader = ForumReader(store.engine, results)
+    reader = ForumReader(store.transactions, results)
     page = reader.list_threads(limit=50)
     findings = list(page.findings)
     while page.older_cursor:

@@ -25,7 +25,7 @@ class Forum:
     def __init__(self, url: str, home: Path) -> None:
         results = ResultBook(home)
         self.store = ForumStore(url, results)
-        self.reader = ForumReader(self.store.engine, results)
+        self.reader = ForumReader(self.store.transactions, results)
         self.repeating = Repeating(self.store.engine, self.reader.still_shows)
 
     def list(self, **arguments: Any) -> CallToolResult:
