@@ -20,9 +20,11 @@ def read_line(connection: Connection) -> list[int]:
     if len(agents) < 2:
         return [row.number for row in queued]
     busy, last = _at_work(connection), {agent: _last_turn(connection, agent) for agent in agents}
-    places, before = list[tuple[int, int, datetime, int]](), Counter[str]()
+    turns = dict[str, tuple[int, datetime, int]]()  # those of the first round are those of all
+    places, before = list[tuple[int, tuple[int, datetime, int], int]](), Counter[str]()
     for row in queued:
-        places.append((before[row.agent], busy[row.agent], last[row.agent], row.number))
+        turn = turns.setdefault(row.agent, (busy[row.agent], last[row.agent], row.number))
+        places.append((before[row.agent], turn, row.number))
         before[row.agent] += 1
     return [place[-1] for place in sorted(places)]
 
