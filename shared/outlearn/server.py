@@ -15,6 +15,7 @@ from importlib.metadata import version
 from typing import Any, NoReturn, TypeVar
 
 import anyio
+import anyio.to_thread
 import structlog
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
@@ -42,6 +43,7 @@ from outlearn.logs import configure_logging, redact
 from outlearn.outline import outline
 from outlearn.serving import serve_http, step_aside
 from outlearn.settings import ServerSettings
+from outlearn.transactions import BusyError
 
 READ_ONLY = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
 ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
@@ -49,6 +51,8 @@ CHANGES = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempoten
 
 Lifespan = Callable[[MCPServer[Any]], AbstractAsyncContextManager[Any]]
 Function = TypeVar("Function", bound=Callable[..., Any])
+Answer = TypeVar("Answer")
+_KEEPS_TURN = "keeps_turn"
 Settings = TypeVar("Settings", bound=ServerSettings)
 log = structlog.get_logger("outlearn")
 
@@ -211,6 +215,22 @@ class _Verifier:
         return AccessToken(token="", client_id=caller.agent, scopes=[caller.role]) if caller else None
 
 
+def keeps_turn(tool: Function) -> Function:
+    """Mark an async tool that has its work done at once or in a thread: it keeps its caller's turn meanwhile, as tools
+    that are not async do. Others give it back, as they may wait for long."""
+    setattr(tool, _KEEPS_TURN, True)
+    return tool
+
+
+async def at_once_or_in_thread(work: Callable[..., Answer], *args: Any) -> Answer:
+    """`work(*args, wait=False)` at once, which keeps everybody waiting, and so must take no more than a millisecond or
+    two; or, where that raises BusyError, `work(*args)` in a thread. To go to a thread and back costs more than that."""
+    try:
+        return work(*args, wait=False)
+    except BusyError:
+        return await anyio.to_thread.run_sync(functools.partial(work, *args))
+
+
 def told(answer: BaseModel, text: str) -> CallToolResult:
     """A tool's answer with a text of its own for the agent, and data for programs.
 
@@ -233,7 +253,8 @@ def _explaining(fn: Function, error_type: type[Exception]) -> Function:
         @functools.wraps(fn)
         async def call_async(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
-            step_aside()
+            if not getattr(fn, _KEEPS_TURN, False):
+                step_aside()
             try:
                 return await fn(*args, **kwargs)
             except (OutlearnError, OperationalError, OSError) as error:

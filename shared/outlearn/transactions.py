@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 from typing import Any, Protocol, TypeAlias
 
 from sqlalchemy import Connection, Engine, Executable, Insert, Select, TextClause, event
@@ -19,13 +19,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from outlearn.database import reading, set_up_sqlite, turn, writing
+from outlearn.database import BUSY_SECONDS, reading, set_up_sqlite, turn, writing
 
 READERS = 4
 """Transactions of one process that read at once. More would wait for one another, and each keeps a cache."""
 CACHE_KIB = 16_000
 Convert: TypeAlias = Callable[[Any], Any]
 _DIALECT = sqlite.dialect(paramstyle="named")
+
+
+class BusyError(Exception):
+    """A transaction that was not to wait would have to."""
 
 
 class Transaction(Protocol):
@@ -58,17 +62,23 @@ class Transactions:
         event.listen(engine, "engine_disposed", self._close)
 
     @contextmanager
-    def reading(self) -> Iterator[Transaction]:
+    def reading(self, *, wait: bool = True) -> Iterator[Transaction]:
         """One that blocks nobody, as soon as fewer than `READERS` others read.
 
         Raises:
+            BusyError: that many do, or it is no SQLite file, and this is not to `wait`.
             DBAPIError: the database does not answer.
         """
         if self._file is None:
+            if not wait:
+                raise BusyError
             with reading(self._engine) as through:
                 yield _ByEngine(through)
             return
-        connection = self._idle.get()
+        try:
+            connection = self._idle.get(block=wait)
+        except Empty:
+            raise BusyError from None
         try:
             with _told_as_by_engine():
                 connection = connection or _open_to_read(self._file)
@@ -78,21 +88,29 @@ class Transactions:
             self._idle.put(connection)
 
     @contextmanager
-    def writing(self) -> Iterator[Transaction]:
+    def writing(self, *, wait: bool = True) -> Iterator[Transaction]:
         """As `outlearn.database.writing`, taking turns with it.
 
         Raises:
+            BusyError: somebody writes, or it is no SQLite file, and this is not to `wait`. Nothing was done.
             DBAPIError: the database does not answer, or refuses what is written.
         """
         if self._file is None:
+            if not wait:
+                raise BusyError
             with writing(self._engine) as through:
                 yield _ByEngine(through)
             return
-        with turn(self._engine), _told_as_by_engine():
-            if self._writer is None:  # it is kept: another one would have to read what this one has in its cache
-                self._writer = _open(self._file)
-            with _transaction(self._writer, "BEGIN IMMEDIATE", "COMMIT"):
-                yield _OfSQLite(self._writer)
+        if not turn(self._engine).acquire(blocking=wait):
+            raise BusyError
+        try:
+            with _told_as_by_engine():
+                if self._writer is None:  # it is kept: another one would have to read what this one has in its cache
+                    self._writer = _open(self._file)
+                with _transaction(self._writer, "BEGIN IMMEDIATE", "COMMIT", wait=wait):
+                    yield _OfSQLite(self._writer)
+        finally:
+            turn(self._engine).release()
 
     def _close(self, engine: Engine) -> None:
         for connection in [self._idle.get() for _number in range(self._idle.qsize())]:
@@ -204,14 +222,29 @@ def _of(kind: TypeEngine[Any]) -> TypeEngine[Any]:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str, end: str) -> Iterator[None]:
-    connection.execute(begin)
+def _transaction(connection: sqlite3.Connection, begin: str, end: str, *, wait: bool = True) -> Iterator[None]:
+    if wait:
+        connection.execute(begin)
+    else:
+        _begin_at_once(connection, begin)
     try:
         yield
         connection.execute(end)
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _begin_at_once(connection: sqlite3.Connection, begin: str) -> None:
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute(begin)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise BusyError from None
+        raise
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -22,7 +23,9 @@ import outlearn.server
 from outlearn import READ_ONLY, OutlearnError, ServerSettings, ToolServer, make_server, run
 from outlearn.errors import ConfigError, PluginError
 from outlearn.identity import Caller, TokenFile
+from outlearn.server import at_once_or_in_thread, keeps_turn
 from outlearn.testing import connect, connect_http, connect_stdio, http_server
+from outlearn.transactions import BusyError
 
 HERE = Path(__file__).parent
 
@@ -484,3 +487,38 @@ def test_a_server_on_all_addresses_is_reached_under_any_name(token_file: Path) -
         assert post(url, Authorization=f"Bearer {token}").status_code == 200
         assert post(url, Authorization=f"Bearer {token}", Host="lab.example").status_code == 200
         assert post(url).status_code == 401
+
+
+async def test_async_tools_give_their_turn_back_but_for_those_that_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, given_back = make_server("kit", ServerSettings(), instructions="For tests."), list[str]()
+    monkeypatch.setattr("outlearn.server.step_aside", lambda: given_back.append("turn"))
+
+    @server.tool()
+    async def waits() -> str:
+        """Wait for something."""
+        return "waited"
+
+    @server.tool()
+    @keeps_turn
+    async def works() -> str:
+        """Work at once."""
+        return "worked"
+
+    async with connect(server) as client:
+        await client.call("works")
+        assert given_back == []
+        await client.call("waits")
+        assert given_back == ["turn"]
+
+
+async def test_work_that_would_have_to_wait_goes_on_in_a_thread() -> None:
+    async def told(busy: bool) -> tuple[int, bool]:
+        def work(number: int, *, wait: bool = True) -> tuple[int, bool]:
+            if busy and not wait:
+                raise BusyError
+            return number, threading.current_thread() is threading.main_thread()
+
+        return await at_once_or_in_thread(work, 7)
+
+    assert await told(busy=False) == (7, True)
+    assert await told(busy=True) == (7, False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, StatementError
 
 from outlearn.database import open_database, reading, writing
-from outlearn.transactions import READERS, Transactions
+from outlearn.transactions import READERS, BusyError, Transactions
 
 metadata = MetaData()
 notes = Table(
@@ -147,3 +148,34 @@ def test_a_file_that_cannot_be_opened_is_a_database_that_does_not_answer(tmp_pat
     for begin in (transactions.reading, transactions.writing):
         with pytest.raises(OperationalError), begin():
             pass
+
+
+def test_one_that_is_not_to_wait_says_that_it_would_have_to(transactions: Transactions, database_url: str) -> None:
+    def is_busy() -> list[bool]:
+        found = []
+        for begin in (transactions.writing, transactions.reading):
+            try:
+                with begin(wait=False) as one:
+                    list(one.rows(COUNT))
+            except BusyError:
+                found.append(True)
+            else:
+                found.append(False)
+        return found
+
+    if not database_url.startswith("sqlite"):
+        assert is_busy() == [True, True]
+        return
+    assert is_busy() == [False, False]
+    with transactions.writing(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(is_busy).result() == [True, False]
+    other = open_database(database_url, metadata)  # as another process has it
+    with writing(other):
+        assert is_busy() == [True, False]
+    other.dispose()
+    with ExitStack() as stack:
+        for _ in range(READERS):
+            stack.enter_context(transactions.reading())
+        assert is_busy() == [False, True]
+    assert is_busy() == [False, False]
+    assert add(transactions, "one") == 1

@@ -158,15 +158,18 @@ class Ledger:
         self.transactions = Transactions(self.engine)
         self.looks = LookBook()
 
-    def find(self, run_id: str, against: str, agent: str) -> tuple[Answered, BudgetView] | None:
-        """The answer that was given to this question, if it was asked, and what `agent` has left."""
-        with self.transactions.reading() as read:
+    def find(self, run_id: str, against: str, agent: str, *, wait: bool = True) -> tuple[Answered, BudgetView] | None:
+        """The answer that was given to this question, if it was asked, and what `agent` has left.
+
+        Raises BusyError: it would have to `wait`.
+        """
+        with self.transactions.reading(wait=wait) as read:
             state = self._state(read, run_id, against, agent)
             return (state.answer, state.budget) if state.answer else None
 
-    def submission(self, run_id: str) -> Submission | None:
-        """What an evaluated run answered; None where nobody evaluated it."""
-        with self.transactions.reading() as read:
+    def submission(self, run_id: str, *, wait: bool = True) -> Submission | None:
+        """What an evaluated run answered; None where nobody evaluated it. Raises BusyError: it would have to `wait`."""
+        with self.transactions.reading(wait=wait) as read:
             return read_submission(read, run_id)
 
     def evaluated_runs(self) -> list[str]:
@@ -180,7 +183,7 @@ class Ledger:
             self.looks.read(read)
 
     def charge(
-        self, question: Question, judge: Judge, caller: Caller, admit: Admit
+        self, question: Question, judge: Judge, caller: Caller, admit: Admit, *, wait: bool = True
     ) -> tuple[Answered, bool, BudgetView]:
         """Answer a question and charge its agent for it. Returns what now stands, whether it was charged, what is left.
 
@@ -191,9 +194,10 @@ class Ledger:
         Raises:
             BudgetError: a budget is used up; nothing was recorded.
             ConflictError: the task's final has begun.
+            BusyError: it would have to `wait`; nothing was recorded.
         """
         run, against = question.run, question.against.run_id if question.against else ""
-        with self.transactions.writing() as write:
+        with self.transactions.writing(wait=wait) as write:
             state = self._state(write, run.run_id, against, caller.agent, run.task)
             self.looks.read(write, state.newest)
             if state.answer is not None:
@@ -210,15 +214,18 @@ class Ledger:
         self.looks.add(number, run.fingerprint, look)
         return answer, not caller.is_operator, state.budget if caller.is_operator else _less_one(state.budget)
 
-    def budget(self, agent: str) -> BudgetView:
-        """What is left for an agent."""
-        with self.transactions.reading() as read:
+    def budget(self, agent: str, *, wait: bool = True) -> BudgetView:
+        """What is left for an agent. Raises BusyError: it would have to `wait`."""
+        with self.transactions.reading(wait=wait) as read:
             return self._state(read, "", "", agent).budget
 
-    def board(self, task: str, limit: int, withheld: Withheld = NOTHING) -> list[LeaderboardRow]:
-        """The evaluated runs of a task, best first, without those that are withheld."""
+    def board(self, task: str, limit: int, withheld: Withheld = NOTHING, *, wait: bool = True) -> list[LeaderboardRow]:
+        """The evaluated runs of a task, best first, without those that are withheld.
+
+        Raises BusyError: it would have to `wait`.
+        """
         without = {"runs": [*withheld.runs], "agents": [*withheld.agents]}
-        with self.transactions.reading() as read:
+        with self.transactions.reading(wait=wait) as read:
             rows = read.rows(_BOARD, task=task, limit=limit, **without)
             return [_board_row(rank, row) for rank, row in enumerate(rows, 1)]
 

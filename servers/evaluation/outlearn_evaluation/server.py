@@ -13,7 +13,7 @@ from pydantic import Field
 from outlearn import CHANGES, READ_ONLY, ToolServer, make_server, run
 from outlearn.database import closing_at_end
 from outlearn.seal import DITHER
-from outlearn.server import told
+from outlearn.server import at_once_or_in_thread, keeps_turn, told
 from outlearn.types import BudgetView, Evaluation, Leaderboard, Nominations
 from outlearn_evaluation.answer import answer_text
 from outlearn_evaluation.board import board_text
@@ -75,29 +75,32 @@ def build(settings: EvaluationSettings) -> ToolServer:
     server = make_server("outlearn-evaluation", settings, instructions=INSTRUCTIONS, lifespan=lifespan)
 
     @server.tool(annotations=CHANGES)
-    def evaluate(
+    @keeps_turn
+    async def evaluate(
         run_id: RunArg,
         against: Annotated[
             str | None, Field(description="An evaluated run to be compared with.", max_length=64)
         ] = None,
     ) -> Annotated[CallToolResult, Evaluation]:
         """PGR of your finished full run, its standard error and, with `against`, a verdict. Charged once a question."""
-        answer = service.evaluate(server.caller(), run_id, against)
+        answer = await at_once_or_in_thread(service.evaluate, server.caller(), run_id, against)
         return told(answer, answer_text(answer))
 
     @server.tool(annotations=READ_ONLY)
-    def leaderboard(
+    @keeps_turn
+    async def leaderboard(
         task: Annotated[str, Field(description="Task name; empty for the only or newest one.", max_length=64)] = "",
         limit: Annotated[int, Field(ge=1, le=500)] = 10,
     ) -> Annotated[CallToolResult, Leaderboard]:
         """All agents' evaluated runs, best first, with the server's numbers."""
-        board = service.leaderboard(task, limit)
+        board = await at_once_or_in_thread(service.leaderboard, task, limit)
         return told(board, board_text(board))
 
     @server.tool(annotations=READ_ONLY)
-    def get_budget() -> BudgetView:
+    @keeps_turn
+    async def get_budget() -> BudgetView:
         """How many evaluations and nominations you have left."""
-        return service.budget(server.caller())
+        return await at_once_or_in_thread(service.budget, server.caller())
 
     @server.tool(annotations=CHANGES)
     def nominate(run_ids: Annotated[list[str], Field(max_length=16)]) -> Nominations:

@@ -14,6 +14,7 @@ from outlearn.identity import OPERATOR, Caller
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult
 from outlearn.tasks import default_task, task_names
+from outlearn.transactions import BusyError
 from outlearn.types import BudgetView, Evaluation, Leaderboard, LeaderboardRow, Nominations
 from outlearn_evaluation.auditor import Auditor
 from outlearn_evaluation.board import Boards, board_lines
@@ -62,7 +63,7 @@ class EvaluationService:
     def _boards(self) -> Boards:
         return Boards(self.engine)
 
-    def evaluate(self, caller: Caller, run_id: str, against: str | None) -> Evaluation:
+    def evaluate(self, caller: Caller, run_id: str, against: str | None, *, wait: bool = True) -> Evaluation:
         """Score a full run of the caller's, once charged; the same question again is free and gets the same answer.
 
         Raises:
@@ -71,16 +72,18 @@ class EvaluationService:
             InvalidInputError: `against` is the run itself or of another task, or the task has no significant gap.
             IntegrityError: a receipt is forged, damaged, missing, or for other data.
             BudgetError: no evaluations are left.
+            BusyError: it is not to `wait`, and would have to, for others or until the receipts are read; nothing
+                happened.
         """
         against = against or None  # clients that must fill in every argument send ""
         asked_before = run_id in self._asked
-        known = self._ledger.find(run_id, against or "", caller.agent) if asked_before else None
+        known = self._ledger.find(run_id, against or "", caller.agent, wait=wait) if asked_before else None
         charged = False
         if known is not None:
             answer, budget = known
             _check_owner(caller, run_id, answer.agent)
         else:
-            answer, charged, budget = self._charge(caller, run_id, against)
+            answer, charged, budget = self._charge(caller, run_id, against, wait)
         if not asked_before or not self._is_published(run_id):  # a crash or a forger may have prevented it
             self._publish(answer)
         return Evaluation(
@@ -98,20 +101,20 @@ class EvaluationService:
             budget=budget,
         )
 
-    def leaderboard(self, task: str, limit: int) -> Leaderboard:
-        """The evaluated runs of a task, best first. Raises NotFoundError."""
+    def leaderboard(self, task: str, limit: int, *, wait: bool = True) -> Leaderboard:
+        """The evaluated runs of a task, best first. Raises NotFoundError, BusyError: it would have to `wait`."""
         task = task or default_task(self._settings.home)
         opened, withheld = open_task(self._settings.home, task), self.auditor.withheld()
 
         def make() -> Leaderboard:
-            rows = self._ledger.board(task, limit, withheld)
+            rows = self._ledger.board(task, limit, withheld, wait=wait)
             return Leaderboard(task=task, rows=tuple(rows), lines=board_lines(opened))
 
         return self._boards.get(limit, withheld, opened, make)
 
-    def budget(self, caller: Caller) -> BudgetView:
-        """What the caller has left."""
-        return self._ledger.budget(caller.agent)
+    def budget(self, caller: Caller, *, wait: bool = True) -> BudgetView:
+        """What the caller has left. Raises BusyError where it would have to `wait`."""
+        return self._ledger.budget(caller.agent, wait=wait)
 
     def nominate(self, caller: Caller, run_ids: tuple[str, ...]) -> Nominations:
         """Set the caller's nominations.
@@ -160,12 +163,16 @@ class EvaluationService:
         except Exception as error:  # noqa: BLE001 - answers come all the same, a little later
             log.error("it was not looked for what is new", error=f"{type(error).__name__}: {error}")
 
-    def _charge(self, caller: Caller, run_id: str, against: str | None) -> tuple[Answered, bool, BudgetView]:
+    def _charge(
+        self, caller: Caller, run_id: str, against: str | None, wait: bool
+    ) -> tuple[Answered, bool, BudgetView]:
+        if not wait and run_id not in self._ready:
+            raise BusyError
         run = self._finished(run_id, caller)
         question = run.question
         if against is not None:
-            question = replace(question, against=self._comparable(run, against))
-        charged = self._ledger.charge(question, run.opened.judge, caller, self.auditor.admit)
+            question = replace(question, against=self._comparable(run, against, wait))
+        charged = self._ledger.charge(question, run.opened.judge, caller, self.auditor.admit, wait=wait)
         self._asked.add(run_id)
         self._ready.pop(run_id, None)
         self.auditor.inspect(run)
@@ -202,8 +209,8 @@ class EvaluationService:
             )
         return receipts
 
-    def _comparable(self, run: FinishedRun, against: str) -> Submission:
-        other = self._ledger.submission(against)
+    def _comparable(self, run: FinishedRun, against: str, wait: bool) -> Submission:
+        other = self._ledger.submission(against, wait=wait)
         if other is None:
             raise NotFoundError(f"{against[:80]!r} was never evaluated; compare with a run on the leaderboard")
         if against == run.run_id or other.fingerprint != run.submission.fingerprint:

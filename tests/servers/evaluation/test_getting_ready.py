@@ -9,10 +9,12 @@ import pytest
 from forging import turn_around
 
 from outlearn.audit import AuditLog
+from outlearn.database import writing
 from outlearn.errors import IntegrityError, NotFoundError, PermissionDeniedError
 from outlearn.identity import Caller
 from outlearn.receipts import ReceiptBook
 from outlearn.testing import connect
+from outlearn.transactions import BusyError
 from outlearn_evaluation.server import build
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
@@ -171,3 +173,35 @@ async def test_a_server_gets_runs_ready_by_itself(
         assert await asyncio.to_thread(looked.wait, 60)
         monkeypatch.setattr(ReceiptBook, "read", lambda *_: pytest.fail("it was read before"))
         assert (await client.call("evaluate", run_id=RUN))["pgr"] == 0.5
+
+
+def test_an_answer_that_is_not_to_wait_comes_at_once_or_not_at_all(
+    service: EvaluationService, file_run: FileRun, start: Start, reads: list[str]
+) -> None:
+    file_run(RUN)
+    for _ in range(2):
+        with pytest.raises(BusyError):
+            service.evaluate(ADA, RUN, None, wait=False)
+    assert reads == []
+    service.get_ready()
+    with writing(start().engine), pytest.raises(BusyError):
+        service.evaluate(ADA, RUN, None, wait=False)
+    assert service.budget(ADA, wait=False).agent_left == 30
+    assert service.evaluate(ADA, RUN, None, wait=False).charged
+    assert not service.evaluate(ADA, RUN, None, wait=False).charged
+    assert [row.run_id for row in service.leaderboard("", 9, wait=False).rows] == [RUN]
+
+
+async def test_whoever_waits_for_the_ledger_keeps_nobody_else_waiting(toy_home: Path, file_run: FileRun) -> None:
+    file_run(RUN)
+    ledger = EvaluationService(EvaluationSettings(home=toy_home)).engine
+    async with connect(build(EvaluationSettings(home=toy_home, agent="ada"))) as client:
+        with writing(ledger):  # as another process does
+            waiting = asyncio.create_task(client.call("evaluate", run_id=RUN))
+            for _ in range(3):
+                assert (await client.call("get_budget"))["agent_left"] == 30
+                assert (await client.call("leaderboard"))["rows"] == []
+            assert not waiting.done()
+        assert (await waiting)["charged"]
+        assert (await client.call("get_budget"))["agent_left"] == 29
+    ledger.dispose()
