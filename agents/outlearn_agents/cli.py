@@ -1,6 +1,7 @@
 """The `outlearn` command. What a command needs is imported when it runs, so that `outlearn --help` is quick."""
 
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -15,8 +16,10 @@ from outlearn_agents.commands.commitment import reveal, verify_commitment
 from outlearn_agents.commands.compare import compare
 from outlearn_agents.commands.demo import demo
 from outlearn_agents.commands.export import export
+from outlearn_agents.commands.failing import said_by_system
 from outlearn_agents.commands.finalize import finalize
 from outlearn_agents.commands.inspect import inspect
+from outlearn_agents.commands.mistyped import refuse_mistyped
 from outlearn_agents.commands.plugins import plugins
 from outlearn_agents.commands.prepare import prepare
 from outlearn_agents.commands.report import report
@@ -32,6 +35,13 @@ class InOrderOfUse(TyperGroup):
         """`team` after `demo`, the others as they are registered."""
         others = [name for name in super().list_commands(ctx) if name not in FIRST]
         return [*FIRST, *others]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Say which command is meant, one of `team` too, where this is none. Raises InvalidInputError."""
+        if args[0] not in self.commands:
+            team_commands: list[str] = self.commands["team"].list_commands(ctx)  # type: ignore[attr-defined]
+            refuse_mistyped(args[0], [*(f"team {name}" for name in team_commands), *self.commands])
+        return super().resolve_command(ctx, args)
 
 
 FIRST = ("demo", "team")
@@ -77,3 +87,13 @@ def main() -> None:
     except OutlearnError as error:
         sys.stderr.write(f"outlearn: {error}\n")
         raise SystemExit(2) from None
+    except Exception as error:
+        if not (words := said_by_system(error)):
+            raise
+        sys.stderr.write(f"outlearn: {words}\n")
+        try:
+            sys.stdout.flush()
+        except OSError:
+            with suppress(OSError):
+                sys.stdout.close()  # or what it still holds would be tried again, and told of, at the end
+        raise SystemExit(1) from None

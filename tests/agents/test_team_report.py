@@ -4,6 +4,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from outlearn.researcher import Session
 from outlearn.types import Evaluation, FindingList, LeaderboardRow, LineageEdge, LineageNode, Posted, RunView
+from outlearn_agents.commands.working import console
 from outlearn_agents.report.charts import methods_chart, pgr_range, progress_chart, ticks
 from outlearn_agents.report.lineage import lineage_graph
 from outlearn_agents.report.lineage_chart import lineage_chart
@@ -374,6 +376,33 @@ def test_without_a_terminal_each_change_is_one_line(capsys: pytest.CaptureFixtur
     assert "PGR 0.90 ± 0.02" in lines[2]
     assert "ada: failed: " in lines[3]
     assert "\x1b" not in lines[3]
+
+
+def test_why_a_run_failed_is_shown_while_the_team_works(capsys: pytest.CaptureFixture[str]) -> None:
+    [first, second] = view().runs
+    lost = first.model_copy(update={"status": "failed", "message": "no\nspace"})
+    observe = PlainLines(Console())
+    observe(view(runs=()))
+    observe(view(runs=(lost, second), agents=(AgentView("ada", "x", "finished", "finished"),)))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("early25 failed (run-000002): no space")
+    assert lines[-1].endswith("ada: finished")
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(page(view(runs=(lost,) * 3), 60))
+    assert "3 failed: no space" in console.export_text()
+
+
+def test_the_outcome_says_what_it_leaves_out() -> None:
+    console = Console(width=100, record=True, file=StringIO())
+    print_outcome(console, summary(*(run(number, 0.5) for number in range(23))), Path("runs/mine/report.html"))
+    assert "... and 3 more: `outlearn report runs/mine --json`" in console.export_text()
+
+
+def test_tables_in_files_are_not_folded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert console().width >= 500
+    monkeypatch.setenv("COLUMNS", "70")
+    assert console().width == 70
 
 
 async def test_a_session_tells_what_it_is_doing(open_session: Any) -> None:

@@ -1,6 +1,7 @@
 """What the operator sees of a team from another terminal, and budgets at the command line."""
 
 import json
+import re
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from outlearn_agents.team.overview import Overview, look_over
 from outlearn_agents.team.overview_table import print_overview
 from outlearn_agents.team.runner import set_budget
 from outlearn_agents.team.status import write_status
+from outlearn_evaluation.commitment import open_task
 
 runner = CliRunner()
 AGENTS = (AgentSpec(name="ada", direction="# Trust\n\nx"), AgentSpec(name="boole", direction="# Time"))
@@ -109,6 +111,59 @@ def test_status_says_who_waits_for_a_review(folder: RunFolder) -> None:
     assert look_over(folder).refused == {}
 
 
+def test_status_shows_the_published_commitment_whatever_becomes_of_the_vault(folder: RunFolder) -> None:
+    published = look_over(folder).commitment
+    assert published == open_task(folder.root, "toy").commitment
+    secret = folder.root / "vault" / "toy" / "secret.json"
+    secret.write_text(secret.read_text().replace("1 is odd", "1 is even"))
+    assert look_over(folder).commitment == published
+    assert str(published) in runner.invoke(cli.app, ["team", "status", str(folder.root)]).output
+
+
+def test_status_tells_how_far_the_final_came(folder: RunFolder) -> None:
+    vault, run = folder.root / "vault" / "toy", str(folder.root)
+
+    def state() -> str:
+        return runner.invoke(cli.app, ["team", "status", run]).output.splitlines()[0]
+
+    assert state().endswith("· not at work")
+    with folder.lock_for_final():
+        assert state().endswith("its final is at work")
+        refused = runner.invoke(cli.app, ["team", "pause", run])
+        assert isinstance(refused.exception, ConflictError)
+    (vault / "final-seeds.json").write_text("[]")
+    assert state().endswith(f"not at work; the final has begun: `outlearn finalize {run}` goes on")
+    (vault / "release.json").write_text("{}")
+    assert state().endswith(f"the final was held: `outlearn finalize {run}` shows it")
+
+
+def test_status_of_a_team_that_starts_or_was_killed_does_not_claim_that_it_works(folder: RunFolder) -> None:
+    run = str(folder.root)
+    write_status(folder, "ada", "running vanilla")
+    with folder.lock():
+        assert look_over(folder).seconds_left is None
+        assert "· starting\n" in runner.invoke(cli.app, ["team", "status", run]).output
+    shown = runner.invoke(cli.app, ["team", "status", run]).output
+    assert re.search(r"ada +resting .*last: running vanilla \(\d+ s ago\)", shown)
+    assert not re.search(r"boole .*ago", shown)
+
+
+def test_status_of_a_budget_that_is_spent_says_so(folder: RunFolder) -> None:
+    spend(folder, "ada", 12.0)
+    with closing(Ledger(folder.spending)) as ledger, ledger._engine.begin() as connection:
+        connection.exec_driver_sql("insert into shifts (agent, started_at, seen_at) values ('ada', 0, 7200)")
+    assert look_over(folder).spent.hours_left == 0.0
+    assert "; the budget is spent\n" in runner.invoke(cli.app, ["team", "status", str(folder.root)]).output
+    assert str(Limits(hours=1, evaluations_a_day=1, device_seconds=2)) == "1 hour, 1 evaluation_a_day, 2 device_seconds"
+
+
+def test_status_is_of_homes_without_a_team_too(toy_home: Path) -> None:
+    (toy_home / "workspaces" / "local").mkdir(parents=True)
+    shown = runner.invoke(cli.app, ["team", "status", str(toy_home)]).output
+    assert "· toy · no team\n" in shown
+    assert re.search(r"local +client .*30 \(6 today\)", shown)
+
+
 def test_status_is_for_people_and_scripts(folder: RunFolder) -> None:
     shown = runner.invoke(cli.app, ["team", "status", str(folder.root), "--json"])
     assert json.loads(shown.output)["task"] == "toy"
@@ -121,8 +176,12 @@ def test_commands_change_what_is_asked_of_a_team_at_work(folder: RunFolder) -> N
     run = str(folder.root)
     refused = runner.invoke(cli.app, ["team", "pause", run])
     assert isinstance(refused.exception, ConflictError)
+    for agent, words in (("zoe", "no agent 'zoe'"), ("ada", f"`outlearn team resume {run}` starts all of them")):
+        refused = runner.invoke(cli.app, ["team", "resume", run, "--agent", agent])
+        assert words in str(refused.exception)
     with folder.lock():
         assert "ada: pausing" in runner.invoke(cli.app, ["team", "pause", run, "--agent", "ada"]).output
+        assert "ada: paused already" in runner.invoke(cli.app, ["team", "pause", run, "--agent", "ada"]).output
         assert read_control(folder).paused == {"ada"}
         runner.invoke(cli.app, ["team", "pause", run])
         assert read_control(folder).paused == {"ada", "boole"}

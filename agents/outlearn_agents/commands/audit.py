@@ -60,7 +60,8 @@ def audit(
         raise NotFoundError(f"no agent {agent!r} ever worked in {str(run)!r}")
     if verify:
         count, head = log.verify()
-        typer.echo(json.dumps({"records": count, "head": head}) if as_json else f"{count} records, the last is {head}")
+        words = f"{count} records; the chain of hashes is intact, the last is {head}"
+        typer.echo(json.dumps({"records": count, "head": head}) if as_json else words)
         return
     if thresholds:
         _print_thresholds(run, as_json)

@@ -9,6 +9,12 @@ from outlearn.prepared import read_prepared
 from outlearn_agents.commands.options import Home, Json, Set, pairs
 from outlearn_agents.tasks import DEFAULT_HOME, how_to_make, next_commands
 
+NO_GAP = (
+    "next: no team yet, as no run could be scored. Prepare and calibrate the task in a home folder of its own (--home) "
+    "with a larger student (--profile; tiny is for the built-in tasks), more items to learn from (--pool) or more test "
+    "items (--test)"
+)
+
 
 def calibrate(
     name: Annotated[str, typer.Argument(help="The task: one that was prepared, or a tiny one such as math.")] = "math",
@@ -16,7 +22,10 @@ def calibrate(
     seeds: Annotated[int, typer.Option(min=5, help="How many seeds, from 0; 16 make errors small.")] = 5,
     profile: Annotated[
         str | None,
-        typer.Option(help="Other models and fine-tuning than it was prepared with: tiny, smol, paper, a .toml file."),
+        typer.Option(
+            help="Other models and fine-tuning than it was prepared with: tiny (for the built-in tasks: its models "
+            "know nothing else), smol, paper, a .toml file."
+        ),
     ] = None,
     changes: Set = None,
     workers: Annotated[
@@ -50,4 +59,5 @@ def calibrate(
     with progress_bar(name) as report:
         train(home, name, range(seeds), report, profile=profile, changes=pairs(changes or [], "--set"), train=slots)
     found = read_report(home, name)
-    typer.echo(found.model_dump_json(indent=1) if as_json else f"{found}\n{next_commands(home, name)}")
+    following = next_commands(home, name) if found.significant else NO_GAP
+    typer.echo(found.model_dump_json(indent=1) if as_json else f"{found}\n{following}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from outlearn.audit import AuditKind, AuditLog
 from outlearn.errors import ConflictError
 from outlearn.files import write_atomic
 from outlearn_agents.commands.options import Home, Json
@@ -26,7 +27,7 @@ def reveal(
 
     outlearn reveal math --home runs/mine --out revealed.json
     """
-    from outlearn_agents.report.at_rest import note_revealed
+    from outlearn_agents.commands.working import renew_report
     from outlearn_evaluation.commitment import open_task
     from outlearn_evaluation.release import ReleaseBook
 
@@ -39,15 +40,17 @@ def reveal(
     if out.exists():
         raise ConflictError(f"{str(out)!r} exists already; name another file")
     write_atomic(out, opened.model_dump_json().encode(), mode=0o600)
-    note_revealed(home, task)
     known = {"task": task, "commitment": opened.commitment, "file": str(out)}
     typer.echo(json.dumps(known) if as_json else opened.commitment)
+    AuditLog(home / "vault").append(AuditKind.COMMITMENT_REVEALED, "note", task=task)
+    renew_report(home)
 
 
 def verify_commitment(
     file: Annotated[Path, typer.Argument(help="What `outlearn reveal` wrote.", show_default=False)],
     published: Annotated[
-        str, typer.Argument(help="The hash that the resource outlearn://commitment had.", show_default=False)
+        str,
+        typer.Argument(help="The hash that `outlearn team status` showed and agents could read.", show_default=False),
     ],
     as_json: Json = False,
 ) -> None:
@@ -55,7 +58,7 @@ def verify_commitment(
 
     Labels, split, noise and baselines are those that were committed to at the start. Needs no home. Such as:
 
-    outlearn verify-commitment revealed.json "$(cat commitment.txt)"
+    outlearn verify-commitment revealed.json HASH
     """
     from outlearn_evaluation.commitment import read_opened, verify
 

@@ -1,4 +1,4 @@
-"""`outlearn compare`: two or more teams side by side, with a plot."""
+"""`outlearn compare`: teams side by side, with a plot."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ WIDE, NARROW = 760, 340
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more run folders of one task.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of one task, one or more.")],
     out: Annotated[
         Path | None, typer.Option(help="Where to write the page; default: compare.html in the first.")
     ] = None,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from outlearn.errors import NotFoundError
 from outlearn_agents.commands.options import Json
 from outlearn_agents.commands.working import work
 from outlearn_agents.tasks import FIRST_TASK
@@ -27,10 +28,14 @@ def demo(
 
     outlearn demo --seconds 60 --agents 2
     """
+    from outlearn.tasks import task_names
     from outlearn_agents.directions import choose_directions
     from outlearn_agents.run_folder import RunFolder, next_folder
     from outlearn_agents.team.runner import make_team
+    from outlearn_training.testbed import TESTBEDS
 
+    if task not in (*TESTBEDS, *(task_names(run) if run else ())):
+        raise NotFoundError(f"no tiny task {task!r}; there are: {', '.join(TESTBEDS)}")
     folder = RunFolder(run or next_folder(Path("runs"), "demo"))
     if folder.spec_file.exists():
         spec = folder.read_spec()

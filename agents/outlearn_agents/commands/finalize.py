@@ -42,30 +42,31 @@ def finalize(
     """
     from outlearn.tasks import load_card
     from outlearn_agents.commands.finals import print_release
-    from outlearn_agents.commands.working import console
-    from outlearn_agents.report.at_rest import write_report_again
+    from outlearn_agents.commands.working import console, renew_report
     from outlearn_evaluation.release import ReleaseBook
 
     name = load_card(run, task or _task_of(run)).name
     book = ReleaseBook(run / "vault", name)
     release = book.read() or _hold(run, name, seeds, workers)
-    write_report_again(run)
     if as_json:
         typer.echo(release.model_dump_json(indent=1))
     else:
         print_release(console(), release, book.path)
+    renew_report(run)
 
 
 def _hold(run: Path, task: str, seeds: int | None, workers: int | None) -> "Release":
     from outlearn_agents.commands.progress import progress_bar
+    from outlearn_agents.commands.working import warn_of_no_pgr
     from outlearn_agents.run_folder import RunFolder
     from outlearn_evaluation.final import finalize as hold_final
     from outlearn_evaluation.settings import EvaluationSettings
     from outlearn_training.settings import TrainingSettings
 
     training = TrainingSettings.as_kept(run, **({"workers": workers} if workers else {}))
+    warn_of_no_pgr(run, task)
     try:
-        with RunFolder(run).lock(), progress_bar(task) as report:
+        with RunFolder(run).lock_for_final(), progress_bar(task) as report:
             return hold_final(EvaluationSettings(home=run), task, _rerunning(training, task, report), seeds)
     except KeyboardInterrupt:
         typer.echo(f"stopped; `{command_line('outlearn', 'finalize', run)}` goes on where it was", err=True)

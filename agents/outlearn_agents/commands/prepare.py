@@ -22,7 +22,9 @@ def prepare(
     source: Annotated[
         str | None, typer.Option(help="Where real data comes from: local, gsm8k, helpsteer3, ...; see `plugins`.")
     ] = None,
-    file: Annotated[list[Path] | None, typer.Option(help="The source's file: JSONL, CSV, Parquet, a folder.")] = None,
+    file: Annotated[
+        list[Path] | None, typer.Option(help="The source's file: JSONL, JSON, CSV, Parquet, a folder.")
+    ] = None,
     mapping: Annotated[
         list[str] | None,
         typer.Option("--map", metavar="ROLE=COLUMN,...", help="For local files: prompt=question,response=answer,..."),
@@ -49,8 +51,9 @@ def prepare(
     profile: Annotated[
         str | None,
         typer.Option(
-            help="Models and their fine-tuning: tiny, smol, paper (default), or a .toml file. tiny and smol were run "
-            "by us, on a CPU; paper, with Qwen3-4B from the Hugging Face hub for a large GPU, was not run by us yet."
+            help="Models and their fine-tuning: tiny, smol, paper (default), or a .toml file. tiny is for the built-in "
+            "tasks: its models know nothing else. smol was run by us, on a CPU; paper, with Qwen3-4B from the Hugging "
+            "Face hub for a large GPU, was not run by us yet."
         ),
     ] = None,
     changed: Set = None,
@@ -107,10 +110,14 @@ def _prepare_data(home: Path, request: dict[str, Any], profile: str, changes: di
 
     from pydantic import ValidationError
 
+    from outlearn.tasks import NAME_RULE, TASK_NAME
     from outlearn_agents.commands.progress import progress_bar
     from outlearn_training.data.pipeline import DataRequest, prepare_data
+    from outlearn_training.places import caveat
     from outlearn_training.profiles import load_profile
 
+    if not TASK_NAME.fullmatch(request["name"]):
+        raise InvalidInputError(f"{request['name']!r} cannot be a task's name; {NAME_RULE}")
     try:
         wanted = DataRequest(**request, profile=load_profile(profile, changes))
     except ValidationError as error:
@@ -122,6 +129,8 @@ def _prepare_data(home: Path, request: dict[str, Any], profile: str, changes: di
         typer.echo(json.dumps({"card": card.model_dump(mode="json"), "report": report.model_dump(mode="json")}))
     else:
         _print(home, card, report)
+    for text in filter(None, dict.fromkeys(map(caveat, (card.teacher, card.student)))):
+        typer.echo(f"before you calibrate: {text}", err=True)
 
 
 def _print(home: Path, card: "TaskCard", report: "Report") -> None:
@@ -148,4 +157,4 @@ def _two(text: str) -> tuple[str, str]:
 
 
 def _option(place: tuple[int | str, ...]) -> str:
-    return "--" + str(place[0]).replace("_", "-") if place and place[0] != "name" else "the task's name"
+    return "--" + str(place[0]).replace("_", "-")

@@ -1,6 +1,7 @@
 """`outlearn team`: start a team, and from another terminal look at it, pause, resume, stop it or add an agent."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -8,6 +9,7 @@ from typer.core import TyperGroup
 
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
 from outlearn.hints import command_line
+from outlearn_agents.commands.mistyped import refuse_mistyped
 from outlearn_agents.commands.options import Json, RunArgument, pairs
 from outlearn_agents.commands.working import console, work
 from outlearn_agents.spending.prices import DEFAULT_MODEL
@@ -27,8 +29,14 @@ class StartByDefault(TyperGroup):
     """`outlearn team RUN ...` is `outlearn team start RUN ...`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put in the command that is meant."""
+        """Put in the command that is meant.
+
+        Raises InvalidInputError where another one is mistyped, rather than that a new folder is named so.
+        """
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            if "/" not in args[0] and not Path(args[0]).is_dir():
+                other = f" `{command_line('outlearn', 'team', f'./{args[0]}')}` works in a new folder of that name"
+                refuse_mistyped(args[0], [f"team {name}" for name in self.commands], other)
             args = ["start", *args]
         return super().parse_args(ctx, args)
 
@@ -150,11 +158,14 @@ def resume(
 
     folder = RunFolder(run)
     spec = folder.read_spec()
+    names = _members(spec, agent)
     if folder.is_at_work:
-        names = _members(spec, agent)
         _ask(folder, lambda now: now.model_copy(update={"paused": now.paused - names}))
         _tell(names, "going on", "", as_json)
         return
+    if agent:
+        whole = command_line("outlearn", "team", "resume", run)
+        raise ConflictError(f"no team is at work in {str(run)!r}, so no agent is paused; `{whole}` starts all of them")
     work(folder, spec, 60 * minutes, as_json, RunnerSettings(restarts=restarts))
 
 
@@ -186,10 +197,13 @@ def pause(run: RunArgument, agent: Agents = None, as_json: Json = False) -> None
 
     outlearn team pause runs/mine --agent ada
     """
+    from outlearn_agents.team.control import read_control
+
     folder, names = _at_work(run, agent)
+    was = read_control(folder).paused
     _ask(folder, lambda now: now.model_copy(update={"paused": now.paused | names}))
     resume = command_line("outlearn", "team", "resume", run)
-    _tell(names, "pausing", f"`{resume}` lets them go on", as_json)
+    _tell(names, "paused already" if names <= was else "pausing", f"`{resume}` lets them go on", as_json)
 
 
 @team.command()

@@ -76,15 +76,16 @@ def _print(grants: "list[Grant]", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([grant.model_dump(mode="json") for grant in grants]))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from outlearn_agents.commands.working import console
 
     table = Table(box=None)
     for column in ("agent", "role", "created (UTC)", "rotated", "ends"):
         table.add_column(column)
     for grant in grants:
         table.add_row(grant.agent, grant.role, *map(_when, (grant.created_at, grant.rotated_at, grant.expires_at)))
-    Console().print(table)
+    console().print(table)
 
 
 def _when(moment: datetime | None) -> str:

@@ -1,10 +1,14 @@
 """A team at work on the screen, and what is printed when it has finished."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from outlearn.errors import OutlearnError
 from outlearn.hints import command_line
+from outlearn_agents.commands.failing import said_by_system
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -12,6 +16,9 @@ if TYPE_CHECKING:
     from outlearn_agents.report.summary import Summary
     from outlearn_agents.run_folder import RunFolder, RunnerSettings, TeamSpec
     from outlearn_agents.spending.ledger import Budget
+
+WIDE = 1000
+"""Columns where nobody looks at a terminal: tables in files are not folded."""
 
 
 def work(
@@ -28,6 +35,7 @@ def work(
     from outlearn_agents.team.live import show
     from outlearn_agents.team.runner import run_team
 
+    warn_of_no_pgr(folder.root, spec.task)
     with show(console(to_stderr=as_json), seconds) as observe:
         summary = anyio.run(run_team, folder, spec, seconds, observe, settings, budget)
     if summary is None:
@@ -47,8 +55,29 @@ def show_summary(summary: "Summary", folder: "RunFolder", as_json: bool) -> None
         print_outcome(console(), summary, folder.report)
 
 
+def warn_of_no_pgr(home: Path, task: str) -> None:
+    """Say before the work begins that none of it can be scored, where that is so."""
+    from outlearn_agents.tasks import why_no_pgr
+
+    if why := why_no_pgr(home, task):
+        typer.echo(f"warning: task {task}: {why}", err=True)
+
+
+def renew_report(home: Path) -> None:
+    """Bring the report of a home folder up to date. Where that fails, what was asked for is done all the same."""
+    from outlearn_agents.report.at_rest import write_report_again
+
+    try:
+        write_report_again(home)
+    except (OutlearnError, OSError) as error:
+        again = command_line("outlearn", "report", home)
+        words = said_by_system(error) or error
+        typer.echo(f"warning: the report is not up to date ({words}); `{again}` writes it again", err=True)
+
+
 def console(to_stderr: bool = False) -> "Console":
-    """Where to print."""
+    """Where to print. What is no terminal has room for every table, or COLUMNS."""
     from rich.console import Console
 
-    return Console(stderr=to_stderr)
+    made = Console(stderr=to_stderr)
+    return made if made.is_terminal or "COLUMNS" in os.environ else Console(stderr=to_stderr, width=WIDE)

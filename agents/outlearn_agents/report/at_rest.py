@@ -5,10 +5,10 @@ from pathlib import Path
 import anyio
 
 from outlearn import ServerSettings
-from outlearn.audit import AuditKind, AuditLog
 from outlearn.identity import OPERATOR
 from outlearn.logs import configure_logging
 from outlearn.toolbox import open_toolbox
+from outlearn_agents.plain_home import read_team
 from outlearn_agents.report.page import write_summary
 from outlearn_agents.report.summary import Summary, collect
 from outlearn_agents.run_folder import RunFolder, TeamSpec
@@ -43,13 +43,7 @@ async def collect_at_rest(folder: RunFolder, spec: TeamSpec) -> Summary:
 
 
 def write_report_again(home: Path) -> None:
-    """Bring the summary and the report of a home folder up to date, where a team worked in it."""
+    """Bring the summary and the report of a home folder up to date, where a team worked in it or it has a report."""
     folder = RunFolder(home)
-    if folder.spec_file.exists():
-        write_summary(folder, anyio.run(collect_at_rest, folder, folder.read_spec()))
-
-
-def note_revealed(home: Path, task: str) -> None:
-    """Put into the audit log, and so into the report, that labels, split and noise of a task were written out."""
-    AuditLog(home / "vault").append(AuditKind.COMMITMENT_REVEALED, "note", task=task)
-    write_report_again(home)
+    if folder.spec_file.exists() or folder.report.exists():
+        write_summary(folder, anyio.run(collect_at_rest, folder, read_team(folder)))

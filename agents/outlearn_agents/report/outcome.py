@@ -6,19 +6,28 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy import select
 
+from outlearn.database import open_database, reading
 from outlearn.hints import command_line
 from outlearn.results import pgr_text
 from outlearn_agents.report.summary import Summary
-from outlearn_agents.words import clean, duration, method_label, shorten
+from outlearn_agents.tasks import why_no_pgr
+from outlearn_agents.words import clean, duration, failures, method_label, shorten
+from outlearn_training.queue.tables import metadata, runs
+from outlearn_training.settings import TrainingSettings
 
 ROWS = 20
+PANEL = 120
 
 
 def print_outcome(console: Console, summary: Summary, report: Path) -> None:
     """Print the methods with PGR ± s.e. and who found them, the best finding's text, and where the report is."""
     if summary.runs:
         console.print(_methods(summary))
+        if (more := len(summary.runs) - ROWS) > 0:
+            everything = command_line("outlearn", "report", report.parent, "--json")
+            console.print(Text(f"... and {more} more: `{everything}`", style="dim"), soft_wrap=True)
     else:
         console.print(Text(why_none(summary, report.parent)), soft_wrap=True)
     if summary.lines:
@@ -26,24 +35,39 @@ def print_outcome(console: Console, summary: Summary, report: Path) -> None:
     finding = summary.best_finding()
     if finding is not None:
         title = Text(f"the best finding: {clean(finding.title)} · {finding.author}")
-        console.print(Panel(Text(clean(finding.text)), title=title, title_align="left", border_style="dim"))
+        panel = Panel(Text(clean(finding.text)), title=title, title_align="left", border_style="dim")
+        console.print(panel, width=min(console.width, PANEL))
     levels = f"teacher {100 * summary.weak_acc:.1f} %, ceiling {100 * summary.ceiling_acc:.1f} %"
-    console.print(Text(f"{summary.task}: {levels}; {duration(summary.wall_seconds)}"))
+    worked = f"; {duration(summary.wall_seconds)}" if summary.wall_seconds else ""
+    console.print(Text(f"{summary.task}: {levels}{worked}"))
     console.print(Text(f"report: {report}"), soft_wrap=True)
 
 
 def why_none(summary: Summary, run: Path) -> str:
     """That no run was evaluated, how far runs came, and what to do."""
-    counts = ", ".join(f"{count} {status}" for status, count in summary.submitted.items()) or "none was submitted"
-    if summary.submitted.get("cancelled"):
-        counts += " (agents cancel what their time does not suffice for)"
+    counts = {status: f"{count} {status}" for status, count in summary.submitted.items()}
+    if "cancelled" in counts:
+        counts["cancelled"] += " (agents cancel what their time does not suffice for)"
+    if "failed" in counts:
+        counts["failed"] = failures(_said_by_failed_runs(run)).rstrip(".") or counts["failed"]
+    begin = f"No run was evaluated. Runs: {', '.join(counts.values()) or 'none was submitted'}.\n"
+    if why := why_no_pgr(run, summary.task):
+        return f"{begin}{why[0].upper()}{why[1:]}."
     logs = [run / "logs" / f"{name}-*.log" for name in ("worker", "agent")]
     again = command_line("outlearn", "team", run, "--minutes", 10)
     return (
-        f"No run was evaluated. Runs: {counts}.\n"
-        f"What workers did is in {logs[0]}, what agents did in {logs[1]}. Where there was too little time, `{again}` "
-        "goes on in the same folder, and a demo takes a longer --seconds."
+        f"{begin}What workers did is in {logs[0]}, what agents did in {logs[1]}. Where there was too little time, "
+        f"`{again}` goes on in the same folder."
     )
+
+
+def _said_by_failed_runs(run: Path) -> list[str]:
+    engine = open_database(TrainingSettings(home=run).database("training"), metadata)
+    try:
+        with reading(engine) as connection:
+            return list(connection.scalars(select(runs.c.message).where(runs.c.status == "failed")))
+    finally:
+        engine.dispose()
 
 
 def _methods(summary: Summary) -> Table:

@@ -1,5 +1,6 @@
 """What may be spent, and what was: plain values, without the ledger that keeps them."""
 
+import re
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,7 +24,12 @@ class Limits(BaseModel):
 
     def __str__(self) -> str:
         given = self.model_dump(exclude_none=True)
-        return ", ".join(f"{value:.12g} {name}" for name, value in given.items()) or "no limits"
+        return ", ".join(f"{value:.12g} {_unit(name, value)}" for name, value in given.items()) or "no limits"
+
+
+def _unit(name: str, value: float) -> str:
+    """Such as `hours`; of one `hour`, `evaluation_a_day`."""
+    return re.sub(r"s($|_)", r"\1", name, count=1) if value == 1 else name
 
 
 class Budget(BaseModel):
@@ -95,7 +101,8 @@ class Statement(BaseModel):
         """Agent-hours until the first limit is reached, at the pace so far; None where nothing is limited or known."""
         if self.hours <= 0:
             return None
-        return min((self.hours * (1 / share - 1) for share in self.shares().values() if share > 0), default=None)
+        lasts = [max(0.0, self.hours * (1 / share - 1)) for share in self.shares().values() if share > 0]
+        return min(lasts, default=None)
 
 
 def lower(first: Limits, second: Limits) -> Limits:

@@ -13,7 +13,7 @@ from rich.text import Text
 from outlearn.results import pgr_text
 from outlearn.types import Finding, LeaderboardRow, RunView
 from outlearn_agents.team.watch import AgentView, TeamView
-from outlearn_agents.words import clean, duration, method_label, shorten
+from outlearn_agents.words import clean, duration, failures, method_label, shorten
 
 STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
 BOARD_ROWS = 8
@@ -44,6 +44,7 @@ class PlainLines:
     def __call__(self, view: TeamView) -> None:
         for run in reversed(view.runs):
             text = f"{run.agent}: {method_label(run.method, run.params)} {run.status} ({run.run_id})"
+            text += f": {shorten(run.message, 200)}" if run.status == "failed" else ""
             self._once(f"{run.run_id} {run.status}", text)
         for row in view.leaderboard:
             text = f"{row.agent}: {row.run_id} has PGR {pgr_text(row.pgr, row.at_most)} ± {row.pgr_se:.2f}"
@@ -53,7 +54,7 @@ class PlainLines:
         self._is_first = False
         for agent in view.agents:
             if agent.state != self._states.get(agent.name, "running"):
-                self._print(f"{agent.name}: {agent.state}: {agent.doing}")
+                self._print(f"{agent.name}: {agent.now}")
             self._states[agent.name] = agent.state
 
     def _once(self, key: str, text: str) -> None:
@@ -63,7 +64,7 @@ class PlainLines:
                 self._print(text)
 
     def _print(self, text: str) -> None:
-        line = f"[{time.monotonic() - self._start:6.1f} s] {clean(text)}"
+        line = f"[{time.monotonic() - self._start:6.1f} s] {' '.join(clean(text).split())}"
         with suppress(SystemExit):  # nobody reads us any more, and rich prints to nowhere from now on
             self._console.print(Text(line), soft_wrap=True)
 
@@ -82,7 +83,8 @@ def page(view: TeamView, seconds: float) -> RenderableType:
     halves.add_column(ratio=1)
     halves.add_row(_board(view.leaderboard, view.runs, styles), _feed(view.findings, styles))
     active = [run for run in view.runs if run.status in ACTIVE]
-    return Group(head, Text(), _agents(view.agents, styles), Text(), _runs(active, styles), Text(), halves)
+    failed = Text(failures(run.message for run in view.runs if run.status == "failed"), style="red")
+    return Group(head, Text(), _agents(view.agents, styles), Text(), _runs(active, styles), failed, halves)
 
 
 def _table(*columns: tuple[str, int], title: str) -> Table:
@@ -99,8 +101,7 @@ def _table(*columns: tuple[str, int], title: str) -> Table:
 def _agents(agents: tuple[AgentView, ...], styles: dict[str, str]) -> Table:
     table = _table(("agent", 8), ("direction", 0), ("doing", 0), title="Agents")
     for agent in agents:
-        doing = agent.doing if agent.state == "running" else f"{agent.state}: {agent.doing}"
-        table.add_row(Text(agent.name, style=styles[agent.name]), clean(agent.direction), Text(clean(doing)))
+        table.add_row(Text(agent.name, style=styles[agent.name]), clean(agent.direction), Text(clean(agent.now)))
     return table
 
 

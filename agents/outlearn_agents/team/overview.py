@@ -2,18 +2,22 @@
 
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from outlearn.audit import AuditLog
 from outlearn.identity import OPERATOR
 from outlearn.settings import ServerSettings
+from outlearn.tasks import load_card, task_names
 from outlearn.types import RunView
+from outlearn_agents.plain_home import read_team
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.spending.ledger import HOUR, Ledger, Limits, Statement
-from outlearn_agents.team.status import read_status
+from outlearn_agents.team.status import read_status, status_file
 from outlearn_agents.words import method_label
+from outlearn_evaluation.commitment import open_task
+from outlearn_evaluation.commitment_log import Publisher
 from outlearn_evaluation.ledger import Ledger as EvaluationLedger
 from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_evaluation.withheld import withheld
@@ -22,6 +26,7 @@ from outlearn_training.settings import TrainingSettings
 
 MAX_QUEUED = 200
 Settings = TypeVar("Settings", bound=ServerSettings)
+Final = Literal["", "begun", "at work", "held"]
 
 
 class OverviewModel(BaseModel):
@@ -63,9 +68,11 @@ class AgentOverview(OverviewModel):
     name: str
     researcher: str
     direction: str
-    state: str = Field(description="running, paused, finished, failed, or resting where no team is at work.")
-    doing: str
-    seconds_ago: float = Field(description="Since it said so.")
+    state: str = Field(
+        description="running, paused, finished, failed; resting where no team is at work; client where there is none."
+    )
+    doing: str = Field(description="Where it rests, what it did last.")
+    seconds_ago: float | None = Field(description="Since it said so; null where it never did.")
     spent: Spent
     evaluations_left: int
     evaluations_today_left: int
@@ -91,9 +98,13 @@ class Overview(OverviewModel):
 
     run: str
     task: str
+    commitment: str | None = Field(description="To labels, split, noise and baselines; null before the task is there.")
+    final: Final = Field(description="begun: interrupted; empty before it.")
     is_at_work: bool
     is_paused: bool = Field(description="All agents: the session's time stands still.")
-    seconds_left: float = Field(description="Of the session at work; they stand still while all are paused.")
+    seconds_left: float | None = Field(
+        description="Of the session at work; they stand still while all are paused. Null while it starts."
+    )
     seconds_worked: float
     agents: tuple[AgentOverview, ...]
     queue: tuple[QueuedRun, ...]
@@ -106,12 +117,16 @@ class Overview(OverviewModel):
 
 
 def look_over(folder: RunFolder) -> Overview:
-    """The team of a run folder now. Raises NotFoundError where there is none."""
-    spec = folder.read_spec()
-    session = folder.read_session()
+    """The team of a run folder now, or the clients of a home folder that has none.
+
+    Raises:
+        NotFoundError: it is neither.
+    """
+    spec = read_team(folder)
     is_at_work = folder.is_at_work
-    restarts = session.restarts if session and is_at_work else {}
-    left = session.seconds_left if session and is_at_work else 0.0
+    session = folder.read_session() if is_at_work else None
+    restarts = session.restarts if session else {}
+    left = session.seconds_left if session else 0.0
     names = {agent.name for agent in spec.agents}
     evaluation = _settings(EvaluationSettings, folder, spec, "evaluation")
     evaluations = EvaluationLedger(evaluation)
@@ -121,6 +136,7 @@ def look_over(folder: RunFolder) -> Overview:
         )
         team = ledger.statement()
         team_left = evaluations.budget(OPERATOR.agent).team_left
+        commitment = _commitment(folder, spec.task, Publisher(evaluations.transactions))
     evaluations.engine.dispose()
     standing = withheld(AuditLog(folder.root / "vault").records())
     at_work = sum(agent.state in ("running", "paused") for agent in agents)
@@ -128,9 +144,11 @@ def look_over(folder: RunFolder) -> Overview:
     return Overview(
         run=str(folder.root),
         task=spec.task,
+        commitment=commitment,
+        final=_final(folder, spec.task),
         is_at_work=is_at_work,
-        is_paused=is_at_work and session is not None and session.paused_at is not None,
-        seconds_left=round(left, 1),
+        is_paused=session is not None and session.paused_at is not None,
+        seconds_left=None if is_at_work and session is None else round(left, 1),
         seconds_worked=round(spec.seconds_worked, 1),
         agents=agents,
         queue=_queue(folder, spec),
@@ -143,6 +161,23 @@ def look_over(folder: RunFolder) -> Overview:
     )
 
 
+def _commitment(folder: RunFolder, task: str, publisher: Publisher) -> str | None:
+    """What was published, or else is from now on."""
+    if task not in task_names(folder.root):
+        return None
+    fingerprint = load_card(folder.root, task).fingerprint
+    return publisher.find(task, fingerprint) or publisher.publish(open_task(folder.root, task))
+
+
+def _final(folder: RunFolder, task: str) -> Final:
+    vault = folder.root / "vault" / task
+    if folder.is_final_at_work:
+        return "at work"
+    if (vault / "release.json").exists():
+        return "held"
+    return "begun" if (vault / "final-seeds.json").exists() else ""
+
+
 def _forecast(team: Statement, more: float) -> float:
     limit = team.limits.dollars
     return round(min(team.dollars + more, limit) if limit else team.dollars + more, 4)
@@ -151,15 +186,16 @@ def _forecast(team: Statement, more: float) -> float:
 def _agent(
     folder: RunFolder, agent: AgentSpec, ledger: Ledger, evaluations: EvaluationLedger, is_at_work: bool, restarts: int
 ) -> AgentOverview:
-    status = read_status(folder, agent.name)
+    status, has_begun = read_status(folder, agent.name), status_file(folder, agent.name).exists()
+    state: str = status.state if is_at_work or status.state in ("finished", "failed") else "resting"
     budget = evaluations.budget(agent.name)
     return AgentOverview(
         name=agent.name,
         researcher=agent.researcher,
         direction=agent.title,
-        state=status.state if is_at_work or status.state in ("finished", "failed") else "resting",
-        doing=status.doing,
-        seconds_ago=round((datetime.now(UTC) - status.at).total_seconds(), 1),
+        state=state if agent.researcher else "client",
+        doing=status.doing if has_begun else "",
+        seconds_ago=round((datetime.now(UTC) - status.at).total_seconds(), 1) if has_begun else None,
         spent=Spent.of(ledger.statement(agent.name)),
         evaluations_left=budget.agent_left,
         evaluations_today_left=budget.agent_today_left,

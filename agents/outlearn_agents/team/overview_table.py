@@ -11,13 +11,13 @@ from outlearn_agents.words import clean, duration, shorten
 
 def print_overview(console: Console, overview: Overview) -> None:
     """Print an overview for people."""
-    working = "paused" if overview.is_paused else "at work"
-    state = f"{working}, {duration(overview.seconds_left)} left" if overview.is_at_work else "not at work"
-    console.print(Text(f"{overview.run} · {overview.task} · {state}", style="bold"), soft_wrap=True)
+    console.print(Text(f"{overview.run} · {overview.task} · {_state(overview)}", style="bold"), soft_wrap=True)
     console.print(Text(_money(overview)), soft_wrap=True)
     limits = overview.spent.limits
     evaluations = f"evaluations left: {overview.evaluations_left}, {overview.evaluations_a_day} a day for each agent"
     console.print(Text(f"budget of the team: {limits}; {evaluations}"), soft_wrap=True)
+    if overview.commitment:
+        console.print(Text(f"commitment to labels, split, noise and baselines: {overview.commitment}"), soft_wrap=True)
     if died := [f"{name} {count}" for name, count in overview.server_restarts.items() if count]:
         console.print(Text(f"servers started again: {', '.join(died)}"))
     for agent, why in overview.refused.items():
@@ -28,6 +28,21 @@ def print_overview(console: Console, overview: Overview) -> None:
     console.print(_queue(overview.queue) if overview.queue else Text("No run waits or trains.", style="dim"))
 
 
+def _state(overview: Overview) -> str:
+    finalize = command_line("outlearn", "finalize", overview.run)
+    if overview.is_at_work:
+        if overview.seconds_left is None:
+            return "starting"
+        return f"{'paused' if overview.is_paused else 'at work'}, {duration(overview.seconds_left)} left"
+    if overview.final == "at work":
+        return "its final is at work"
+    if overview.final == "begun":
+        return f"not at work; the final has begun: `{finalize}` goes on"
+    if overview.final == "held":
+        return f"not at work; the final was held: `{finalize}` shows it"
+    return "no team" if all(agent.state == "client" for agent in overview.agents) else "not at work"
+
+
 def _money(overview: Overview) -> str:
     spent = overview.spent
     parts = [f"spent ${spent.dollars:,.2f}, {spent.tokens:,} tokens, {spent.hours:.2f} agent-hours"]
@@ -36,7 +51,8 @@ def _money(overview: Overview) -> str:
     if overview.forecast_dollars is not None and overview.is_at_work:
         parts.append(f"forecast ${overview.forecast_dollars:,.2f} at the end")
     if spent.hours_left is not None:
-        parts.append(f"the budget lasts for {spent.hours_left:.1f} agent-hours")
+        lasts = f"lasts for {spent.hours_left:.1f} agent-hours" if spent.hours_left else "is spent"
+        parts.append(f"the budget {lasts}")
     return "; ".join(parts)
 
 
@@ -48,7 +64,9 @@ def _agents(agents: tuple[AgentOverview, ...]) -> Table:
     for agent in agents:
         evaluations = f"{agent.evaluations_left} ({agent.evaluations_today_left} today)"
         numbers = (f"{agent.spent.dollars:.2f}", _rate(agent.spent), evaluations)
-        doing = f"{clean(shorten(agent.doing, 120))} ({duration(agent.seconds_ago)} ago)"
+        last = "last: " if agent.state == "resting" and agent.doing else ""
+        doing = last + clean(shorten(agent.doing, 120))
+        doing += "" if agent.seconds_ago is None else f" ({duration(agent.seconds_ago)} ago)"
         doing += f"; restarts: {agent.restarts}" if agent.restarts else ""
         table.add_row(agent.name, agent.state, *numbers, Text(doing))
     return table

@@ -123,6 +123,7 @@ async def run_team(
     _check_task(folder.root, spec.task)
     plugins = plugin_servers()
     with folder.lock():
+        folder.session.unlink(missing_ok=True)
         end_orphans(folder)
         _install(folder.root, spec.task)
         change_control(folder, lambda asked: Control(added=asked.added))

@@ -62,7 +62,7 @@ class TeamSession:
         self._started_at = datetime.now(UTC)
         self._noted: tuple[object, ...] = ()
         self._control = Control()
-        self._failure: OutlearnError | None = None
+        self._failure: OutlearnError | OSError | None = None
 
     async def work(self, observe: Observe) -> None:
         """Work until the last agent has left; those that overstay are ended.
@@ -70,6 +70,7 @@ class TeamSession:
         Raises:
             ServerUnreachableError: a server died again and again.
             IntegrityError: `control.json` is damaged.
+            OSError: the run folder cannot be written to, such as where the disk is full.
         """
         self._note()
         async with anyio.create_task_group() as group:
@@ -81,6 +82,7 @@ class TeamSession:
             group.cancel_scope.cancel()
         if self._failure:
             raise self._failure
+        self._write_spec()
         observe(await self._watcher.look(0.0))
 
     @property
@@ -98,7 +100,7 @@ class TeamSession:
                     await self._crew.end()
                 self._note()
                 await anyio.sleep(KEEP_SECONDS)
-        except OutlearnError as error:
+        except (OutlearnError, OSError) as error:
             self._failure = error
 
     async def _nudge(self) -> None:

@@ -18,6 +18,11 @@ class AgentView:
     doing: str
     state: str
 
+    @property
+    def now(self) -> str:
+        """What it does, after its state where it is not at work: `paused: paused before ...`."""
+        return self.doing if self.state in ("running", self.doing) else f"{self.state}: {self.doing}"
+
 
 @dataclass(frozen=True)
 class TeamView:

@@ -76,7 +76,9 @@ def read_opened(path: Path) -> Opened:
     try:
         return Opened.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise NotFoundError(f"{str(path)!r} is missing; ask the operator for what `outlearn reveal` wrote") from None
+        raise NotFoundError(
+            f"no file {str(path)!r}: the operator writes it with `outlearn reveal TASK --home RUN --out FILE`"
+        ) from None
     except ValidationError as error:
         raise IntegrityError(f"{str(path)!r} is not what `outlearn reveal` writes: {problems(error)}") from error
 

@@ -29,10 +29,15 @@ class Publisher:
         self._transactions = transactions
         self._known: dict[tuple[str, str], str] = {}
 
-    def publish(self, opened: Opened) -> None:
+    def find(self, task: str, fingerprint: str) -> str | None:
+        """The commitment that was published for this version of a task, if one was."""
+        with self._transactions.reading() as read:
+            return _find(read, task, fingerprint)
+
+    def publish(self, opened: Opened) -> str:
         """Record the commitment of a task durably, before anybody sees it or is scored by what it stands for.
 
-        Raises IntegrityError where another was published for this version of the task.
+        Returns it. Raises IntegrityError where another was published for this version of the task.
         """
         version = (opened.task, opened.baselines.fingerprint)
         if version not in self._known:
@@ -43,11 +48,10 @@ class Publisher:
                 f"{self._known[version]!r}, theirs {opened.commitment!r}. Put the vault's own files back; a task that "
                 "was calibrated anew needs a new home folder"
             )
+        return opened.commitment
 
     def _record(self, task: str, fingerprint: str, commitment: str) -> str:
-        with self._transactions.reading() as read:
-            known = _find(read, task, fingerprint)
-        if known is not None:
+        if (known := self.find(task, fingerprint)) is not None:
             return known
         with self._transactions.writing() as write:
             known = _find(write, task, fingerprint)

@@ -52,7 +52,7 @@ def build(settings: FilesystemSettings) -> ToolServer:
     """The workspaces of the home folder in `settings`."""
     snapshots = SnapshotStore(settings.database("filesystem"), LocalArtifactStore(settings.home / "artifacts"))
     lifespan = closing_at_end(snapshots.engine)
-    server = make_server("filesystem", settings, instructions=INSTRUCTIONS, lifespan=lifespan)
+    server = make_server("outlearn-filesystem", settings, instructions=INSTRUCTIONS, lifespan=lifespan)
     desk = _Desk(server, settings, snapshots)
     _add_reading(desk)
     _add_changing(desk)

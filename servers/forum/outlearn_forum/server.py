@@ -47,7 +47,7 @@ def build(settings: ServerSettings) -> ToolServer:
     """The forum of the home folder in `settings`."""
     results = ResultBook(settings.home)
     store = ForumStore(settings.database("forum"), results)
-    server = make_server("forum", settings, instructions=INSTRUCTIONS, lifespan=watching(store.engine))
+    server = make_server("outlearn-forum", settings, instructions=INSTRUCTIONS, lifespan=watching(store.engine))
     reader, digests = ForumReader(store.transactions, results), DigestReader(store.transactions, results)
     _add_writing(server, store)
     _add_reading(server, reader, digests, LineageReader(store.transactions, results))

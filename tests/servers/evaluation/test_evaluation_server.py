@@ -660,7 +660,7 @@ def test_a_commitment_covers_labels_split_noise_and_baselines(service: Evaluatio
 
 
 def test_what_is_no_revealed_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="`outlearn reveal`"):
+    with pytest.raises(NotFoundError, match="`outlearn reveal TASK"):
         read_opened(tmp_path / "nothing.json")
     (tmp_path / "damaged.json").write_text("{}")
     with pytest.raises(IntegrityError, match="is not what `outlearn reveal` writes"):
