@@ -3,7 +3,8 @@
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FileVersion = tuple[int, int, int, int]
@@ -32,36 +33,37 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
     Without `durable`, a machine that loses power may lose the file or leave it empty; a killed process never does.
     """
     draft, flags = _draft(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    try:
-        descriptor = os.open(draft, flags, mode)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(draft, flags, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with _naming(path):
+        try:
+            descriptor = os.open(draft, flags, mode)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(draft, flags, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def create_once(path: Path, data: bytes, *, mode: int = 0o600) -> bytes:
     """Write `data` unless `path` exists; return what it holds. Of two processes that race, one wins and both agree."""
     if path.exists():
         return path.read_bytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft(path)
-    try:
-        write_atomic(draft, data, mode=mode)
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink(missing_ok=True)
+    with _naming(path):
+        try:
+            write_atomic(draft, data, mode=mode)
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink(missing_ok=True)
     return path.read_bytes()
 
 
@@ -92,6 +94,15 @@ def _close(path: Path) -> None:
     if status.st_uid == os.geteuid():
         with suppress(PermissionError):  # a file system without modes
             path.chmod(stat.S_IMODE(status.st_mode) & ~(stat.S_IRWXG | stat.S_IRWXO))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What cannot be written is told of `path`, which the caller knows, and not of its draft."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _draft(path: Path) -> Path:

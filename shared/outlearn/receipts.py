@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 from outlearn.errors import IntegrityError, NotFoundError, OutdatedError
 from outlearn.files import FileVersion, file_version, folder_versions, write_atomic
 from outlearn.identity import AgentName
-from outlearn.signing import Signed, Signer, parse_signed, secret_name
+from outlearn.signing import Signed, Signer, has_key, parse_signed, secret_name
 
 RUN_ID = re.compile(r"run-[a-z0-9]{6,32}")
 RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
@@ -117,5 +117,13 @@ class ReceiptBook:
 
     def _run(self, run_id: str) -> Path:
         if not RUN_ID.fullmatch(run_id):
-            raise NotFoundError(f"{run_id[:80]!r} is not a run id; `list_runs` shows yours")
+            raise NotFoundError(
+                f"{run_id[:80]!r} is not a run id such as 'run-0123456789'; an agent's `list_runs` and a team's report "
+                "show them"
+            )
         return self.folder / run_id
+
+
+def read_receipts(vault: Path, run_id: str) -> tuple[Receipt, ...]:
+    """As `ReceiptBook.read`, where nothing may be made: a vault without a key has no receipts, and gets no key."""
+    return ReceiptBook(vault).read(run_id) if has_key(vault) else ()

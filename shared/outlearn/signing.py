@@ -21,6 +21,7 @@ from outlearn.files import create_once
 from outlearn.hints import problems
 
 KEY_BYTES = 32
+KEY_FILE = "signing.key"
 
 
 class Signed(BaseModel):
@@ -115,6 +116,11 @@ def parse_signed(kind: type[Model], data: bytes, what: str, again: str) -> Model
     return model
 
 
+def has_key(vault: Path) -> bool:
+    """Whether anything can have been signed with the vault's key."""
+    return (vault / KEY_FILE).exists()
+
+
 def secret_name(vault: Path, purpose: str) -> str:
     """16 hexadecimal digits that only those know who may read the vault, always the same ones."""
     return _derive(_master_key(vault), f"name of {purpose}").hex()[:16]
@@ -122,7 +128,7 @@ def secret_name(vault: Path, purpose: str) -> str:
 
 def _master_key(vault: Path) -> bytes:
     vault.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return create_once(vault / "signing.key", secrets.token_bytes(KEY_BYTES))
+    return create_once(vault / KEY_FILE, secrets.token_bytes(KEY_BYTES))
 
 
 def _derive(master_key: bytes, purpose: str) -> bytes:

@@ -28,6 +28,7 @@ Bits = NDArray[np.bool_]
 NEWEST = "newest.txt"
 """In `data/`: the name of the task that was written last."""
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
+NAME_RULE = "use up to 48 of a-z, 0-9, '-' and '_', the first a letter or digit"
 TaskName = Annotated[str, StringConstraints(pattern=rf"^{TASK_NAME.pattern}$")]
 
 

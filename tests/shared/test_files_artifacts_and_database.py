@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,6 +51,22 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None
     with pytest.raises(OSError, match="directory"):
         write_atomic(tmp_path / "folder", b"data")
     assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+
+
+@pytest.mark.parametrize("write", [write_atomic, create_once])
+def test_what_cannot_be_written_is_named_and_not_its_draft(tmp_path: Path, write: Callable[..., object]) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(NotADirectoryError) as refused:
+        write(tmp_path / "file" / "card.json", b"data")
+    assert (refused.value.filename, refused.value.filename2) == (str(tmp_path / "file" / "card.json"), None)
+    assert "draft" not in str(refused.value)
+
+
+def test_a_folder_in_the_way_is_named_and_not_the_draft(tmp_path: Path) -> None:
+    (tmp_path / "card.json").mkdir()
+    with pytest.raises(IsADirectoryError) as refused:
+        write_atomic(tmp_path / "card.json", b"data")
+    assert str(refused.value).endswith(f"Is a directory: '{tmp_path}/card.json'")
 
 
 WRITER = """

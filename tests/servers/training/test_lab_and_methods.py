@@ -1,5 +1,8 @@
 """The method contract, and what the built-in methods train on."""
 
+import importlib
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +15,7 @@ pytest.importorskip("torch")
 from outlearn.errors import InvalidInputError, NotFoundError, PluginError
 from outlearn.tasks import Item, load_public
 from outlearn_training import catalogue
-from outlearn_training.catalogue import find_method, methods
+from outlearn_training.catalogue import Method, find_method, methods
 from outlearn_training.lab import Lab, prompts_for
 from outlearn_training.model import LabelModel
 from outlearn_training.sandbox.host import run_method
@@ -162,11 +165,58 @@ def test_a_plugin_that_is_not_a_method_is_an_error_by_name() -> None:
         catalogue._describe("odd", lambda lab, seed: None)
 
 
-def test_the_method_in_the_documentation_runs(lab: Lab) -> None:
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Method]:
+    """The method of a module with this source, as it stands in the catalogue."""
+
+    def load(source: str) -> Method:
+        (tmp_path / "a_plugin.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "a_plugin", raising=False)
+        importlib.invalidate_caches()
+        return catalogue._describe("mine", importlib.import_module("a_plugin").method)
+
+    return load
+
+
+def test_the_method_in_the_documentation_runs_and_can_be_registered(lab: Lab, plugin: Callable[[str], Method]) -> None:
     text = (Path(__file__).parents[3] / "docs" / "write-a-method.md").read_text(encoding="utf-8")
     source = text.split("```python\n")[1].split("```")[0]
     students = run_method(source, {}, 0, lab)
     assert students[0].predict().shape == (len(lab.pool),)
+    registered = plugin(source)
+    assert registered.check_params({"trust": 1}) == {"trust": 1}
+    with pytest.raises(InvalidInputError, match="trust: input should be a valid number"):
+        registered.check_params({"trust": "high"})
+
+
+def test_a_parameter_without_an_annotation_has_its_defaults_type(plugin: Callable[[str], Method]) -> None:
+    method = plugin("def method(lab, seed, n=2, on=True, loss='xent', extra=None, *, needed): ...\n")
+    given = {"n": 0.5, "on": False, "loss": "logconf", "extra": [1], "needed": "any"}
+    assert method.check_params(given) == given
+    assert method.check_params({"needed": 1})["n"] == 2
+    for wrong in ({"n": "x", "needed": 1}, {"loss": 3, "needed": 1}, {}, {"needed": 1, "other": 1}):
+        with pytest.raises(InvalidInputError, match="It has: n, on, loss, extra, needed"):
+            method.check_params(wrong)
+
+
+def test_a_method_that_takes_any_parameter_gets_any(plugin: Callable[[str], Method]) -> None:
+    assert plugin("def method(lab, seed, *rest, n=1, **more): ...\n").check_params({"x": 3}) == {"n": 1, "x": 3}
+
+
+@pytest.mark.parametrize(
+    ("params", "error"),
+    [
+        ("trust: object() = 1", "parameter 'trust' that cannot be checked"),
+        ("trust: 'Unknown' = 1", "annotation that cannot be read: name 'Unknown'"),
+    ],
+)
+def test_a_plugin_whose_parameters_cannot_be_checked_is_an_error_that_names_both(
+    plugin: Callable[[str], Method], params: str, error: str
+) -> None:
+    with pytest.raises(PluginError, match=f"'mine' has an? {error}") as refused:
+        plugin(f"def method(lab, seed, fine=1, {params}): ...\n")
+    assert "\n" not in str(refused.value)
 
 
 def test_a_list_of_students_is_an_ensemble_of_at_most_eight(lab: Lab) -> None:

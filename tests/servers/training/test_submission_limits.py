@@ -110,3 +110,23 @@ def test_a_run_whose_source_cannot_be_stored_is_not_queued(queue: RunQueue) -> N
     with pytest.raises(OSError, match="full"):
         submit(queue, store=full)
     assert queue.waiting() == 0
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def method(lab, seed, trust): ...",
+        "def method(lab, seed, **more): ...",
+        "def method(lab, seed, /, trust=1): ...",
+        "def method(*given, trust=1): ...",
+        "@decorated\ndef method(lab, seed): ...",
+        "def method(lab, seed): ...\ndef method(lab, seed, trust): ...",
+    ],
+)
+def test_params_that_a_file_may_take_are_left_to_it(toy_home: Path, source: str) -> None:
+    settings = TrainingSettings(home=toy_home, unsafe_no_sandbox=True)
+    path = settings.workspaces / "ada" / "mine.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{source}\n")
+    given: dict[str, Any] = {"method": None, "params": {"trust": 1}, "kind": "pilot", "task": "", "request_id": None}
+    assert TrainingService(settings, Idle()).submit(ADA, file=path.name, **given).status == "queued"

@@ -208,8 +208,12 @@ def test_a_chat_model_gets_its_template_and_a_base_model_with_one_does_not(toy_m
 
 def test_label_words_must_be_two_different_tokens(toy_model: Path) -> None:
     trainer = trainer_for(toy_model)
-    for words in ((" no", " no"), (" no", "12"), ("", " yes")):
-        with pytest.raises(InvalidInputError, match="two different tokens"):
+    for words, error in (
+        ((" no", " no"), "one token for both of"),
+        ((" no", "12"), "no single token for '12'"),
+        (("", " yes"), "no single token for ''"),
+    ):
+        with pytest.raises(InvalidInputError, match=f"'{toy_model}' has {error}"):
             trainer.predict(None, PROMPTS, words)
 
 

@@ -103,8 +103,11 @@ async def test_a_runs_students_are_exported_as_transformers_loads_them(warm: Tra
         export_students(home, run["run_id"], None, tmp_path / "all")
     with pytest.raises(NotFoundError, match="no receipt for seed 77; it has 0, 1, 2, 3, 4"):
         export_students(home, run["run_id"], 77, tmp_path / "other")
-    with pytest.raises(NotFoundError, match="has no students; only full runs that are done have any"):
+    with pytest.raises(NotFoundError, match=r"there is no run 'run-0.* with students in .*; only full runs.*--home"):
         export_students(home, "run-0000000000", None, tmp_path / "other")
+    with pytest.raises(NotFoundError, match="there is no run"):
+        export_students(tmp_path / "empty", run["run_id"], None, tmp_path / "other")
+    assert not (tmp_path / "empty").exists()
 
 
 async def test_students_make_room_for_newer_ones_and_receipts_stay(home: Path, tmp_path: Path) -> None:
@@ -320,6 +323,10 @@ async def test_bad_requests_say_what_to_do(home: Path) -> None:
         write_method(settings, "x = 1\n", "empty.py")
         with pytest.raises(ToolError, match="no function"):
             await client.call("submit_run", file="empty.py")
+        write_method(settings, "def method(lab, seed, trust=0.3, *, keep=1):\n    ...\n", "named.py")
+        for wrong in ("trsut", "seed"):
+            with pytest.raises(ToolError, match=f"'named.py' takes no '{wrong}'; its params are: trust, keep"):
+                await client.call("submit_run", file="named.py", params={wrong: 1})
         assert (await client.call("list_runs"))["runs"] == []
 
 

@@ -1,4 +1,4 @@
-"""Rows of local files, one at a time: JSONL and CSV (also gzipped), Parquet, and a `datasets` dataset on disk."""
+"""Rows of local files, one at a time: JSONL and CSV, Parquet, a JSON array, and a `datasets` dataset on disk."""
 
 import csv
 import gzip
@@ -14,10 +14,11 @@ from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn.sources import BAD_SYNTAX, NOT_UTF8, BadRow, OnShare
 
 MAX_ROW_BYTES = 16 * 2**20
+NO_OBJECT = "each line must be one JSON object; an array is called .json"
 BOM = b"\xef\xbb\xbf"
 Record = dict[str, Any]
 Numbered = tuple[int, Record | BadRow]
-FORMATS = ".jsonl, .csv, .tsv (also .gz), .parquet, or a folder that `datasets` saved"
+FORMATS = ".jsonl, .json, .csv, .tsv (also .gz), .parquet, or a folder that `datasets` saved"
 
 
 def sha256_of(path: Path) -> str:
@@ -55,6 +56,8 @@ def records(path: Path, on_share: OnShare, split: str = "") -> Iterator[Numbered
             yield from _dataset(path, split, on_share)
         elif formats[:1] in ([".jsonl"], [".ndjson"]):
             yield from _lines(path, on_share)
+        elif formats[:1] == [".json"]:
+            yield from _array(path, on_share)
         elif formats[:1] in ([".csv"], [".tsv"]):
             yield from _table(path, "\t" if formats[0] == ".tsv" else ",", on_share)
         elif formats == [".parquet"]:
@@ -107,9 +110,24 @@ def _parse(line: bytes, number: int) -> Record | BadRow:
         record = json.loads(line.decode())
     except UnicodeDecodeError as error:
         return BadRow(number, NOT_UTF8, f"byte {error.start} of the line")
+    except (ValueError, RecursionError):
+        return BadRow(number, BAD_SYNTAX, NO_OBJECT)
+    return record if isinstance(record, dict) else BadRow(number, BAD_SYNTAX, NO_OBJECT)
+
+
+def _array(path: Path, on_share: OnShare) -> Iterator[Numbered]:
+    """The objects of a JSON array, which is read whole; their places in it stand for line numbers."""
+    with _open(path, on_share) as file:
+        data = file.read()
+    other = f"{str(path)!r} is no JSON array of objects (a file with one object a line is called .jsonl)"
+    try:
+        found = json.loads(data.decode("utf-8-sig")) if data.strip() else []
     except (ValueError, RecursionError) as error:
-        return BadRow(number, BAD_SYNTAX, f"no JSON: {getattr(error, 'msg', type(error).__name__)}")
-    return record if isinstance(record, dict) else BadRow(number, BAD_SYNTAX, "JSON, but no object")
+        raise InvalidInputError(f"{other}: {error}") from error
+    if not isinstance(found, list):
+        raise InvalidInputError(other)
+    for number, record in enumerate(found, start=1):
+        yield number, record if isinstance(record, dict) else BadRow(number, BAD_SYNTAX, "no object")
 
 
 def _table(path: Path, delimiter: str, on_share: OnShare) -> Iterator[Numbered]:

@@ -26,6 +26,7 @@ SHAPES: tuple[frozenset[str], ...] = (
 OPTIONAL = frozenset({"group", "id"})
 CLAIM_CLASSES = {"false": 0, "0": 0, "no": 0, "incorrect": 0, "true": 1, "1": 1, "yes": 1, "correct": 1}
 PAIR_CLASSES = {"a": 0, "b": 1}
+OTHERS = "--classes ZERO,ONE names the two values that it has"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def to_row(line: int, record: Record, columns: Mapping[str, str], classes: Mappi
     known = {role: value if isinstance(value, str) else _plain(value) for role, value in values.items()}
     label = 0 if "chosen" in known else classes.get(_plain(values["label"]))
     if label is None:
-        return BadRow(line, BAD_LABEL, f"column {columns['label']!r}; the classes are {', '.join(classes)}")
+        return BadRow(line, BAD_LABEL, f"column {columns['label']!r} has none of {', '.join(classes)}; {OTHERS}")
     responses = tuple(known[role] for role in ("text", "response", "a", "b", "chosen", "rejected") if role in known)
     prompt = known.get("prompt", "")
     return Example(line, known.get("group", prompt or responses[0]), prompt, responses, label, known.get("id", ""))

@@ -18,7 +18,8 @@ from outlearn_training.data.report import Report, lengths, make_report
 from outlearn_training.data.scan import MAX_LISTED, Scan
 from outlearn_training.data.selection import Chosen, Selection, check, select
 from outlearn_training.data.splits import ORDER, Split, winners
-from outlearn_training.data.templates import compose, wording
+from outlearn_training.data.templates import Wording, compose, wording
+from outlearn_training.places import check_words
 from outlearn_training.profiles import Profile
 
 OnProgress = Callable[[str, float], None]
@@ -61,13 +62,13 @@ def prepare_data(home: Path, request: DataRequest, on_progress: OnProgress | Non
 
     Raises:
         PluginError, NotFoundError: no such source or file.
-        InvalidInputError: malformed rows that are not to be skipped, too few items, an option that does not fit.
+        InvalidInputError: malformed rows that are not to be skipped, too few items, an option that does not fit, or
+            models without single tokens for the label words.
         ConflictError: the task was prepared from other data (the source has changed), or in another way.
     """
     report = on_progress or (lambda _what, _share: None)
     source: Source = Registry(SOURCES).load(request.source)
     kind = _kind(source, request)
-    report("fingerprint of the source", 0)
     hashes = [sha256_of(path) for path in request.files]
     recipe = request.model_dump(mode="json", exclude={"files", "on_bad_row"}) | {"kind": kind, "sha256": hashes}
     if known := _known(home, request.name, recipe):
@@ -75,12 +76,15 @@ def prepare_data(home: Path, request: DataRequest, on_progress: OnProgress | Non
     with closing(Scan(home / "vault")) as scan:
         scan.read(source.rows(_source_request(home, request, report)))
         _refuse(scan, request)
+        words = wording(kind, comparisons=bool(scan.comparisons))
+        for model in (request.profile.teacher, request.profile.student):
+            check_words(model, words.words)
         report("duplicates and splits", 0)
         rng = np.random.default_rng([*scan.key, request.seed])
         selection = select(scan, request.sizes, request.similarity, rng, balanced=request.balance)
         items = {name: _items(kind, chosen, request.balance, rng) for name, chosen in selection.splits.items()}
         facts = _facts(source, request, scan, selection, items, hashes[0] if len(hashes) == 1 else scan.sha256)
-        parts = _parts(request, kind, facts, items, comparisons=bool(scan.comparisons))
+        parts = _parts(request, kind, words, facts, items)
         made = make_report(recipe, scan, selection, check(selection.splits, request.similarity), items)
     card = write_prepared(home, parts, recipe, made.model_dump_json(indent=1))
     report("done", 1)
@@ -135,15 +139,20 @@ def _source_request(home: Path, request: DataRequest, report: OnProgress) -> Sou
 
 
 def _refuse(scan: Scan, request: DataRequest) -> None:
-    """Raises InvalidInputError where there are malformed rows that are not to be skipped."""
+    """Raises InvalidInputError where there is no row, or where there are malformed ones that are not to be skipped."""
+    if not scan.rows:
+        raise InvalidInputError(f"{', '.join(repr(str(path)) for path in request.files) or 'the source'} is empty")
     if not scan.bad_counts or request.on_bad_row == "skip":
         return
     lines = []
     for reason, count in sorted(scan.bad_counts.items()):
-        found = [f"{one.line}" + (f" ({one.detail})" if one.detail else "") for one in scan.bad_rows]
-        found = [text for text, one in zip(found, scan.bad_rows, strict=True) if one.reason == reason]
-        more = ", ..." if count > LISTED_IN_ERROR else ""
-        lines.append(f"  {reason}: {count}, in line {', '.join(found[:LISTED_IN_ERROR])}{more}")
+        listed = [one for one in scan.bad_rows if one.reason == reason][:LISTED_IN_ERROR]
+        found = []
+        for detail in dict.fromkeys(one.detail for one in listed):
+            found += [str(one.line) for one in listed if one.detail == detail]
+            found[-1] += f" ({detail})" if detail else ""
+        more = ["..."] if count > len(listed) else []
+        lines.append(f"  {reason}: {count}, in line {', '.join([*found, *more])}")
     raise InvalidInputError(
         f"{sum(scan.bad_counts.values()):,} of {scan.rows:,} rows are malformed, so nothing was prepared:\n"
         + "\n".join(lines)
@@ -191,12 +200,11 @@ def _facts(
 def _parts(
     request: DataRequest,
     kind: Kind,
+    words: Wording,
     facts: DataFacts,
     items: Mapping[Split, tuple[LabelledItem, ...]],
-    *,
-    comparisons: bool,
 ) -> Parts:
-    words, profile = wording(kind, comparisons=comparisons), request.profile
+    profile = request.profile
     labels = [item.label for item in items["test"]]
     pool = tuple(Item(id=item.id, text=item.text, group=item.group) for item in items["pool"])
     secret = SecretTask(

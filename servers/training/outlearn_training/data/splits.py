@@ -49,8 +49,8 @@ def _shortage(
     name: Split, chosen: Sequence[int], room: Sequence[int], sizes: Mapping[Split, int], balanced: bool
 ) -> str:
     lacking = f"{room[0]} of label 0 and {room[1]} of label 1" if balanced else f"{room[0]}"
-    advice = "ask for fewer with --test, --train and --pool" + (", or give up --balance" if balanced else "")
-    wanted = ", ".join(f"{split} {sizes[split]}" for split in ORDER)
+    advice = "ask for fewer with these options" + (", or give the balance up with --no-balance" if balanced else "")
+    wanted = " ".join(f"--{split} {sizes[split]}" for split in ORDER)
     return f"too few items for {wanted}: the {name} split has {len(chosen)} and lacks {lacking}; {advice}"
 
 

@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from outlearn.signing import has_key
 from outlearn_training.sandbox.landlock import python_folders
 
 PROBE_SECONDS = 10
@@ -43,7 +44,7 @@ def wrap(home: Path) -> list[str]:
 
 def _outermost(home: Path) -> Path:
     """The home folder, or the one that it is derived from: a derived one lies in a vault, which has a signing key."""
-    vaults = [folder for folder in home.parents if folder.name == "vault" and (folder / "signing.key").exists()]
+    vaults = [folder for folder in home.parents if folder.name == "vault" and has_key(folder)]
     return vaults[-1].parent if vaults else home
 
 
