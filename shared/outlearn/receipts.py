@@ -124,6 +124,11 @@ class ReceiptBook:
         return self.folder / run_id
 
 
+def has_receipts(vault: Path, run_id: str) -> bool:
+    """Whether a run ever had receipts, be they genuine. Nothing is made, nor read."""
+    return has_key(vault) and run_id in ReceiptBook(vault).run_ids()
+
+
 def read_receipts(vault: Path, run_id: str) -> tuple[Receipt, ...]:
     """As `ReceiptBook.read`, where nothing may be made: a vault without a key has no receipts, and gets no key."""
     return ReceiptBook(vault).read(run_id) if has_key(vault) else ()

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from outlearn.audit import AuditLog
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
+from outlearn.receipts import ReceiptBook
 from outlearn.researcher import Session
 from outlearn.types import Evaluation, RunView
 from outlearn_agents import cli
@@ -109,6 +110,17 @@ def test_status_says_who_waits_for_a_review(folder: RunFolder) -> None:
     assert "release ada` lets it go on" in shown
     log.append("operator", "release", agent="ada")
     assert look_over(folder).refused == {}
+
+
+def test_a_run_whose_receipts_are_forged_can_be_reviewed(folder: RunFolder) -> None:
+    run, forged = "run-0123456789", ReceiptBook(folder.root / "vault").folder / "run-0123456789" / "0.json"
+    for expected in (1, 0):
+        done = runner.invoke(cli.app, ["review", str(folder.root), "release", run])
+        assert (done.exit_code != 0) is bool(expected)
+        forged.parent.mkdir(parents=True, exist_ok=True)
+        forged.write_text("{}")
+    [record] = AuditLog(folder.root / "vault").records()
+    assert (record.action, record.run_id) == ("release", run)
 
 
 def test_status_shows_the_published_commitment_whatever_becomes_of_the_vault(folder: RunFolder) -> None:

@@ -93,13 +93,13 @@ def review(
     Such as: outlearn review runs/mine release run-0123456789 --because "both seeds hold"
     """
     from outlearn.audit import AuditKind, AuditLog
-    from outlearn.receipts import RUN_ID, ReceiptBook
+    from outlearn.receipts import RUN_ID, has_receipts
 
     is_run = RUN_ID.fullmatch(subject) is not None
     if not is_run and (subject.startswith("run-") or not _is_agent(subject)):
         raise InvalidInputError(f"{subject!r} is neither a run, such as run-0123456789, nor an agent's name")
     home = _home(run)
-    if is_run and not ReceiptBook(home / "vault").read(subject):
+    if is_run and not has_receipts(home / "vault", subject):  # genuine or not: a forged one is to be reviewed, too
         raise NotFoundError(f"no run {subject!r} in {str(home)!r} has receipts; the leaderboard has the runs' ids")
     if not is_run and not _has_worked(home, subject):
         raise NotFoundError(f"no agent {subject!r} ever worked in {str(home)!r}")
