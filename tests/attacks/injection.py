@@ -126,7 +126,7 @@ def hiding_in_names_of_methods(folder: Path) -> bool:
     names = [f"{text}.py" for text in HIDING.values()] + ["vanilla", "a.py\n", ".py/../vanilla"]
     from homes import ADA
 
-    return all(refused(lambda n=name: service._read_source(ADA, n), InvalidInputError) for name in names)
+    return all(refused(lambda n=name: service._read_source(ADA, n, ()), InvalidInputError) for name in names)
 
 
 @attacks
