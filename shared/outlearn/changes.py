@@ -1,14 +1,13 @@
 """Tells whether a database changed, whichever process changed it."""
 
 import sqlite3
-from pathlib import Path
 from threading import Lock
 from typing import TypeAlias
 
 from sqlalchemy import Engine, event
-from sqlalchemy.exc import DBAPIError
 
-from outlearn.database import BUSY_SECONDS
+from outlearn.database import BUSY_SECONDS, sqlite_file
+from outlearn.transactions import told_as_by_engine
 
 Moment: TypeAlias = tuple[int, int]
 
@@ -21,8 +20,7 @@ class Changes:
     """
 
     def __init__(self, engine: Engine) -> None:
-        file = engine.url.database or ""
-        self._file = file if engine.dialect.name == "sqlite" and Path(file).is_file() else None
+        self._file = sqlite_file(engine)
         self._connection: sqlite3.Connection | None = None
         self._opened = 0
         self._turn = Lock()
@@ -36,14 +34,11 @@ class Changes:
         """
         if self._file is None:
             return None
-        with self._turn:
-            try:
-                if self._connection is None:
-                    self._connection = sqlite3.connect(self._file, BUSY_SECONDS, check_same_thread=False)
-                    self._opened += 1  # a connection has its own count
-                ((count,),) = self._connection.execute("PRAGMA data_version")
-            except sqlite3.Error as error:
-                raise DBAPIError.instance(None, None, error, sqlite3.Error) from error
+        with self._turn, told_as_by_engine():
+            if self._connection is None:
+                self._connection = sqlite3.connect(self._file, BUSY_SECONDS, check_same_thread=False)
+                self._opened += 1  # a connection has its own count
+            ((count,),) = self._connection.execute("PRAGMA data_version")
         return self._opened, count
 
     def _close(self, _: Engine) -> None:

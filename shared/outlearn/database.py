@@ -152,6 +152,12 @@ def _add_what_is_new(connection: Connection, tables: MetaData) -> None:
             index.create(connection, checkfirst=True)
 
 
+def sqlite_file(engine: Engine) -> str | None:
+    """The file of an engine's database; None where that is no file of SQLite's."""
+    file = engine.url.database or ""
+    return file if engine.dialect.name == "sqlite" and Path(file).is_file() else None
+
+
 def turn(engine: Engine) -> RLock:
     """What threads of one process take turns with to write to an engine's database."""
     with _turns_lock:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any, Protocol, TypeAlias
 
@@ -19,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from outlearn.database import BUSY_SECONDS, reading, set_up_sqlite, turn, writing
+from outlearn.database import BUSY_SECONDS, reading, set_up_sqlite, sqlite_file, turn, writing
 
 READERS = 4
 """Transactions of one process that read at once. More would wait for one another, and each keeps a cache."""
@@ -53,8 +52,7 @@ class Transactions:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        file = engine.url.database or ""
-        self._file = file if engine.dialect.name == "sqlite" and Path(file).is_file() else None
+        self._file = sqlite_file(engine)
         self._idle: LifoQueue[sqlite3.Connection | None] = LifoQueue()
         for _ in range(READERS):
             self._idle.put(None)
@@ -80,7 +78,7 @@ class Transactions:
         except Empty:
             raise BusyError from None
         try:
-            with _told_as_by_engine():
+            with told_as_by_engine():
                 connection = connection or _open_to_read(self._file)
                 with _transaction(connection, "BEGIN", "ROLLBACK"):
                     yield _OfSQLite(connection)
@@ -104,7 +102,7 @@ class Transactions:
         if not turn(self._engine).acquire(blocking=wait):
             raise BusyError
         try:
-            with _told_as_by_engine():
+            with told_as_by_engine():
                 if self._writer is None:  # it is kept: another one would have to read what this one has in its cache
                     self._writer = _open(self._file)
                 with _transaction(self._writer, "BEGIN IMMEDIATE", "COMMIT", wait=wait):
@@ -248,7 +246,8 @@ def _begin_at_once(connection: sqlite3.Connection, begin: str) -> None:
 
 
 @contextmanager
-def _told_as_by_engine() -> Iterator[None]:
+def told_as_by_engine() -> Iterator[None]:
+    """Raise `sqlite3`'s errors as SQLAlchemy does."""
     try:
         yield
     except sqlite3.Error as error:

@@ -50,6 +50,11 @@ class Look:
     at_most: bool = False
     same_as: str | None = None
 
+    @classmethod
+    def of(cls, positive: Bits) -> "Look":
+        """One of hard answers, (s, n), without names."""
+        return cls("", "", len(positive), positive.sum(axis=0, dtype=np.uint8))
+
     def told(self, at_most: bool, same_as: str | None) -> "Look":
         """The same run, once it is answered; what was worked out of its counts stays."""
         answered = copy(self)

@@ -51,8 +51,7 @@ class Students:
     @cached_property
     def look(self) -> Look:
         """What the public half says, without the names."""
-        positive = self.positive[:, self.public]
-        return Look("", "", len(positive), positive.sum(axis=0, dtype=np.uint8))
+        return Look.of(self.positive[:, self.public])
 
     @cached_property
     def signs(self) -> Floats:

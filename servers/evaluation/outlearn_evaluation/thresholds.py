@@ -143,7 +143,7 @@ def _apart(positive: Bits, labels: NDArray[np.int64]) -> float:
 def _doubt(teachers: Bits, ceilings: Bits) -> float:
     """The least effect of retraining: a student of the truth after the teachers, which is as far as research can come,
     and a seed after others of its kind. In few steps, and never above the constant: what withholds tells no more."""
-    farthest = change(_look(ceilings), [_look(teachers)])
+    farthest = change(Look.of(ceilings), [Look.of(teachers)])
     least = min(_retrained(teachers), _retrained(ceilings), _on_other_items(farthest) if farthest else DOUBT)
     return float(np.clip(math.floor(least / DOUBT_STEP + 1e-9) * DOUBT_STEP, LEAST_DOUBT, DOUBT))
 
@@ -156,7 +156,7 @@ def _on_other_items(found: Change) -> float:
 def _retrained(positive: Bits) -> float:
     """The least effect of another seed's changes; that of (seeds, n) where these change too little to tell."""
     seeds = len(positive)
-    alone = [_look(positive[[row]]) for row in range(seeds)]
+    alone = [Look.of(positive[[row]]) for row in range(seeds)]
     found = [change(one, [other for other in alone if other is not one]) for one in alone]
     told = [one for one in found if one is not None]
     if len(told) < seeds or sum(one.weight for one in told) < INFORMATIVE:
@@ -186,7 +186,3 @@ def sure_t(df: int) -> float:
 
 def _disagreement(positive: Bits) -> float:
     return disagreement(positive.sum(axis=0), len(positive))
-
-
-def _look(positive: Bits) -> Look:
-    return Look("", "", len(positive), positive.sum(axis=0).astype(np.uint8), False, None)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from submitting import submission
 
 from outlearn.errors import BudgetError
 from outlearn.identity import Caller
@@ -10,7 +11,6 @@ from outlearn.types import RunView
 from outlearn_training.queue.device_budget import DeviceBudget
 from outlearn_training.queue.run_queue import RunQueue
 from outlearn_training.queue.seed_claims import Claims
-from outlearn_training.queue.tables import Submission
 
 OPERATOR = Caller(agent="operator", role="operator")
 TEAM = DeviceBudget(agent_seconds=10, team_seconds=25)
@@ -23,16 +23,8 @@ class Lab:
         self.queue, self._claims = RunQueue(url), Claims(url)
 
     def submit(self, agent: str, seeds: int = 1, budget: DeviceBudget = TEAM) -> RunView:
-        fields = {
-            "task": "toy",
-            "method": "vanilla",
-            "source_sha256": "0" * 64,
-            "source_bytes": 9,
-            "params": {},
-            "kind": "full",
-        }
-        submission = Submission.model_validate({**fields, "agent": agent, "seeds": tuple(range(seeds))})
-        return self.queue.submit(submission, max_waiting=100, budget=budget)
+        asked = submission(agent, tuple(range(seeds)))
+        return self.queue.submit(asked, max_waiting=100, budget=budget)
 
     def work(self, seconds: float, seeds: int = 1, is_done: bool = True) -> None:
         for _ in range(seeds):

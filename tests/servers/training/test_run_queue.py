@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from submitting import submission
 
 from outlearn.errors import BudgetError, ConfigError, NotFoundError
 from outlearn.identity import Caller
 from outlearn_training.queue.run_queue import RunQueue
 from outlearn_training.queue.seed_claims import MAX_ATTEMPTS, Claim, Claims
-from outlearn_training.queue.tables import Submission
 from outlearn_training.workers.slots import hold_slot, slot_is_alive, slot_pid
 
 pytest.importorskip("torch")
@@ -38,16 +38,7 @@ def claims(database_url: str) -> Iterator[Claims]:
 
 
 def submit(queue: RunQueue, agent: str = "ada", max_waiting: int = 100, **changes: Any) -> str:
-    fields = {
-        "task": "toy",
-        "method": "vanilla",
-        "source_sha256": "0" * 64,
-        "source_bytes": 9,
-        "params": {},
-        "kind": "full",
-    }
-    submission = Submission(**({"agent": agent, "seeds": (0, 1)} | fields | changes))
-    return queue.submit(submission, max_waiting=max_waiting).run_id
+    return queue.submit(submission(agent, **changes), max_waiting=max_waiting).run_id
 
 
 def everybody_lives(slot: int) -> bool:

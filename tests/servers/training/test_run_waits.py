@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from submitting import submission
 
 from outlearn.errors import MethodError
 from outlearn.identity import Caller
 from outlearn_training.queue.run_queue import RunQueue
 from outlearn_training.queue.seed_claims import Claims
-from outlearn_training.queue.tables import Submission
 
 OPERATOR = Caller(agent="op", role="operator")
 
@@ -18,15 +18,7 @@ def test_a_queued_run_says_when_it_will_probably_start(tmp_path: Path) -> None:
     queue, claims = RunQueue(url), Claims(url)
 
     def submit(agent: str) -> str:
-        fields = {
-            "task": "toy",
-            "method": "vanilla",
-            "source_sha256": "0" * 64,
-            "source_bytes": 9,
-            "params": {},
-            "kind": "pilot",
-        }
-        return queue.submit(Submission(agent=agent, seeds=(0,), **fields), max_waiting=9).run_id
+        return queue.submit(submission(agent, (0,), kind="pilot"), max_waiting=9).run_id
 
     def claim(slot: int = 0) -> None:
         found = claims.claim(slot, lambda _: True)
@@ -56,15 +48,7 @@ def test_a_run_that_predicts_tells_how_far_it_is_and_can_be_cancelled(
     monkeypatch.setattr(worker, "REPORT_SECONDS", 0.0)
     url = f"sqlite:///{tmp_path / 'training.sqlite'}"
     queue, claims = RunQueue(url), Claims(url)
-    fields = {
-        "task": "toy",
-        "method": "vanilla",
-        "source_sha256": "0" * 64,
-        "source_bytes": 9,
-        "params": {},
-        "kind": "full",
-    }
-    run_id = queue.submit(Submission(agent="ada", seeds=(7, 8), **fields), max_waiting=9).run_id
+    run_id = queue.submit(submission(seeds=(7, 8)), max_waiting=9).run_id
     found = claims.claim(0, lambda _: True)
     assert found
     progress, heard = worker._Progress(claims, found), list[tuple[str, float]]()
