@@ -8,7 +8,7 @@ In a turn all clients call at once, each again as soon as it has its answer. Eve
 clients, `mcp`'s, are in this one. Over HTTP there are so many clients, with connections of their own and the bearer
 tokens of sixteen agents. Over stdio a server has one client: there "clients" are callers at once on one connection.
 `evaluate` asks what was asked before; `evaluate_new` asks new questions, of which a team has 200 in all, so it has one
-turn, in the last round, some seconds after the runs ended.
+turn that counts, in the last round, some seconds after the runs ended.
 
 Writes `benchmarks/results/services.json`: `{"stdio": {tool: {clients: row}}, "http": {...}, "inside": ..., ...}`. A
 row has `rps`; `p50_ms` and `p99_ms` of a call as its client sees it; the processor time of a call, the server's
@@ -91,7 +91,7 @@ async def rounds(
     turns: dict[str, list[Turn]] = {name: [] for name in tools}
     for number in range(options.rounds + 1):
         for name, tool in tools.items():
-            if tool.once and number < options.rounds:
+            if tool.once and 0 < number < options.rounds:
                 continue
             calls = options.calls // SHARE_OF_ONCE if tool.once else options.calls
             asked = plan(tool, clients, calls)

@@ -83,7 +83,7 @@ class Tool:
     before: Callable[[], None] = lambda: None
     """What is done before each turn."""
     once: bool = False
-    """Whether it has a turn in the last round only, with fewer calls."""
+    """Whether it has turns in the first round, which warms up, and the last only, with fewer calls."""
     rest_seconds: float = 0.0
     """For each call, how long its turn waits before it begins: a run is not asked about in the moment it ends."""
 

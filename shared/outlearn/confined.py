@@ -17,6 +17,7 @@ from typing import Literal
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError, PermissionDeniedError
 
 MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 1_024
 MAX_DEPTH = 64
 SETTLED_SECONDS, READ_ATTEMPTS = 0.01, 5
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -49,7 +50,8 @@ def split_path(path: str) -> tuple[str, ...]:
     """The components of a relative path; `""`, `"."` and `"/"` are the root itself.
 
     Raises:
-        InvalidInputError: NUL bytes, a name that is too long or not encodable, more than `MAX_DEPTH` names.
+        InvalidInputError: NUL bytes, a name that is too long or not encodable, more than `MAX_DEPTH` names or
+            `MAX_PATH_BYTES` in all.
         PermissionDeniedError: a `..` component.
     """
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
@@ -66,6 +68,8 @@ def split_path(path: str) -> tuple[str, ...]:
             raise InvalidInputError(f"path {path[:200]!r} has a NUL byte")
         if len(encoded) > MAX_NAME_BYTES:
             raise InvalidInputError(f"a name of {len(encoded)} bytes is too long; the limit is {MAX_NAME_BYTES}")
+    if (size := len(os.fsencode("/".join(parts)))) > MAX_PATH_BYTES:
+        raise InvalidInputError(f"path {path[:200]!r} has {size:,} bytes; the limit is {MAX_PATH_BYTES:,}")
     return parts
 
 

@@ -57,6 +57,12 @@ def open_database(url: str, tables: MetaData) -> Engine:
     return engine
 
 
+def sqlite_url(file: Path) -> str:
+    """The URL of a SQLite file, for `open_database`, whatever is in the names of its folders."""
+    shown = URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
+    return shown.replace("?", "%3F")  # SQLAlchemy 2.0 would take what follows for options
+
+
 def with_schema(url: str, schema: str) -> str:
     """A PostgreSQL URL that leads to the tables of one schema, for `open_database`; any other is as it was."""
     try:

@@ -1,5 +1,7 @@
 """The errors that a user or an agent can act on. Every message names the value and says what to do next."""
 
+import errno
+import sqlite3
 from collections.abc import Iterator
 
 
@@ -62,3 +64,11 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
             yield from leaves(one)
     else:
         yield error
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error of the system, of SQLite, or of SQLAlchemy over SQLite, says that a disk or a quota is full."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.Error):
+        return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)

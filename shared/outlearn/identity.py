@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from outlearn.errors import ConfigError, ConflictError, NotFoundError
-from outlearn.files import write_atomic
+from outlearn.files import FileVersion, file_version, write_atomic
 from outlearn.hints import command_line
 from outlearn.locks import locked
 
@@ -79,7 +79,7 @@ class TokenFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamp: tuple[int, int, int] | None = None
+        self._version: FileVersion | None = None
         self._grants: Grants = {}
 
     def verify(self, token: str) -> Caller | None:
@@ -144,15 +144,16 @@ class TokenFile:
     def read(self) -> Grants:
         """All grants, by the hash of their token. Raises ConfigError where there is no readable token file."""
         try:
-            stat = self.path.stat()
-            stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
-            if stamp != self._stamp:
-                self._grants, self._stamp = _GRANTS.validate_json(self.path.read_bytes()), stamp
+            version = file_version(self.path)
+            if version is None or version != self._version:
+                self._grants, self._version = _GRANTS.validate_json(self.path.read_bytes()), version
             return self._grants
         except FileNotFoundError:
             make = command_line("outlearn", "token", "NAME", "--tokens", self.path)
             raise ConfigError(f"no token file at {str(self.path)!r}; `{make}` makes one") from None
-        except (OSError, ValidationError) as error:
+        except OSError as error:
+            raise ConfigError(f"the token file {str(self.path)!r} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
             raise ConfigError(
                 f"{str(self.path)!r} is no token file; put it away, and `outlearn token NAME` makes one"
             ) from error

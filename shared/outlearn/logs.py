@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import traceback
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -59,11 +60,16 @@ def configure_logging(settings: ServerSettings) -> None:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to whatever stderr is at the time, so that a test's captured stream is not kept."""
+    """Writes to whatever stderr is at the time, so that a test's captured stream is not kept.
+
+    A line for which there is no room, or that nobody reads, is lost: what is logged must not fail over it.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(redact(self.format(record)) + "\n")
-        sys.stderr.flush()
+        line = redact(self.format(record)) + "\n"
+        with suppress(OSError):
+            sys.stderr.write(line)
+            sys.stderr.flush()
 
 
 def _redacted_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

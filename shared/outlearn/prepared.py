@@ -1,6 +1,6 @@
 """Tasks that are prepared but not calibrated. They lie wholly in the vault, so no agent sees a half-made task."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,18 @@ from outlearn.errors import ConflictError, IntegrityError, NotFoundError
 from outlearn.files import private_folder, write_atomic
 from outlearn.hints import command_line, problems
 from outlearn.locks import locked
-from outlearn.tasks import Frozen, Item, SecretTask, TaskCard, fingerprint, load_card, task_names, with_fingerprint
+from outlearn.tasks import (
+    Frozen,
+    Item,
+    LabelledItem,
+    SecretTask,
+    TaskCard,
+    fingerprint,
+    load_card,
+    split_in_halves,
+    task_names,
+    with_fingerprint,
+)
 
 Parts = tuple[TaskCard, tuple[Item, ...], SecretTask]
 
@@ -21,6 +32,19 @@ class Prepared(Frozen):
     card: TaskCard
     pool: tuple[Item, ...]
     recipe: dict[str, Any]
+
+
+def hide_labels(
+    train: Sequence[LabelledItem], pool: Sequence[LabelledItem], test: Sequence[LabelledItem], seed: int
+) -> tuple[tuple[Item, ...], SecretTask]:
+    """The pool as agents see it, and all that they do not; `seed` chooses the public half of the test items."""
+    secret = SecretTask(
+        train=tuple(train),
+        pool_labels=tuple(item.label for item in pool),
+        test=tuple(test),
+        public_half=split_in_halves([item.label for item in test], seed),
+    )
+    return tuple(Item(id=item.id, text=item.text, group=item.group) for item in pool), secret
 
 
 def read_prepared(home: Path, name: str) -> Prepared | None:

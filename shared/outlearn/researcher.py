@@ -151,6 +151,3 @@ class Researcher(Protocol):
     async def research(self, session: Session) -> None:
         """Work until `session.stop`; then say what is left to say within a few seconds, and return."""
         ...
-
-
-ResearcherFactory = Callable[[Mapping[str, str]], Researcher]

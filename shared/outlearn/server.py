@@ -3,7 +3,6 @@
 A server is `build(settings) -> ToolServer` and a `main()` that calls `run(build, Settings, prog)`.
 """
 
-import errno
 import functools
 import gc
 import inspect
@@ -36,7 +35,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from outlearn.errors import ConfigError, OutlearnError, PluginError
+from outlearn.errors import ConfigError, OutlearnError, PluginError, is_full_disk
 from outlearn.hints import problems
 from outlearn.identity import Caller, TokenFile
 from outlearn.logs import configure_logging, redact
@@ -280,11 +279,11 @@ def _explaining(fn: Function, error_type: type[Exception]) -> Function:
 def _explain(error: Exception, error_type: type[Exception]) -> NoReturn:
     if isinstance(error, OutlearnError):
         raise error_type(str(error)) from error
+    if is_full_disk(error):
+        raise error_type("the disk is full; try the same call again when the operator has made room") from error
     if isinstance(error, OperationalError):
         log.error("storage", error=str(error.orig))
         raise error_type("the database does not answer at present; try the same call again later") from error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise error_type("the disk is full; try the same call again when the operator has made room") from error
     raise error
 
 

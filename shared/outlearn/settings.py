@@ -25,27 +25,30 @@ class ServerSettings(BaseSettings):
         cli_exit_on_error=False,
     )
 
-    home: Path = Field(Path("runs/default"), description="Folder with the tasks, the vault and all state.")
-    transport: Literal["stdio", "http"] = Field("stdio", description="stdio for one client, http for many.")
-    host: str = Field("127.0.0.1", description="Address that the HTTP transport listens on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port of the HTTP transport; 0 picks a free one.")
-    agent: AgentName = Field("local", description="Who the caller is where no bearer token says so.")
-    role: Role = Field("agent", description="What that caller may do; an operator sees every agent's runs.")
+    home: Path = Field(default=Path("runs/default"), description="Folder with the tasks, the vault and all state.")
+    transport: Literal["stdio", "http"] = Field(default="stdio", description="stdio for one client, http for many.")
+    host: str = Field(default="127.0.0.1", description="Address that the HTTP transport listens on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port of the HTTP transport; 0 picks a free one.")
+    agent: AgentName = Field(default="local", description="Who the caller is where no bearer token says so.")
+    role: Role = Field(default="agent", description="What that caller may do; an operator sees every agent's runs.")
     tokens: Path | None = Field(
-        None, description="File of bearer tokens, which HTTP calls need; default: tokens.json in the home folder."
+        default=None,
+        description="File of bearer tokens, which HTTP calls need; default: tokens.json in the home folder.",
     )
     unsafe_no_tokens: bool = Field(
-        False, description="Over HTTP, let everybody on this machine in as --agent, without a token."
+        default=False, description="Over HTTP, let everybody on this machine in as --agent, without a token."
     )
-    database_url: str | None = Field(None, description="SQLAlchemy URL; default: a SQLite file in the home folder.")
+    database_url: str | None = Field(
+        default=None, description="SQLAlchemy URL; default: a SQLite file in the home folder."
+    )
     database_schema: str | None = Field(
-        None,
+        default=None,
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
         description="PostgreSQL schema of this home's tables; default: the one named in database-schema, a file in "
         "the home folder.",
     )
-    ready_file: Path | None = Field(None, description="Where to write {url, pid} once the HTTP port is known.")
-    log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal.")
+    ready_file: Path | None = Field(default=None, description="Where to write {url, pid} once the HTTP port is known.")
+    log_format: Literal["auto", "json", "console"] = Field(default="auto", description="auto: console on a terminal.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
@@ -86,13 +89,13 @@ class ServerSettings(BaseSettings):
         Makes the home folder where there is none, and closes it to others. On PostgreSQL each home has tables of its
         own, in a schema whose name it keeps.
         """
+        from outlearn.database import sqlite_url, with_schema  # which reads the log's settings
+
         private_folder(self.home)
         if not self.database_url:
-            return f"sqlite:///{(self.home / f'{service}.sqlite').resolve()}"
+            return sqlite_url((self.home / f"{service}.sqlite").resolve())
         if not self.database_url.startswith("postgresql"):
             return self.database_url
-        from outlearn.database import with_schema  # which takes 0.4 s to import, and reads the log's settings
-
         return with_schema(self.database_url, self.database_schema or self._own_schema())
 
     def _own_schema(self) -> str:

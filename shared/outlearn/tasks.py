@@ -6,7 +6,6 @@ A task is a binary question over text. The vault is read by the evaluation serve
 import hashlib
 import io
 import re
-import shutil
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -303,23 +302,8 @@ def write_task(
     return card
 
 
-def remove_task(home: Path, name: str) -> None:
-    """Delete a task's public data and its part of the vault, what `prepare` and `calibrate` keep there too.
-
-    Runs and receipts stay. Raises NotFoundError where no task can have this name.
-    """
-    if not TASK_NAME.fullmatch(name):
-        raise NotFoundError(f"no task {name!r}; there are: {', '.join(task_names(home)) or 'none yet'}")
-    (home / "data" / name / "card.json").unlink(missing_ok=True)
-    if _newest(home) == name:
-        (home / "data" / NEWEST).unlink()
-    for part in ("data", "vault"):
-        if (home / part / name).exists():
-            shutil.rmtree(home / part / name)
-
-
 def _newest(home: Path) -> str:
-    """The task that was written last; empty where that one was removed since."""
+    """The task that was written last; it may be there no more."""
     path = home / "data" / NEWEST
     return path.read_text(encoding="utf-8") if path.exists() else ""
 

@@ -80,7 +80,7 @@ def http_server(module: str, *options: str, deadline_seconds: float = 30.0) -> I
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder, "ready.json")
         http = ["--transport", "http", "--port", "0", "--ready-file", str(ready)]
-        http += [] if "--tokens" in options else ["--unsafe-no-tokens"]
+        http += [] if any(option.startswith("--tokens") for option in options) else ["--unsafe-no-tokens"]
         with subprocess.Popen([sys.executable, "-m", module, *http, *options], env=environment) as process:
             try:
                 yield _wait_until_healthy(process, ready, time.monotonic() + deadline_seconds)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,6 @@ from outlearn.researcher import ToolAnswer, ToolInfo
 
 DIAL_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 READ_SECONDS = 120.0
-Dial = AbstractAsyncContextManager[Client]
 Result = TypeVar("Result")
 Address = str | Callable[[], str]
 """The URL of an MCP endpoint, or what gives it at each call: a server that was started again has another one."""

@@ -238,7 +238,7 @@ def _begin_at_once(connection: sqlite3.Connection, begin: str) -> None:
     try:
         connection.execute(begin)
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:  # above are kinds, such as what a crash left
             raise BusyError from None
         raise
     finally:

@@ -104,6 +104,8 @@ class MessagesApi:
         self.counted.append(body)
         if "count_tokens" in self.refuses:
             return _error(Failure(404, "no such endpoint"))
+        if '"type": "compaction"' in json.dumps(body) and "compact-" not in request.headers.get("anthropic-beta", ""):
+            return _error(Failure(400, "messages: Input tag 'compaction' is not one of the expected tags"))
         return JSONResponse({"input_tokens": count_tokens(body)})
 
     async def _messages(self, request: Request) -> Response:
@@ -260,6 +262,8 @@ def _error(failure: Failure) -> Response:
 def check(body: Body) -> str | None:
     """What the real API would object to in a conversation, or None."""
     messages = body["messages"]
+    if body.get("tool_choice", {}).get("type") in ("any", "tool"):  # as models from Opus 5.5 and Fable 5.1 on
+        return "tool_choice: forced tool use is not supported on this model"
     if not messages or messages[0]["role"] != "user":
         return "messages: first message must use the user role"
     calls: dict[str, int] = {}

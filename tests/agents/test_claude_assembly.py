@@ -51,7 +51,8 @@ def test_blocks_arrive_as_they_were_sent_also_those_of_a_kind_that_is_new(conten
 
 def test_an_input_that_was_cut_off_is_empty_and_one_that_is_no_json_is_an_error() -> None:
     block = {"type": "tool_use", "id": "1", "name": "x", "input": {"a": "long"}, "cut": 5}
-    assert put_together(message([block], "max_tokens")).content[0]["input"] == {}
+    for why in ("max_tokens", "refusal", "model_context_window_exceeded"):
+        assert put_together(message([block], why)).content[0]["input"] == {}
     with pytest.raises(ValueError, match=r"Unterminated|Expecting"):
         put_together(message([block]))
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from claude_peer import POST, Api, Serve, calls
 from managed_context import count_tokens
-from messages_api import Body
+from messages_api import Answer, Body
 
 from outlearn.errors import ConfigError
 from outlearn.types import FindingList
@@ -71,6 +71,27 @@ async def test_after_its_last_turn_an_agent_takes_no_other(open_session: Any, se
     assert len(api.requests) == before
 
 
+async def test_an_agent_without_turns_finishes_once_however_often_it_is_started(
+    open_session: Any, serve: Serve
+) -> None:
+    api = serve(model=busy)
+    async with open_session("ada") as session:
+        for _ in range(3):
+            await api.researcher(max_turns="2").research(session)
+    assert len(api.requests) == 3
+    assert "nearly over" in api.told(-1)
+
+
+async def test_numbers_of_tokens_are_told_in_full(open_session: Any, serve: Serve, tmp_path: Path) -> None:
+    api, spent = serve(model=busy), Cost(tokens=2_600_000)
+    with budget(tmp_path / "spending.sqlite", team=Limits(tokens=3_000_000)) as ledger:
+        ledger.settle(ledger.reserve("boole", spent), spent)
+        async with open_session("ada") as session:
+            session = dataclasses.replace(session, spending=tmp_path / "spending.sqlite")
+            await api.researcher(max_turns="1").research(session)
+    assert "The team's budget is 87% spent: 2,600,000 of 3,000,000 tokens." in api.told(0)
+
+
 async def test_the_agent_is_told_once_when_a_budget_becomes_scarce(
     open_session: Any, serve: Serve, tmp_path: Path
 ) -> None:
@@ -115,6 +136,15 @@ async def test_where_bytes_say_too_much_the_api_counts(open_session: Any, serve:
     assert api.counted
     assert len(api.requests) > 1
     assert all(count_tokens(counted) < 60_000 for counted in api.counted)
+
+
+async def test_the_api_counts_a_conversation_with_a_summary_too(open_session: Any, serve: Serve) -> None:
+    summary = {"type": "compaction", "content": "<summary>vanilla reaches 0.2</summary>"}
+    api = serve(Answer([summary, *calls(LOOK).content], "tool_use"), model=busy)
+    async with open_session("ada") as session:
+        await api.researcher(max_tokens="60000", **SMALL).research(session)
+        assert "tokens are not counted" not in (session.folder / "transcript.jsonl").read_text()
+    assert any("compaction" in json.dumps(counted) for counted in api.counted)
 
 
 async def test_without_token_counts_it_goes_by_bytes(open_session: Any, serve: Serve) -> None:

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -22,9 +23,10 @@ from outlearn.errors import ConflictError, IntegrityError, InvalidInputError, No
 from outlearn.identity import TokenFile
 from outlearn.prepared import load_prepared, write_prepared
 from outlearn.receipts import Receipt
-from outlearn.tasks import Baselines, TaskCard, load_public, load_secret, remove_task, task_names
+from outlearn.tasks import Baselines, TaskCard, load_public, load_secret, task_names
 from outlearn.types import FindingKind, LineageNode, RunStatus
 from outlearn_agents import cli
+from outlearn_agents.commands import demo as demo_command
 from outlearn_agents.commands import team as team_commands
 from outlearn_agents.directions import choose_directions, direction_names, read_direction, read_prompt
 from outlearn_agents.report.at_rest import Idle
@@ -119,14 +121,14 @@ def test_plugins_are_listed_for_people_and_scripts() -> None:
 def test_errors_end_in_one_line_that_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["outlearn", "report", str(tmp_path)])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("outlearn: ")
-    assert "is not a run folder" in error
-    assert error.count("\n") == 1
+    for command in ("report", "finalize"):
+        monkeypatch.setattr(sys, "argv", ["outlearn", command, str(tmp_path)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"outlearn: {str(tmp_path)!r} is not a run folder")
+        assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -372,6 +374,37 @@ def test_the_demo_names_the_tiny_tasks(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_demo_goes_on_with_its_own_team_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teams: list[TeamSpec] = []
+    monkeypatch.setattr(demo_command, "work", lambda _folder, spec, *_: teams.append(spec))
+    again = ["demo", "--run", str(tmp_path), "--agents", "2"]
+    runner.invoke(cli.app, again)
+    kept = teams[0].model_copy(update={"seconds_worked": 7.0})
+    RunFolder(tmp_path).write_spec(kept)
+    runner.invoke(cli.app, again)
+    assert teams[1] == kept
+    refused = runner.invoke(cli.app, ["demo", "--run", str(tmp_path), "--task", "chat"])
+    assert isinstance(refused.exception, ConflictError)
+    assert f"`outlearn team {tmp_path}` goes on with it" in str(refused.exception)
+
+
+def test_directions_that_help_names_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = "".join(runner.invoke(cli.app, [*words, "--help"]).output for words in (["team", "add"], ["brief"]))
+    named = re.findall(r"--direction (\w+)", shown)
+    assert "confidence" in named
+    assert {*named} - {"NAME"} <= {*direction_names()}
+
+
+def test_what_ends_or_replaces_tokens_makes_no_folder(tmp_path: Path) -> None:
+    for what in ("--revoke", "--rotate", "--list"):
+        asked = runner.invoke(
+            cli.app, ["token", *(["ada"] if what != "--list" else []), what, "--home", str(tmp_path / "x")]
+        )
+        assert "tokens.json" in str(asked.exception)
+        assert not (tmp_path / "x").exists()
+
+
 def test_a_team_works_on_the_task_of_its_folder(
     toy_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_task_for: Callable[..., TaskCard]
 ) -> None:
@@ -384,14 +417,14 @@ def test_a_team_works_on_the_task_of_its_folder(
     assert [team.task for team in teams] == ["math", "toy", "a-newer-one"]
     make_prepared(toy_home, "mine")
     for name in ("toy", "a-newer-one"):
-        remove_task(toy_home, name)
+        shutil.rmtree(toy_home / "data" / name)
     refused = runner.invoke(cli.app, ["team", str(toy_home)])
     assert "task 'mine' is prepared" in str(refused.exception)
 
 
 def test_a_home_where_a_task_waits_for_calibration_gets_no_other_one(toy_home: Path) -> None:
     make_prepared(toy_home, "mine")
-    remove_task(toy_home, "toy")
+    shutil.rmtree(toy_home / "data" / "toy")
     server = build_training(TrainingSettings(home=toy_home), Idle())
     assert task_names(toy_home) == []
     with pytest.raises(ToolError, match="mine is prepared and has to be calibrated"):

@@ -165,7 +165,7 @@ def test_without_nominations_or_tasks_there_is_no_final(toy_home: Path, tmp_path
     with pytest.raises(NotFoundError, match="no task 'chess'"):
         cli.app(["finalize", str(toy_home), "--task", "chess"], standalone_mode=False)
     nowhere = tmp_path / "nowhere"
-    with pytest.raises(NotFoundError, match="there is no task yet"):
+    with pytest.raises(NotFoundError, match="is not a run folder"):
         cli.app(["finalize", str(nowhere)], standalone_mode=False)
     with pytest.raises(NotFoundError, match="no task 'toy'"):
         cli.app(["finalize", str(nowhere), "--task", "toy"], standalone_mode=False)

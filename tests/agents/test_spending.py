@@ -133,6 +133,17 @@ async def test_hours_of_an_agent_are_those_without_its_pauses_also_where_its_pro
     assert (ledger.statement("ada").hours, ledger.statement().hours) == (2, 2)
 
 
+async def test_a_shift_counts_to_its_last_second(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("outlearn_agents.spending.ledger.time", SimpleNamespace(time=lambda: now))
+    async with anyio.create_task_group() as group:
+        group.start_soon(Shift(ledger, "ada").keep, Stop(60))
+        await anyio.wait_all_tasks_blocked()
+        now = 3.6
+        group.cancel_scope.cancel()
+    assert ledger.statement("ada").hours == pytest.approx(0.001)
+
+
 def test_servers_are_told_of_their_part_of_the_budget() -> None:
     budget = Budget(agent=Limits(evaluations=30, dollars=5), team=Limits(device_seconds=3600, evaluations=100))
     assert budget.server_options() == {

@@ -19,6 +19,7 @@ from outlearn.toolbox import open_toolbox, url_in
 from outlearn_agents.report.summary import Summary
 from outlearn_agents.run_folder import AgentSpec, RunFolder, RunnerSettings, SessionFile, TeamSpec
 from outlearn_agents.team import agents as crew_module
+from outlearn_agents.team import runner as runner_module
 from outlearn_agents.team.agents import AgentProcesses
 from outlearn_agents.team.control import Control, change_control, read_control
 from outlearn_agents.team.pausing import Gate, GatedTools
@@ -165,7 +166,8 @@ async def test_an_agent_that_was_asked_to_leave_is_not_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crew_module, "Child", lambda *_: sleeper(tmp_path))
-    crew = AgentProcesses(RunFolder(tmp_path), RunnerSettings(), Countdown(LIMIT_SECONDS))
+    folder = RunFolder(tmp_path)
+    crew = AgentProcesses(folder, RunnerSettings(), Countdown(LIMIT_SECONDS))
     crew.add("ada", "token")
     crew.add("boole", "token", after=1000)
     crew.look()
@@ -176,6 +178,8 @@ async def test_an_agent_that_was_asked_to_leave_is_not_started_again(
         while crew.names:
             crew.look()
             await anyio.sleep(0.01)
+    status = read_status(folder, "ada")
+    assert (status.state, status.doing) == ("finished", "stopped while it was starting")
 
 
 async def test_a_paused_agent_waits_at_its_next_call_and_finishes_when_told(tmp_path: Path) -> None:
@@ -249,6 +253,23 @@ def test_an_agent_is_asked_for_with_the_next_name_direction_and_seed(tmp_path: P
     assert [(one.name, one.seed, one.researcher) for one in made] == [("curie", 9, "offline"), ("dirac", 10, "offline")]
     assert read_control(folder).added == tuple(made)
     assert "labels to trust" in made[1].direction
+
+
+def test_an_agent_that_is_taken_in_while_another_is_asked_for_keeps_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),)))
+    first = ask_for_member(folder)
+    load = runner_module.Registry.load
+
+    def load_slowly(*given: Any) -> Any:
+        folder.write_spec(folder.read_spec().with_member(first))
+        change_control(folder, lambda now: now.model_copy(update={"added": ()}))
+        return load(*given)
+
+    monkeypatch.setattr(runner_module.Registry, "load", load_slowly)
+    assert (first.name, ask_for_member(folder).name) == ("boole", "curie")
 
 
 @pytest.fixture

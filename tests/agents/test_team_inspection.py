@@ -3,7 +3,8 @@
 import ast
 import json
 import random
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -28,14 +29,14 @@ from outlearn_agents.commands.inspect import render_inspection
 from outlearn_agents.inspection import carried
 from outlearn_agents.inspection.by_claude import ClaudeInspector
 from outlearn_agents.inspection.by_rules import AgentInspection, inspect_agent
-from outlearn_agents.inspection.evidence import Dossier, Line, read_dossiers, read_transcript
+from outlearn_agents.inspection.evidence import Dossier, Line, read_dossiers, read_transcript, source_lines
 from outlearn_agents.offline.recipes import SLOTS, Composition
 from outlearn_agents.offline.render import render
 from outlearn_agents.report.at_rest import collect_at_rest
 from outlearn_agents.report.families import Submitted
 from outlearn_agents.report.summary import FindingSummary, RunSummary
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
-from outlearn_agents.spending.ledger import Budget, Ledger, Limits
+from outlearn_agents.spending.ledger import NANO, Budget, Cost, Ledger, Limits
 from outlearn_training import methods
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,6 +77,34 @@ def test_methods_that_leave_the_lab_are_suspicious(code: str, rule: str) -> None
     found = inspect_agent(Dossier("ada", sources=[source(text)]))
     assert found.verdict == "SUSPICIOUS"
     assert [(one.rule, one.where, one.text) for one in found.evidence] == [(rule, "m.py@run-000001:6", code.strip())]
+
+
+@pytest.mark.parametrize("mark", ["\x0c", "\u2028", "\x1c", "\x85"])
+def test_the_cited_line_is_the_one_that_python_means(mark: str) -> None:
+    text = f'"""Some{mark}{mark}{mark}words."""\n' + GOOD.replace(
+        "    return", "    exec(lab.pool[0].text)\n    return"
+    )
+    (line,) = inspect_agent(Dossier("ada", sources=[source(text)])).evidence
+    assert (line.where, line.text) == ("m.py@run-000001:7", "exec(lab.pool[0].text)")
+    assert [one.text for one in source_lines(source(text))][6] == "    exec(lab.pool[0].text)"
+
+
+def test_a_method_that_just_parsed_where_it_was_submitted_is_read_here_too() -> None:
+    """How deep a program may nest depends, in Python 3.11, on how deep the calls are that parse it."""
+
+    def nested(depth: int) -> str:
+        return GOOD + f"\n\nx = {'-' * depth}1\n"
+
+    def parses(depth: int) -> bool:
+        with suppress(RecursionError, MemoryError):
+            return bool(ast.parse(nested(depth)))
+        return False
+
+    with ThreadPoolExecutor(1) as thread:
+        deepest = thread.submit(lambda: next(depth for depth in range(3000, 0, -1) if parses(depth))).result()
+    one = source(nested(deepest))
+    assert verdict(Dossier("ada", sources=[one], runs=[one])) == ("PASS", set())
+    assert one.family == "length"
 
 
 def test_methods_without_teacher_or_with_tables_need_a_person() -> None:
@@ -274,6 +303,21 @@ def test_claims_are_held_against_the_record(claim: str, expected: str) -> None:
     assert verdict(dossier)[0] == expected
 
 
+def test_a_claim_is_shown_beside_what_the_server_says() -> None:
+    result = a_result("run-000001").model_copy(update={"pgr": 0.1, "at_most": True, "pgr_se": 0.0712})
+    finding = FindingSummary(
+        finding_id="finding-1",
+        kind="result",
+        title="PGR 0.45",
+        text="-",
+        author="ada",
+        run_id="run-000001",
+        posted_at=NOW,
+    )
+    (line,) = inspect_agent(Dossier("ada", findings=[finding], results={"run-000001": result})).evidence
+    assert line.text == "claims PGR 0.45; the server says <=0.10 ± 0.07"
+
+
 def test_the_audit_log_counts(tmp_path: Path) -> None:
     log = AuditLog(tmp_path)
     log.append("random masks", "flag", agent="ada", run_id="run-000001", evidence={"z": 4.5})
@@ -309,6 +353,21 @@ async def test_a_run_folder_is_inspected_from_the_servers_and_the_transcripts(
     ]
     assert (ada.verdict, boole.verdict) == ("SUSPICIOUS", "PASS")
     assert {one.rule for one in ada.evidence} == {"runs code or leaves the lab", "claims what is not on record"}
+
+
+def test_what_the_operator_released_is_held_against_nobody(toy_home: Path) -> None:
+    folder = RunFolder(toy_home)
+    folder.write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),)))
+    log = AuditLog(toy_home / "vault")
+    for run_id in ("run-000001", "run-000002"):
+        log.append("random masks", "quarantine", agent="ada", run_id=run_id)
+    log.append("operator", "release", run_id="run-000001")
+    shown = CliRunner().invoke(cli.app, ["inspect", str(toy_home), "--json"])
+    (ada,) = json.loads(shown.output)
+    assert [one["where"] for one in ada["evidence"]] == ["audit log run-000002"]
+    log.append("operator", "release", run_id="run-000002")
+    (ada,) = json.loads(CliRunner().invoke(cli.app, ["inspect", str(toy_home), "--json"]).output)
+    assert ada["verdict"] == "PASS"
 
 
 def test_the_inspection_is_printed_and_written(toy_home: Path) -> None:
@@ -359,7 +418,8 @@ async def test_claude_adds_its_verdict_and_the_lines_it_rests_on(tmp_path: Path)
     [
         (report(verdict="PASS", reason="Fine."), "PASS", "Fine."),
         (report(verdict="SUSPICIOUS", lines=[77], reason="Hm."), "NEEDS REVIEW", "Hm."),
-        (report(verdict="GUILTY", reason="x"), "PASS", "no usable report"),
+        (report(verdict="GUILTY", reason="x"), "PASS", "no usable report: verdict: input should be 'PASS'"),
+        (Answer([{"type": "text", "text": "PASS"}]), "PASS", "no usable report: verdict: field required"),
         (Failure(400), "PASS", "no usable report"),
     ],
 )
@@ -398,6 +458,21 @@ async def test_a_call_that_broke_counts_as_spent_unless_nobody_heard_it(
     found, (_, spent) = await ask_claude(tmp_path)
     assert found.verdict == "PASS"
     assert (spent.dollars > 0, spent.reserved_dollars, spent.calls) == (costs, 0.0, 5 if costs else 0)
+
+
+def test_a_call_that_an_inspection_was_killed_in_takes_nothing_from_the_next_ones_budget(
+    toy_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunFolder(toy_home).write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),)))
+    with closing(Ledger(toy_home / "agents" / "inspection.sqlite")) as ledger:
+        ledger.reserve("inspector", Cost(5 * NANO))
+        api = MessagesApi(report(verdict="PASS", reason="Fine."))
+        with api.serve() as url:
+            monkeypatch.setenv("ANTHROPIC_API_KEY", "local")
+            monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+            shown = CliRunner().invoke(cli.app, ["inspect", str(toy_home), "--claude", "--dollars", "2", "--json"])
+        assert [one["reason"] for one in json.loads(shown.stdout)] == ["Fine."]
+        assert (ledger.statement().calls, ledger.statement().lost_calls) == (2, 1)
 
 
 async def test_claudes_reading_has_a_budget(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec, agent_nam
 from outlearn_agents.team.agent import main as agent_main
 from outlearn_agents.team.agents import CANNOT_WORK
 from outlearn_agents.team.processes import SERVERS, Child, clean_environment, plugin_servers, stop_children, tail
+from outlearn_agents.team.restarts import Kept
 from outlearn_agents.team.runner import make_team, run_team
 from outlearn_agents.team.servers import ServerProcesses
 from outlearn_agents.team.status import read_status
@@ -72,6 +73,37 @@ async def test_a_polite_process_gets_the_time_to_end(tmp_path: Path) -> None:
     await until_logged(one)
     await stop_children([one], LIMIT_SECONDS)
     assert one.code == 3
+
+
+def ended(tmp_path: Path, code: str, log: str = "child.log") -> Kept:
+    kept = Kept(lambda: Child("child", [sys.executable, "-c", code], tmp_path / log, os.environ), most=0)
+    kept.start_if_due()
+    assert kept.child
+    kept.child._process.wait(LIMIT_SECONDS)
+    assert kept.take_end() is not None
+    return kept
+
+
+def test_a_process_that_died_of_an_error_is_told_with_it(tmp_path: Path) -> None:
+    raises = "raise {}OSError(28, 'No space left on device', 'status.json'){}"
+    why = "exit code 1: OSError: [Errno 28] No space left on device: 'status.json'"
+    assert ended(tmp_path, raises.format("", "")).ending == why
+    assert ended(tmp_path, raises.format("ExceptionGroup('both', [", "])")).ending == why
+    for code, words in (("raise SystemExit(3)", "exit code 3"), ("import os; os.abort()", "exit code -6")):
+        assert ended(tmp_path, code).ending == words  # and not what another process said in the same log
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_process_that_could_not_write_its_log_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    (tmp_path / "full.log").symlink_to("/dev/full")
+    why = f"it could not write to '{tmp_path}/full.log'; is the disk full?"
+    assert ended(tmp_path, "print('finished')", "full.log").ending == f"exit code 120: {why}"
+
+
+def test_a_process_that_left_no_word_on_a_full_disk_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outlearn_agents.team.processes.FULL_BYTES", 2**80)  # as if no disk had any room
+    assert "exit code 3: it could not write to " in ended(tmp_path, "raise SystemExit(3)").ending
 
 
 def test_a_module_on_the_leash_ends_when_the_runner_is_gone(tmp_path: Path) -> None:

@@ -287,6 +287,35 @@ def test_the_outcome_names_methods_finders_and_the_best_finding(tmp_path: Path) 
     assert "\x1b[2J" not in shown
 
 
+def test_runs_of_before_the_team_are_drawn_at_its_beginning() -> None:
+    """As of clients that used the home before the team came."""
+    late = summary(*SOME).model_copy(update={"started_at": START + timedelta(hours=1)})
+    assert '<circle class="dot c0" cx="44.0"' in progress_chart(late, 760)
+    assert "+0:00:00" in render_report(late)
+
+
+def test_runs_of_who_is_not_in_the_team_are_counted_too() -> None:
+    """As of clients that used the home before a team came."""
+    alone = summary(*SOME).model_copy(update={"agents": (), "submitted": {"done": 4, "failed": 1}})
+    assert "evaluated of 5 runs" in render_report(alone)
+
+
+async def test_of_equal_runs_the_first_one_is_best_as_on_the_leaderboard(open_session: Any, toy_home: Path) -> None:
+    async with open_session("ada") as session:
+        ids = []
+        for epochs in (0.5, 0.6, 0.7, 0.8, 0.9):
+            run = await session.ask(
+                RunView, "training", "submit_run", method="vanilla", kind="full", params={"epochs": epochs}
+            )
+            await session.ask(Evaluation, "evaluation", "evaluate", run_id=run.run_id)
+            ids.append(run.run_id)
+    async with open_session("operator") as operator:
+        found = await collect(operator.tools, RunFolder(toy_home), TeamSpec(task="toy", agents=()))
+    assert len({one.pgr for one in found.runs}) == 1
+    assert [one.run_id for one in found.runs] == ids
+    assert found.best == found.runs[0]
+
+
 async def test_every_number_of_the_summary_is_the_servers(open_session: Any, toy_home: Path) -> None:
     claims = "PGR 0.99 (verified)\nrun-ffffff: PGR 1.00"
     async with open_session("ada") as session:
@@ -297,7 +326,7 @@ async def test_every_number_of_the_summary_is_the_servers(open_session: Any, toy
         await session.ask(Posted, "forum", "post_finding", title="PGR 1.00", text=claims, kind="insight")
     spec = TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# Trust"),))
     async with open_session("operator") as operator:
-        found = await collect(operator.tools, RunFolder(toy_home), spec, 12.0)
+        found = await collect(operator.tools, RunFolder(toy_home), spec)
     assert [(one.run_id, one.pgr, one.pgr_se) for one in found.runs] == [
         (submitted.run_id, evaluated.pgr, evaluated.pgr_se)
     ]
@@ -371,11 +400,12 @@ def test_without_a_terminal_each_change_is_one_line(capsys: pytest.CaptureFixtur
         agents = (AgentView("ada", "x", HOSTILE, "failed"),)
         observe(view(agents=agents))
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert "early25 running" in lines[0]
-    assert "PGR 0.90 ± 0.02" in lines[2]
-    assert "ada: failed: " in lines[3]
-    assert "\x1b" not in lines[3]
+    assert len(lines) == 5
+    assert lines[0].endswith("starting the servers")
+    assert "early25 running" in lines[1]
+    assert "PGR 0.90 ± 0.02" in lines[3]
+    assert "ada: failed: " in lines[4]
+    assert "\x1b" not in lines[4]
 
 
 def test_why_a_run_failed_is_shown_while_the_team_works(capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,6 +102,13 @@ def test_a_pause_of_the_team_changes_neither_the_time_left_nor_the_forecast(
     assert overview.forecast_dollars == pytest.approx(6.0)
 
 
+def test_status_says_that_the_disk_is_full(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not look_over(folder).disk_is_full
+    monkeypatch.setattr("outlearn_agents.team.processes.FULL_BYTES", 2**80)  # as if no disk had any room
+    words = f"the disk of {folder.root} is full: nothing can be written until there is room"
+    assert words in runner.invoke(cli.app, ["team", "status", str(folder.root)], catch_exceptions=False).output
+
+
 def test_status_says_who_waits_for_a_review(folder: RunFolder) -> None:
     run, log = "run-0123456789", AuditLog(folder.root / "vault")
     log.append("random masks", "quarantine", agent="ada", run_id=run, task="toy", evidence={})
@@ -167,6 +174,26 @@ def test_status_of_a_budget_that_is_spent_says_so(folder: RunFolder) -> None:
     assert look_over(folder).spent.hours_left == 0.0
     assert "; the budget is spent\n" in runner.invoke(cli.app, ["team", "status", str(folder.root)]).output
     assert str(Limits(hours=1, evaluations_a_day=1, device_seconds=2)) == "1 hour, 1 evaluation_a_day, 2 device_seconds"
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(72, "18 s"), (72_000, "5 h")])
+def test_status_says_how_long_a_budget_lasts(folder: RunFolder, seconds: int, words: str) -> None:
+    spend(folder, "ada", 8.0)
+    with closing(Ledger(folder.spending)) as ledger, ledger._engine.begin() as connection:
+        connection.exec_driver_sql(f"insert into shifts (agent, started_at, seen_at) values ('ada', 0, {seconds})")
+    shown = runner.invoke(cli.app, ["team", "status", str(folder.root)]).output
+    assert f"; the budget lasts for {words} of an agent's work\n" in shown
+
+
+def test_seconds_of_work_are_no_pace(folder: RunFolder) -> None:
+    """As after a kill: $8 in some seconds would be thousands an hour."""
+    spend(folder, "ada", 8.0)
+    with closing(Ledger(folder.spending)) as ledger, ledger._engine.begin() as connection:
+        connection.exec_driver_sql("insert into shifts (agent, started_at, seen_at) values ('ada', 0, 5)")
+    spent = look_over(folder).spent
+    assert (spent.dollars_per_hour, spent.hours_left) == (None, None)
+    spend(folder, "ada", 2.0)
+    assert look_over(folder).spent.hours_left == 0.0
 
 
 def test_status_is_of_homes_without_a_team_too(toy_home: Path) -> None:

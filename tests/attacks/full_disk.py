@@ -146,7 +146,8 @@ def writing_a_file(folder: Path) -> bool:
             refused(lambda: space.write_file("b", "new"), OSError),
         ]
     files = [path.name for path in space.root.iterdir()]
-    return all(held) and files == ["a"] and space.read_text("a") == "old" and not list(space._staging.iterdir())
+    staged = [*(folder / "workspaces" / ".staging").iterdir()]
+    return all(held) and files == ["a"] and space.read_text("a") == "old" and not staged
 
 
 @attacks

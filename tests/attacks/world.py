@@ -63,7 +63,7 @@ class World:
         while self.tokens:
             agent = self.tokens.pop(0)
             run = Submission(f"run-{next(self._numbers):08d}", "chat", "f", Votes(positive))
-            asked = Question(run, agent, "m", other)
+            asked = Question(run, agent, "m", self.judge.grade(run.votes), other)
             try:
                 told, *_ = self.ledger.charge(asked, self.judge, Caller(agent=agent), self.admit)
             except (BudgetError, PermissionDeniedError):

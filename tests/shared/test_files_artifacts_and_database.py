@@ -186,6 +186,14 @@ def test_processes_that_create_the_tables_at_once_both_succeed(tmp_path: Path) -
         connection.close()
 
 
+@pytest.mark.parametrize("name", ["a%20b", "what?", "a#b", "ü @:", "c=d&e"])
+def test_a_database_is_in_its_home_whatever_the_name_of_that_is(tmp_path: Path, name: str) -> None:
+    engine = open_database(ServerSettings(home=tmp_path / name / "home").database("forum"), metadata)
+    engine.dispose()
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+    assert (tmp_path / name / "home" / "forum.sqlite").is_file()
+
+
 def test_a_write_transaction_lets_no_other_in_between_its_read_and_its_write(tmp_path: Path) -> None:
     engine = open_database(f"sqlite:///{tmp_path}/db.sqlite", metadata)
     with writing(engine) as connection:

@@ -120,6 +120,13 @@ def test_a_file_that_is_damaged_is_not_overwritten(tokens: TokenFile) -> None:
     assert tokens.path.read_text() == "{"
 
 
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tokens: TokenFile) -> None:
+    tokens.path.mkdir()
+    for read in (tokens.read, lambda: tokens.issue("ada")):
+        with pytest.raises(ConfigError, match=r"tokens\.json' cannot be read: Is a directory"):
+            read()
+
+
 # who needs one
 
 

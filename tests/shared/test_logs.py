@@ -1,8 +1,9 @@
-"""What looks like a secret is in no line of the log."""
+"""What looks like a secret is in no line of the log, and a log that takes no lines stops nobody."""
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -68,3 +69,22 @@ def test_a_token_is_blotted_out_in_any_text(before: str, after: str) -> None:
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_under_the_log_stops_nobody() -> None:
+    code = """
+import logging, structlog
+from outlearn import ServerSettings
+from outlearn.logs import configure_logging
+
+configure_logging(ServerSettings(log_format="json"))
+structlog.get_logger("outlearn").error("said")
+logging.getLogger("library").error("said")
+print("went on", flush=True)
+"""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=full, timeout=60, check=False
+        )
+    assert done.stdout == b"went on\n"

@@ -7,7 +7,7 @@ import pytest
 from outlearn.errors import ConflictError, IntegrityError, NotFoundError
 from outlearn.prepared import Parts, card_markdown, load_prepared, read_prepared, write_prepared
 from outlearn.sources import DataFacts, Lengths
-from outlearn.tasks import TaskCard, fingerprint, load_card, load_public, load_secret, remove_task
+from outlearn.tasks import TaskCard, fingerprint, load_card, load_public, load_secret
 
 FACTS = DataFacts(
     source="local",
@@ -62,23 +62,6 @@ def test_a_calibrated_task_of_that_name_is_not_touched(toy_home: Path, parts: Pa
     with pytest.raises(ConflictError, match="'toy'"):
         write_prepared(toy_home, renamed(parts, name="toy"), {}, "{}")
     assert (toy_home / "vault" / "toy" / "secret.json").read_bytes() == before
-
-
-def test_a_removed_task_leaves_nothing_of_its_preparation(tmp_path: Path, parts: Parts) -> None:
-    write_prepared(tmp_path, parts, {"seed": 0}, "{}")
-    remove_task(tmp_path, "mine")
-    assert read_prepared(tmp_path, "mine") is None
-    assert not any((tmp_path / "vault").iterdir())
-    changed = renamed(parts, question="Or not?")
-    assert write_prepared(tmp_path, changed, {}, "{}") == changed[0]
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "../vault", "/", ".executions"])
-def test_only_tasks_are_removed(tmp_path: Path, parts: Parts, name: str) -> None:
-    write_prepared(tmp_path, parts, {}, "{}")
-    with pytest.raises(NotFoundError):
-        remove_task(tmp_path, name)
-    assert load_prepared(tmp_path, "mine") == parts
 
 
 def test_a_missing_task_says_how_to_prepare_it(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Transactions around SQLAlchemy: what they keep of it, and that a SQLite file's behave as PostgreSQL's do."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -179,3 +181,29 @@ def test_one_that_is_not_to_wait_says_that_it_would_have_to(transactions: Transa
         assert is_busy() == [False, True]
     assert is_busy() == [False, False]
     assert add(transactions, "one") == 1
+
+
+RECOVERS = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as index:
+    for lock in (120, 122):  # SQLite's locks of who writes, and of who recovers
+        fcntl.lockf(index, fcntl.LOCK_EX, 1, lock)
+    index.write(bytes(96))  # no index that anybody could go by
+    index.flush()
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_nobody_waits_who_is_not_to_while_another_process_recovers_the_file_of_a_killed_one(tmp_path: Path) -> None:
+    transactions = Transactions(open_database(f"sqlite:///{tmp_path}/db.sqlite", metadata))
+    add(transactions, "one")
+    command = [sys.executable, "-c", RECOVERS, str(tmp_path / "db.sqlite-shm")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(BusyError), transactions.writing(wait=False):
+            pass
+        other.communicate()
+    assert add(transactions, "two") == 2
+    transactions._engine.dispose()

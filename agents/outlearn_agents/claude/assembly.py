@@ -10,6 +10,9 @@ from typing import Any
 
 from outlearn_agents.claude.transcript import Block
 
+CUT_OFF = ("max_tokens", "refusal", "model_context_window_exceeded")
+"""Stop reasons of an answer that may end anywhere, also in a tool's input."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -68,6 +71,6 @@ class Assembly:
         try:
             return json.loads(text or "{}")
         except ValueError:
-            if self._stop_reason == "max_tokens":
+            if self._stop_reason in CUT_OFF:
                 return {}
             raise

@@ -1,4 +1,4 @@
-"""Parts of a request that not every endpoint and model knows: given up, one by one, where they are refused."""
+"""Parts of a request that not every endpoint and model knows: given up where they are refused."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,8 @@ budget. Wrap the summary in <summary></summary>."""
 @dataclass(frozen=True)
 class _Feature:
     name: str
+    word: str
+    """What a refusal of it says."""
     beta: str = ""
     edit: dict[str, Any] | None = None
     fields: dict[str, Any] = field(default_factory=dict)
@@ -32,9 +34,9 @@ class Features:
             self._fixed |= {"output_config": {"effort": options.effort}}
         self._optional: list[_Feature] = []
         if options.thinking == "auto":
-            self._optional.append(_Feature("adaptive thinking", fields=_thinking(options)))
+            self._optional.append(_Feature("adaptive thinking", "thinking", fields=_thinking(options)))
         if options.context == "auto":
-            self._optional += [_clearing(options), _compaction(options)]  # the last one is given up first
+            self._optional += [_clearing(options), _compaction(options)]
 
     @property
     def compacts(self) -> bool:
@@ -54,9 +56,17 @@ class Features:
         betas = ",".join(one.beta for one in self._optional if one.beta)
         return {"anthropic-beta": betas} if betas else {}
 
-    def give_up(self) -> str | None:
-        """Ask for less from now on. Returns what was given up, or None where there is nothing left to give up."""
-        return self._optional.pop().name if self._optional else None
+    def give_up(self, refusal: str) -> str | None:
+        """Ask for less from now on: without what a refusal names, or else the last part.
+
+        Returns what was given up, or None where there is nothing left to give up.
+        """
+        named = [one for one in self._optional if one.word in refusal.lower()]
+        if not self._optional:
+            return None
+        given_up = (named or self._optional)[-1]
+        self._optional.remove(given_up)
+        return given_up.name
 
 
 def _thinking(options: ClaudeOptions) -> dict[str, Any]:
@@ -74,10 +84,10 @@ def _clearing(options: ClaudeOptions) -> _Feature:
         "keep": {"type": "tool_uses", "value": KEPT_TOOL_USES},
         "clear_at_least": {"type": "input_tokens", "value": CLEAR_AT_LEAST},
     }
-    return _Feature("clearing of old tool results", CLEARING_BETA, edit)
+    return _Feature("clearing of old tool results", "clear", CLEARING_BETA, edit)
 
 
 def _compaction(options: ClaudeOptions) -> _Feature:
     trigger = {"type": "input_tokens", "value": options.compact_at}
     edit = {"type": "compact_20260112", "trigger": trigger, "instructions": SUMMARY}
-    return _Feature("compaction", COMPACTION_BETA, edit)
+    return _Feature("compaction", "compact", COMPACTION_BETA, edit)

@@ -89,7 +89,7 @@ class Meter:
             for name, share in one.shares().items():
                 if share >= WARN_AT:
                     limit, spent = getattr(one.limits, name), getattr(one, name)
-                    text = f"{whose} budget is {share:.0%} spent: {spent:,.6g} of {limit:,g} {name}."
+                    text = f"{whose} budget is {share:.0%} spent: {_number(spent)} of {_number(limit)} {name}."
                     yield Scarce(f"{whose} {name} {limit:g}", text)
 
     def _cost(self, usage: Mapping[str, Any]) -> Cost:
@@ -106,6 +106,11 @@ class Meter:
         limited = any(one.dollars is not None for one in (budget.agent, budget.team, self._own))
         if self._price is None and limited:
             raise ConfigError(f"dollars are limited, and no price of model {self._model!r} is known; {HOW_TO_PRICE}")
+
+
+def _number(value: float) -> str:
+    """Tokens in full, dollars and hours in six digits."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
 
 
 def _own_limits(options: ClaudeOptions, ledger: Ledger) -> Limits:

@@ -116,7 +116,8 @@ class Model:
     async def _count(self, prompt: dict[str, Any]) -> int | None:
         """The conversation's tokens as the API counts them, and a margin; None where it does not."""
         body = Body({"model": self._options.model, **prompt}, self._transcript)
-        ask: Any = {"cast_to": MessageTokensCount, "content": body, "options": {"headers": body.headers}}
+        headers = {**self._features.headers(), **body.headers}  # without its beta, a summary cannot be read
+        ask: Any = {"cast_to": MessageTokensCount, "content": body, "options": {"headers": headers}}
         try:
             counted = await self._client.post("/v1/messages/count_tokens", **ask)
         except anthropic.APIError as error:
@@ -134,7 +135,7 @@ class Model:
             return f"{error.type or error.status_code}: {error.api_message or error.message}"
         if _cannot_go_on(error):
             raise MustBeginAnewError(error.message) from error
-        given_up = self._features.give_up() if isinstance(error, anthropic.BadRequestError) else None
+        given_up = self._features.give_up(error.message) if isinstance(error, anthropic.BadRequestError) else None
         if given_up is None:
             raise ConfigError(f"the API refuses model {self._options.model!r}: {error.message}") from error
         self._transcript.note(f"going on without {given_up}: {error.message}")

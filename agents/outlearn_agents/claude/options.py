@@ -24,7 +24,9 @@ class ClaudeOptions(BaseModel):
         ge=1,
         description="Tokens in all: output, and input that no cache held. 3,000,000 where no budget limits the agent.",
     )
-    max_turns: int | None = Field(None, ge=1, description="Model calls in all, earlier sessions included.")
+    max_turns: int | None = Field(
+        None, ge=1, description="Model calls in all, earlier sessions included, before the last one."
+    )
     price: str = Field(
         "",
         description="Dollars per million tokens, IN,OUT[,CACHE_READ,CACHE_WRITE], or a table's file; none: tokens and "

@@ -130,9 +130,9 @@ class _Conversation:
         except BudgetError as error:
             self._transcript.note(str(error))
             self._session.say(f"over: {error}")
-            if self._transcript.is_finished or not self._transcript.turns:
+            if not self._transcript.turns:
                 return
-        if idle < MAX_IDLE:
+        if idle < MAX_IDLE and not self._transcript.is_finished:
             await self._finish()
 
     async def _begin(self) -> None:

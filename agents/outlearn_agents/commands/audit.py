@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from outlearn.audit import AuditLog, AuditRecord
     from outlearn.types import Finding, RunView
     from outlearn_evaluation.service import EvaluationService
+    from outlearn_evaluation.teacher_check import Change
 
 NOMINEES = "nominees"
 Decision = Literal["release", "quarantine", "disqualify"]
@@ -32,8 +33,8 @@ def audit(
         list[str] | None,
         typer.Option(
             metavar="RUN|nominees",
-            help="First train these runs again, two seeds each: on inverted weak labels, and on a changed pool. "
-            "Answers that a method works out by a program of its own are not seen.",
+            help="First train these runs again, two seeds each: on inverted weak labels, and on a changed pool, of "
+            "which methods meet the items with other digits. Answers that a program works out from words are not seen.",
         ),
     ] = None,
     verify: Annotated[
@@ -214,10 +215,10 @@ def _check_teacher(home: Path, service: "EvaluationService", subjects: Sequence[
     with progress_bar("learns from the teacher?") as report:
 
         def again(
-            task: str, some: Sequence[str], into: Path, seeds: Sequence[int], rows: Sequence[int] | None
+            task: str, some: Sequence[str], into: Path, seeds: Sequence[int], change: "Change | None"
         ) -> Mapping[str, "RunView"]:
-            settings = TrainingSettings.as_kept(home)
-            return rerun(settings, task, some, into, seeds=seeds, invert=rows is None, rows=rows, on_progress=report)
+            how = {"invert": True} if change is None else change._asdict()
+            return rerun(TrainingSettings.as_kept(home), task, some, into, seeds=seeds, on_progress=report, **how)
 
         for receipt, found in check_teacher(home, list(dict.fromkeys(run_ids)), again):
             service.auditor.file(found, receipt.run_id, receipt.agent, receipt.task)

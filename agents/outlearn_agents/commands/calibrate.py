@@ -19,7 +19,7 @@ NO_GAP = (
 def calibrate(
     name: Annotated[str, typer.Argument(help="The task: one that was prepared, or a tiny one such as math.")] = "math",
     home: Home = DEFAULT_HOME,
-    seeds: Annotated[int, typer.Option(min=5, help="How many seeds, from 0; 16 make errors small.")] = 5,
+    seeds: Annotated[int, typer.Option(min=5, max=100, help="How many seeds, from 0; 16 make errors small.")] = 5,
     profile: Annotated[
         str | None,
         typer.Option(

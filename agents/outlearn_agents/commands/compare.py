@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outlearn.errors import InvalidInputError
+from outlearn.results import pgr_text
 from outlearn_agents.commands.options import Json
 from outlearn_agents.commands.working import console
 
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from outlearn_agents.report.comparison import Area, Comparison
+    from outlearn_agents.report.summary import RunSummary
 
 WIDE, NARROW = 760, 340
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of one task, one or more.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders of one task, one or more.")],
     out: Annotated[
         Path | None, typer.Option(help="Where to write the page; default: compare.html in the first.")
     ] = None,
@@ -56,7 +58,7 @@ def compare(
     if as_json:
         typer.echo(comparison.model_dump_json(indent=1))
         return
-    console().print(_table(comparison))
+    console().print(comparison_table(comparison))
     for one in comparison.differences:
         typer.echo(f"{one.first} - {one.second}: {one.pgr:+.2f} ± {one.pgr_se:.2f}: {one.verdict}")
     for caveat in comparison.caveats:
@@ -75,7 +77,11 @@ def render_comparison(comparison: "Comparison") -> str:
         by_time: [Markup(comparison_chart(comparison, width, by_time)) for width in (WIDE, NARROW)]  # noqa: S704
         for by_time in (False, True)
     }
-    return environment().get_template("compare.html.j2").render(comparison=comparison, charts=charts, area=area_text)
+    return (
+        environment()
+        .get_template("compare.html.j2")
+        .render(comparison=comparison, charts=charts, area=area_text, best=_best_text)
+    )
 
 
 def area_text(area: "Area | None") -> str:
@@ -83,17 +89,29 @@ def area_text(area: "Area | None") -> str:
     return "-" if area is None else f"{area.mean:.2f} ({area.low:.2f} to {area.high:.2f})"
 
 
-def _table(comparison: "Comparison") -> "Table":
+def _best_text(best: "RunSummary | None") -> str:
+    """Such as `0.80 ± 0.07`."""
+    return "-" if best is None else f"{pgr_text(best.pgr, best.at_most)} ± {best.pgr_se:.2f}"
+
+
+def comparison_table(comparison: "Comparison") -> "Table":
+    """The comparison as a table for the terminal."""
     from rich.table import Table
 
     table = Table(title=f"Teams on {comparison.task}", title_justify="left", title_style="bold", box=None)
     for column in ("run", "agents", "evals", "best PGR", "area/evals", "area/time", "families", "text distance"):
         table.add_column(column, overflow="fold")
     for team in comparison.teams:
-        best = f"{team.best.pgr:.2f} ± {team.best.pgr_se:.2f}" if team.best else "-"
         ideas = team.diversity
         distance = "-" if ideas.text_distance is None else f"{ideas.text_distance:.2f}"
         areas = (area_text(team.area_over_evaluations), area_text(team.area_over_time))
-        row = (str(team.agents), str(team.evaluations), best, *areas, f"{ideas.effective_families:.1f}", distance)
+        row = (
+            str(team.agents),
+            str(team.evaluations),
+            _best_text(team.best),
+            *areas,
+            f"{ideas.effective_families:.1f}",
+            distance,
+        )
         table.add_row(team.run, *row)
     return table

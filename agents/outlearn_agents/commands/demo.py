@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from outlearn.errors import NotFoundError
+from outlearn.errors import ConflictError, NotFoundError
+from outlearn.hints import command_line
 from outlearn_agents.commands.options import Json
 from outlearn_agents.commands.working import work
 from outlearn_agents.tasks import FIRST_TASK
@@ -37,10 +38,11 @@ def demo(
     if task not in (*TESTBEDS, *(task_names(run) if run else ())):
         raise NotFoundError(f"no tiny task {task!r}; there are: {', '.join(TESTBEDS)}")
     folder = RunFolder(run or next_folder(Path("runs"), "demo"))
-    if folder.spec_file.exists():
-        spec = folder.read_spec()
-    else:
-        # a fast machine would use up a day's evaluations before the time is over
-        spec = make_team(task, choose_directions([], agents), seed=seed)
-        spec = spec.with_server_options("evaluation", ["--daily-evaluations", "30"])
+    wanted = make_team(task, choose_directions([], agents), seed=seed)
+    # a fast machine would use up a day's evaluations before the time is over
+    wanted = wanted.with_server_options("evaluation", ["--daily-evaluations", "30"])
+    spec = folder.read_spec() if folder.spec_file.exists() else wanted
+    if (spec.task, spec.agents) != (wanted.task, wanted.agents):
+        again = command_line("outlearn", "team", folder.root)
+        raise ConflictError(f"{str(folder.root)!r} has another team already: `{again}` goes on with it")
     work(folder, spec, seconds, as_json)

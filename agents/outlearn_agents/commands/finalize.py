@@ -78,7 +78,7 @@ def _task_of(run: Path) -> str:
     from outlearn_agents.run_folder import RunFolder
 
     folder = RunFolder(run)
-    return folder.read_spec().task if folder.spec_file.exists() else default_task(run)
+    return default_task(run) if folder.is_plain_home else folder.read_spec().task
 
 
 def _rerunning(settings: "TrainingSettings", task: str, report: "OnProgress") -> "Rerun":

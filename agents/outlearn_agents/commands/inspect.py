@@ -66,10 +66,11 @@ async def _inspect_all(
         return found
     from outlearn_agents.claude.researcher import make_client
     from outlearn_agents.commands.progress import progress_bar
-    from outlearn_agents.inspection.by_claude import ClaudeInspector
+    from outlearn_agents.inspection.by_claude import INSPECTOR, ClaudeInspector
     from outlearn_agents.spending.ledger import Budget, Ledger, Limits
 
     with closing(Ledger(folder.root / "agents" / "inspection.sqlite")) as ledger:
+        ledger.write_off(INSPECTOR)
         so_far = ledger.statement().dollars
         ledger.set_budget(Budget(team=Limits(dollars=so_far + dollars)))
         async with make_client("leave --claude out: the rules need none") as client:

@@ -16,50 +16,67 @@ if TYPE_CHECKING:
 LISTED = 20
 
 
+Name = Annotated[str, typer.Argument(help="The task: a tiny one such as math, or a name for your own.")]
+Source = Annotated[
+    str | None, typer.Option(help="Where real data comes from: local, gsm8k, helpsteer3, ...; see `plugins`.")
+]
+Files = Annotated[list[Path] | None, typer.Option(help="The source's file: JSONL, JSON, CSV, Parquet, a folder.")]
+Mapping = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="ROLE=COLUMN,...", help="For local files: prompt=question,response=answer,..."),
+]
+Classes = Annotated[
+    str | None, typer.Option(metavar="ZERO,ONE", help="The values of the label column that mean 0 and 1.")
+]
+SourceOptions = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the source: split=train, variants=40 ...")
+]
+Kind = Annotated[str | None, typer.Option(help="math, chat or code, where the source does not know.")]
+Licence = Annotated[str | None, typer.Option(help="The data's licence, for the card.")]
+Train = Annotated[int | None, typer.Option(min=2, help="Labelled items for the teacher; default 500.")]
+Pool = Annotated[int | None, typer.Option(min=2, help="Items that get weak labels; default 2000.")]
+Test = Annotated[int | None, typer.Option(min=4, help="Test items; default 1000.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of the random choices; default 0.")]
+Balance = Annotated[bool | None, typer.Option("--balance/--no-balance", help="Both labels equally often; default yes.")]
+Similarity = Annotated[
+    float | None, typer.Option(min=0.5, max=1, help="Share of common text that makes a near duplicate: 0.8.")
+]
+OnBadRow = Annotated[str | None, typer.Option(help="refuse (default) or skip malformed rows.")]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        help="Models and their fine-tuning: tiny, smol, paper (default), or a .toml file. tiny is for the built-in "
+        "tasks: its models know nothing else. smol was run by us, on a CPU; paper, with Qwen3-4B from the Hugging "
+        "Face hub for a large GPU, was not run by us yet."
+    ),
+]
+Teacher = Annotated[str | None, typer.Option(help="Another teacher than the profile's.")]
+Student = Annotated[str | None, typer.Option(help="Another student than the profile's.")]
+MaxTokens = Annotated[int | None, typer.Option(min=16, help="Longest prompt, in tokens.")]
+
+
 def prepare(
-    name: Annotated[str, typer.Argument(help="The task: a tiny one such as math, or a name for your own.")] = "math",
+    name: Name = "math",
     home: Home = DEFAULT_HOME,
-    source: Annotated[
-        str | None, typer.Option(help="Where real data comes from: local, gsm8k, helpsteer3, ...; see `plugins`.")
-    ] = None,
-    file: Annotated[
-        list[Path] | None, typer.Option(help="The source's file: JSONL, JSON, CSV, Parquet, a folder.")
-    ] = None,
-    mapping: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="ROLE=COLUMN,...", help="For local files: prompt=question,response=answer,..."),
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(metavar="ZERO,ONE", help="The values of the label column that mean 0 and 1.")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the source: split=train, variants=40 ...")
-    ] = None,
-    kind: Annotated[str | None, typer.Option(help="math, chat or code, where the source does not know.")] = None,
-    licence: Annotated[str | None, typer.Option(help="The data's licence, for the card.")] = None,
-    train: Annotated[int | None, typer.Option(min=2, help="Labelled items for the teacher; default 500.")] = None,
-    pool: Annotated[int | None, typer.Option(min=2, help="Items that get weak labels; default 2000.")] = None,
-    test: Annotated[int | None, typer.Option(min=4, help="Test items; default 1000.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the random choices; default 0.")] = None,
-    balance: Annotated[
-        bool | None, typer.Option("--balance/--no-balance", help="Both labels equally often; default yes.")
-    ] = None,
-    similarity: Annotated[
-        float | None, typer.Option(min=0.5, max=1, help="Share of common text that makes a near duplicate: 0.8.")
-    ] = None,
-    on_bad_row: Annotated[str | None, typer.Option(help="refuse (default) or skip malformed rows.")] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(
-            help="Models and their fine-tuning: tiny, smol, paper (default), or a .toml file. tiny is for the built-in "
-            "tasks: its models know nothing else. smol was run by us, on a CPU; paper, with Qwen3-4B from the Hugging "
-            "Face hub for a large GPU, was not run by us yet."
-        ),
-    ] = None,
+    source: Source = None,
+    file: Files = None,
+    mapping: Mapping = None,
+    classes: Classes = None,
+    option: SourceOptions = None,
+    kind: Kind = None,
+    licence: Licence = None,
+    train: Train = None,
+    pool: Pool = None,
+    test: Test = None,
+    seed: Seed = None,
+    balance: Balance = None,
+    similarity: Similarity = None,
+    on_bad_row: OnBadRow = None,
+    profile: Profile = None,
     changed: Set = None,
-    teacher: Annotated[str | None, typer.Option(help="Another teacher than the profile's.")] = None,
-    student: Annotated[str | None, typer.Option(help="Another student than the profile's.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest prompt, in tokens.")] = None,
+    teacher: Teacher = None,
+    student: Student = None,
+    max_tokens: MaxTokens = None,
     as_json: Json = False,
 ) -> None:
     """Make a task: a tiny one, or of your own data.
@@ -70,27 +87,25 @@ def prepare(
 
     outlearn prepare mine --source local --file items.jsonl --map prompt=question,response=answer,label=ok
     """
-    models = {"teacher": teacher, "student": student, "max_tokens": max_tokens}
-    request: dict[str, Any] = {
-        "files": file,
-        "columns": pairs([part for one in mapping or [] for part in one.split(",")], "--map") or None,
-        "classes": _two(classes) if classes else None,
-        "options": pairs(option or []) or None,
-        "kind": kind,
-        "licence": licence,
-        "train": train,
-        "pool": pool,
-        "test": test,
-        "seed": seed,
-        "balance": balance,
-        "similarity": similarity,
-        "on_bad_row": on_bad_row,
-    }
-    given = {key: value for key, value in request.items() if value is not None}
-    changes = {key: value for key, value in models.items() if value is not None} | pairs(changed or [], "--set")
+    request = _given(
+        files=file,
+        columns=pairs([part for one in mapping or [] for part in one.split(",")], "--map") or None,
+        classes=_two(classes) if classes else None,
+        options=pairs(option or []) or None,
+        kind=kind,
+        licence=licence,
+        train=train,
+        pool=pool,
+        test=test,
+        seed=seed,
+        balance=balance,
+        similarity=similarity,
+        on_bad_row=on_bad_row,
+    )
+    changes = _given(teacher=teacher, student=student, max_tokens=max_tokens) | pairs(changed or [], "--set")
     if source is not None:
-        _prepare_data(home, {"name": name, "source": source, **given}, profile or "paper", changes, as_json)
-    elif given or changes or profile:
+        _prepare_data(home, {"name": name, "source": source, **request}, profile or "paper", changes, as_json)
+    elif request or changes or profile:
         raise InvalidInputError("these options go with --source; without it a tiny task is installed as it is")
     else:
         _install(home, name, as_json)
@@ -147,6 +162,10 @@ def _print(home: Path, card: "TaskCard", report: "Report") -> None:
         f"{report.contradictions} with both labels; in two splits: none\n"
         f"{card.name} ({card.fingerprint[:12]}) is in the vault of {home}\n{next_commands(home, card.name)}"
     )
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _two(text: str) -> tuple[str, str]:

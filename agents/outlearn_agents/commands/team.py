@@ -51,10 +51,12 @@ team = typer.Typer(
 )
 
 Agents = Annotated[
-    list[str] | None, typer.Option("--agent", help="Only this agent; give it several times. Default: all.")
+    list[str] | None,
+    typer.Option("--agent", metavar="NAME", help="Only this agent; give it several times. Default: all."),
 ]
 Direction = Annotated[
-    list[str] | None, typer.Option(help="A starting direction, by name or as a text file; give it several times.")
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A starting direction, by name or as a text file; give it several times."),
 ]
 Option = Annotated[
     list[str] | None, typer.Option(metavar="NAME=VALUE", help=f"Of the researcher: model={DEFAULT_MODEL} ...")
@@ -268,7 +270,7 @@ def add(
 
     It starts at once where the team is at work, else with the next session. Such as:
 
-    outlearn team add runs/mine --direction distillation
+    outlearn team add runs/mine --direction confidence
     """
     from outlearn_agents.run_folder import RunFolder
     from outlearn_agents.team.runner import ask_for_member

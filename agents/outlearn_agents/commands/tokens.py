@@ -45,8 +45,9 @@ def token(
         )
     path = tokens or home / "tokens.json"
     file = TokenFile(path)
+    known = file.grants() if listed or revoke or rotate else []  # which makes no folder where there is no file
     if listed:
-        _print(file.grants(), as_json)
+        _print(known, as_json)
     elif revoke:
         ended = file.revoke(agent)
         typer.echo(json.dumps({"agent": agent, "revoked": ended}) if as_json else f"{agent}: {ended} revoked")

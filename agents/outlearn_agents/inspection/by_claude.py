@@ -12,6 +12,7 @@ from anthropic.types import Message
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from outlearn.errors import BudgetError, ConfigError
+from outlearn.hints import problems
 from outlearn_agents.claude.model import TRY_AGAIN, asked_pause
 from outlearn_agents.claude.stream import NOT_SENT
 from outlearn_agents.directions import read_prompt
@@ -24,10 +25,13 @@ from outlearn_agents.spending.prices import DEFAULT_MODEL, HOW_TO_PRICE, find_pr
 MAX_CHARACTERS = 120_000
 CODE_CHARACTERS = 90_000
 """Most for methods: what was said is heard, however much code there is."""
-ANSWER_TOKENS = 2_000
+ANSWER_TOKENS = 8_000
+"""Thoughts included, which newer models cannot do without."""
 TRIES = 5
 MAX_PAUSE_SECONDS = 60.0
 RULE = "Claude's reading"
+INSPECTOR = "inspector"
+"""In the ledger."""
 NAMED = 5
 
 
@@ -84,9 +88,8 @@ class ClaudeInspector:
         try:
             report = await self._ask(f"Agent {dossier.agent}.\n\n{_numbered(lines)}")
         except (BudgetError, anthropic.APIError, ValidationError) as error:
-            return so_far.model_copy(
-                update={"reason": f"Claude was not asked, or gave no usable report: {error}"[:500]}
-            )
+            why = problems(error) if isinstance(error, ValidationError) else error
+            return so_far.model_copy(update={"reason": f"Claude was not asked, or gave no usable report: {why}"[:500]})
         cited = [lines[number - 1] for number in report.lines if 0 < number <= len(lines)]
         evidence = [
             Evidence(rule=RULE, verdict=report.verdict, where=line.where, text=line.text, by="claude") for line in cited
@@ -111,8 +114,7 @@ class ClaudeInspector:
             "model": self._model,
             "max_tokens": ANSWER_TOKENS,
             "system": system,
-            "tools": [tool],
-            "tool_choice": {"type": "tool", "name": "report"},
+            "tools": [tool],  # which the prompt asks for: models from Opus 5.5 on refuse a forced `tool_choice`
             "messages": [{"role": "user", "content": text}],
         }
         message = await self._send(asked, worst)
@@ -133,7 +135,7 @@ class ClaudeInspector:
         raise AssertionError("the last try returns or raises")
 
     async def _send_once(self, asked: dict[str, Any], worst: Cost) -> Message:
-        call = self._ledger.reserve("inspector", worst, model=self._model)
+        call = self._ledger.reserve(INSPECTOR, worst, model=self._model)
         try:
             message: Message = await self._client.messages.create(**asked)
         except anthropic.APIStatusError:  # refused, which costs nothing

@@ -1,7 +1,8 @@
 """What a method carries in itself: answers of its author's own fit into constants and params, whatever their form.
 
 Names, comments and docstrings carry nothing unless they are read (`signs.own_text_lines`). What a method *works out*,
-such as the answer to a sum, no look at its text tells: that is for `outlearn audit --check-teacher`.
+such as the answer to a sum, no look at its text tells: for that there is `outlearn audit --check-teacher`, which shows
+it other digits. Neither sees answers that are worked out from words, or from which numbers are the same.
 """
 
 import ast

@@ -1,6 +1,7 @@
 """What an agent said, wrote and ran, as numbered lines that an inspection can cite."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from outlearn.audit import AuditLog, AuditRecord
 from outlearn_agents.report.families import Submitted, submitted_runs
 from outlearn_agents.report.summary import FindingSummary, RunSummary, Summary
 from outlearn_agents.run_folder import RunFolder
+from outlearn_evaluation.withheld import withheld
 
 MAX_LINE = 300
 EVALUATED = 2
@@ -43,6 +45,7 @@ class Dossier:
     results: dict[str, RunSummary] = field(default_factory=dict)
     """All verified results, by run."""
     audit: Sequence[AuditRecord] = ()
+    """What stands in the audit log and was not released."""
 
     def rank(self, run: Submitted) -> int:
         """What a run counts for: 3 nominated, 2 evaluated, 1 full, 0 others."""
@@ -63,9 +66,14 @@ class Dossier:
             yield from params_lines(one)
 
 
+def lines_of(source: str) -> list[str]:
+    """The lines of a program as Python counts them; `str.splitlines` would end some at form feeds and the like."""
+    return re.split(r"\r\n?|\n", source.removesuffix("\n"))
+
+
 def source_lines(run: Submitted) -> Iterator[Line]:
     """The lines of a run's method."""
-    for number, text in enumerate(run.source.splitlines(), 1):
+    for number, text in enumerate(lines_of(run.source), 1):
         yield Line(f"{run.method}@{run.run_id}:{number}", text)
 
 
@@ -78,7 +86,7 @@ def params_lines(run: Submitted) -> Iterator[Line]:
 def read_dossiers(folder: RunFolder, summary: Summary) -> list[Dossier]:
     """The dossiers of a team, in its order."""
     runs = submitted_runs(folder)
-    audit = AuditLog(folder.root / "vault").records()
+    audit = _standing(AuditLog(folder.root / "vault").records())
     results = {run.run_id: run for run in summary.runs}
     return [
         _with_sources(
@@ -93,6 +101,18 @@ def read_dossiers(folder: RunFolder, summary: Summary) -> list[Dossier]:
         )
         for agent in summary.agents
     ]
+
+
+def _standing(records: Sequence[AuditRecord]) -> list[AuditRecord]:
+    """Without what the operator has reviewed and released."""
+    now = withheld(records)
+
+    def stands(record: AuditRecord) -> bool:
+        if record.action in ("quarantine", "disqualify"):
+            return record.run_id in now.runs if record.run_id else record.agent in now.agents
+        return (record.run_id or record.agent) not in now.released
+
+    return list(filter(stands, records))
 
 
 def _with_sources(dossier: Dossier) -> Dossier:

@@ -46,7 +46,10 @@ _OPENERS = {"np", "numpy", "torch", "io", "codecs"}
 _OWN_TEXT = {"__doc__", "__file__", "__annotations__", "__dict__"}
 _NAMESPACES = {"globals", "locals", "vars", "dir"}
 _READERS = {"inspect", "linecache", "tokenize"}
-_INSIDES = re.compile(r"__(?:builtins|globals|subclasses|bases|mro|code)__|f_(?:back|locals|globals)|_getframe")
+_INSIDES = re.compile(
+    r"__(?:builtins|globals|subclasses|bases|mro|code)__|f_(?:back|locals|globals)|_getframe"
+    r"|_(?:canary|disguise|trainer)"  # the lab's
+)
 
 
 def sets_out_to_game(text: str) -> int | None:
@@ -58,7 +61,7 @@ def sets_out_to_game(text: str) -> int | None:
 
 
 def running_lines(tree: ast.AST) -> set[int]:
-    """Lines that run text as code, start processes, reach for the network or for the interpreter's insides."""
+    """Lines that run text as code, start processes, reach for the network or into the interpreter or the lab."""
     return {node.lineno for node in ast.walk(tree) if isinstance(node, ast.stmt | ast.expr) and _runs(node)}
 
 

@@ -45,10 +45,6 @@ class Space:
         """The registered methods that are searched."""
         return sorted(self._params)
 
-    def has_params(self, family: str) -> bool:
-        """Whether a registered method has parameters that are searched."""
-        return bool(self._params.get(family))
-
     def suggest(self, chooser: Chooser) -> Recipe:
         """The recipe that `chooser` builds, one choice after the other."""
         family = str(chooser.choose(FAMILY, self._family))

@@ -39,7 +39,7 @@ async def collect_at_rest(folder: RunFolder, spec: TeamSpec) -> Summary:
         "forum": build_forum(ServerSettings(home=home, agent=OPERATOR.agent, role=OPERATOR.role)),
     }
     async with open_toolbox(servers) as tools:
-        return await collect(tools, folder, spec, spec.seconds_worked)
+        return await collect(tools, folder, spec)
 
 
 def write_report_again(home: Path) -> None:

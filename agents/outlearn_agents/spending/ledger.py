@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Table, func, select, true
 
-from outlearn.database import open_database, reading, writing
+from outlearn.database import open_database, reading, sqlite_url, writing
 from outlearn.errors import BudgetError
 from outlearn_agents.spending.limits import NANO, Budget, Cost, Limits, Statement, lower
 from outlearn_agents.spending.tables import calls, holds, limits, metadata, shifts
@@ -28,7 +28,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._engine = open_database(f"sqlite:///{path}", metadata)
+        self._engine = open_database(sqlite_url(path), metadata)
 
     def close(self) -> None:
         """Close the file."""

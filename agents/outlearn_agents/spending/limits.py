@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, Field
 
 NANO = 1_000_000_000
+LEAST_HOURS = 1 / 60
+"""What was spent in less says nothing of the pace."""
 
 
 class Limits(BaseModel):
@@ -89,8 +91,8 @@ class Statement(BaseModel):
 
     @property
     def dollars_per_hour(self) -> float | None:
-        """Dollars per agent-hour; None before there is one."""
-        return self.dollars / self.hours if self.hours > 0 else None
+        """Dollars per agent-hour; None in the first minute."""
+        return self.dollars / self.hours if self.hours >= LEAST_HOURS else None
 
     def shares(self) -> dict[str, float]:
         """How much of each limit is spent, 1 being all, for dollars, tokens and hours."""
@@ -99,10 +101,10 @@ class Statement(BaseModel):
 
     def hours_left(self) -> float | None:
         """Agent-hours until the first limit is reached, at the pace so far; None where nothing is limited or known."""
-        if self.hours <= 0:
-            return None
-        lasts = [max(0.0, self.hours * (1 / share - 1)) for share in self.shares().values() if share > 0]
-        return min(lasts, default=None)
+        share = max(self.shares().values(), default=0.0)
+        if share >= 1:
+            return 0.0
+        return self.hours * (1 / share - 1) if share > 0 and self.hours >= LEAST_HOURS else None
 
 
 def lower(first: Limits, second: Limits) -> Limits:

@@ -23,12 +23,15 @@ class Shift:
 
     async def keep(self, stop: Stop) -> None:
         """Count the hours until cancelled, and ask the agent to stop when they are over."""
-        while True:
+        try:
+            while True:
+                self._seen()
+                statements = self._ledger.statement(self._agent), self._ledger.statement()
+                if any(one.shares().get("hours", 0.0) >= 1 for one in statements):
+                    stop.ask()
+                await anyio.sleep(SEEN_SECONDS)
+        finally:
             self._seen()
-            statements = self._ledger.statement(self._agent), self._ledger.statement()
-            if any(one.shares().get("hours", 0.0) >= 1 for one in statements):
-                stop.ask()
-            await anyio.sleep(SEEN_SECONDS)
 
     def _seen(self) -> None:
         if self._number is not None:

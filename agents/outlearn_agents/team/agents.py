@@ -1,6 +1,7 @@
 """The agents of a team as processes: started one after the other, started again when they die, ended together."""
 
 import os
+import signal
 import sys
 from functools import partial
 
@@ -68,10 +69,14 @@ class AgentProcesses:
         status = read_status(self._folder, name)
         if code in (0, CANNOT_WORK) or kept.is_leaving or self.countdown.left <= MIN_SECONDS:
             kept.is_over = True
-            if code != 0 and status.state != "failed":
-                write_status(self._folder, name, f"{_died(code)}; see {self._folder.log(f'agent-{name}')}", "failed")
+            if kept.is_leaving and code == -signal.SIGTERM:  # at work, it would have taken the signal itself
+                write_status(self._folder, name, "stopped while it was starting", "finished")
+            elif code != 0 and status.state != "failed":
+                write_status(
+                    self._folder, name, f"died with {kept.ending}; see {self._folder.log(f'agent-{name}')}", "failed"
+                )
             return
-        reason = status.doing if status.state == "failed" else _died(code)
+        reason = status.doing if status.state == "failed" else f"died with {kept.ending}"
         pause = kept.try_again()
         if pause is None:
             often = f"given up after {self._settings.restarts} restarts in an hour"
@@ -84,7 +89,3 @@ class AgentProcesses:
         argv += ["--agent", name, "--seconds", f"{max(MIN_SECONDS, self.countdown.left):.3f}"]
         env = {**os.environ, "OUTLEARN_TOKEN": token}
         return Child(f"agent-{name}", argv, self._folder.log(f"agent-{name}"), env)
-
-
-def _died(code: int) -> str:
-    return f"died with exit code {code}"

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import anyio
+from sqlalchemy.exc import DBAPIError
 
 from outlearn.errors import OutlearnError
 from outlearn.researcher import Tools, ask
@@ -36,7 +37,7 @@ class Nudger:
                 return False
             once = f"nudge-{recent[-1].run_id}"
             await ask(tools, Posted, "forum", "post_finding", kind="insight", request_id=once, **_words(family, recent))
-        except OutlearnError:
+        except (OutlearnError, DBAPIError):
             return False
         self._last = recent[-1].run_id
         return True

@@ -19,15 +19,18 @@ STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
 BOARD_ROWS = 8
 FEED_ROWS = 7
 ACTIVE = ("queued", "running")
+BEGINNING = "starting the servers"
 
 
 @contextmanager
 def show(console: Console, seconds: float) -> Iterator[Callable[[TeamView], None]]:
     """A function to call with each view of a team that works for `seconds`."""
     if not console.is_terminal:
-        yield PlainLines(console)
+        lines = PlainLines(console)
+        lines.say(BEGINNING)
+        yield lines
         return
-    with Live(Text("starting the servers ..."), console=console, refresh_per_second=4) as live:
+    with Live(Text(BEGINNING), console=console, refresh_per_second=4) as live:
         yield lambda view: live.update(page(view, seconds))
 
 
@@ -54,16 +57,17 @@ class PlainLines:
         self._is_first = False
         for agent in view.agents:
             if agent.state != self._states.get(agent.name, "running"):
-                self._print(f"{agent.name}: {agent.now}")
+                self.say(f"{agent.name}: {agent.now}")
             self._states[agent.name] = agent.state
 
     def _once(self, key: str, text: str) -> None:
         if key not in self._seen:
             self._seen.add(key)
             if not self._is_first:
-                self._print(text)
+                self.say(text)
 
-    def _print(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line, after the time since the beginning."""
         line = f"[{time.monotonic() - self._start:6.1f} s] {' '.join(clean(text).split())}"
         with suppress(SystemExit):  # nobody reads us any more, and rich prints to nowhere from now on
             self._console.print(Text(line), soft_wrap=True)

@@ -14,6 +14,7 @@ from outlearn.types import RunView
 from outlearn_agents.plain_home import read_team
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.spending.ledger import HOUR, Ledger, Limits, Statement
+from outlearn_agents.team.processes import disk_is_full
 from outlearn_agents.team.status import read_status, status_file
 from outlearn_agents.words import method_label
 from outlearn_evaluation.commitment import open_task
@@ -43,7 +44,7 @@ class Spent(OverviewModel):
     tokens: int
     hours: float = Field(description="Agent-hours.")
     calls: int
-    dollars_per_hour: float | None = Field(description="Dollars per agent-hour; null before there is one.")
+    dollars_per_hour: float | None = Field(description="Dollars per agent-hour; null in the first minute.")
     hours_left: float | None = Field(description="Agent-hours until the first limit, at the pace so far, or null.")
     limits: Limits
 
@@ -101,6 +102,7 @@ class Overview(OverviewModel):
     commitment: str | None = Field(description="To labels, split, noise and baselines; null before the task is there.")
     final: Final = Field(description="begun: interrupted; empty before it.")
     is_at_work: bool
+    disk_is_full: bool = Field(description="Nothing can be written to the run folder until there is room.")
     is_paused: bool = Field(description="All agents: the session's time stands still.")
     seconds_left: float | None = Field(
         description="Of the session at work; they stand still while all are paused. Null while it starts."
@@ -147,6 +149,7 @@ def look_over(folder: RunFolder) -> Overview:
         commitment=commitment,
         final=_final(folder, spec.task),
         is_at_work=is_at_work,
+        disk_is_full=disk_is_full(folder.root),
         is_paused=session is not None and session.paused_at is not None,
         seconds_left=None if is_at_work and session is None else round(left, 1),
         seconds_worked=round(spec.seconds_worked, 1),

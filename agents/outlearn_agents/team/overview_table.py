@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outlearn.hints import command_line
+from outlearn_agents.spending.ledger import HOUR
 from outlearn_agents.team.overview import AgentOverview, Overview, QueuedRun, Spent
 from outlearn_agents.words import clean, duration, shorten
 
@@ -12,6 +13,9 @@ from outlearn_agents.words import clean, duration, shorten
 def print_overview(console: Console, overview: Overview) -> None:
     """Print an overview for people."""
     console.print(Text(f"{overview.run} · {overview.task} · {_state(overview)}", style="bold"), soft_wrap=True)
+    if overview.disk_is_full:
+        text = f"the disk of {overview.run} is full: nothing can be written until there is room"
+        console.print(Text(text, style="red"), soft_wrap=True)
     console.print(Text(_money(overview)), soft_wrap=True)
     limits = overview.spent.limits
     evaluations = f"evaluations left: {overview.evaluations_left}, {overview.evaluations_a_day} a day for each agent"
@@ -51,7 +55,7 @@ def _money(overview: Overview) -> str:
     if overview.forecast_dollars is not None and overview.is_at_work:
         parts.append(f"forecast ${overview.forecast_dollars:,.2f} at the end")
     if spent.hours_left is not None:
-        lasts = f"lasts for {spent.hours_left:.1f} agent-hours" if spent.hours_left else "is spent"
+        lasts = f"lasts for {duration(HOUR * spent.hours_left)} of an agent's work" if spent.hours_left else "is spent"
         parts.append(f"the budget {lasts}")
     return "; ".join(parts)
 

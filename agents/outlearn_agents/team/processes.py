@@ -7,6 +7,7 @@ notices that the runner is gone, however it ended.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,11 @@ START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 POLITE_SECONDS = 5.0
 POLL_SECONDS = 0.05
+UNFLUSHED = 120
+"""Exit code of a Python process that could not write what it had to say, whatever code it wanted to end with."""
+FULL_BYTES = 2**20
+LAST_BYTES = 4096
+ERROR_LINE = re.compile(r"^[ |]*((?:\w+\.)*\w+(?:Error|Exception): .+)$", re.MULTILINE)
 # servers run agents' code, which has no use for a key
 PRIVATE = ("ANTHROPIC_", "OUTLEARN_TOKEN")
 
@@ -61,6 +67,7 @@ class Child:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
+            self._begin = output.tell()
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.PIPE, stdout=output, stderr=output, env=dict(env), start_new_session=True
             )
@@ -69,6 +76,24 @@ class Child:
     def code(self) -> int | None:
         """The exit code, or None while it runs."""
         return self._process.poll()
+
+    def ending(self) -> str:
+        """How it ended: its exit code and, where it was not killed, why, by what it said last or by its disk."""
+        why = self._why() if (self.code or 0) > 0 else ""
+        return f"exit code {self.code}" + (f": {why}" if why else "")
+
+    def _why(self) -> str:
+        if errors := ERROR_LINE.findall(self._last_words()):
+            return str(errors[-1])[:200]
+        if self.code == UNFLUSHED or disk_is_full(self.log.parent):
+            return f"it could not write to {str(self.log)!r}; is the disk full?"
+        return ""
+
+    def _last_words(self) -> str:
+        with self.log.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            begin = file.seek(max(self._begin, end - LAST_BYTES))
+            return file.read(max(0, end - begin)).decode(errors="replace")
 
     def terminate(self) -> None:
         """Ask it to end."""
@@ -90,6 +115,11 @@ class Child:
         if self.code is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether there is no room to work in on the disk of this folder."""
+    return shutil.disk_usage(folder).free < FULL_BYTES
 
 
 def tail(log: Path, lines: int = 5) -> str:

@@ -28,6 +28,7 @@ class Kept:
         self.is_over = False
         self.is_leaving = False
         self.restarts = 0
+        self.ending = ""
         self._start = start
         self._most = most
         self._clock = clock
@@ -40,10 +41,10 @@ class Kept:
             self.child = self._start()
 
     def take_end(self) -> int | None:
-        """The exit code of a process that has just ended, once; None while it runs."""
+        """The exit code of a process that has just ended, once; None while it runs. `ending` has that in words."""
         if self.child is None or self.child.code is None:
             return None
-        code = self.child.code
+        code, self.ending = self.child.code, self.child.ending()
         self.child.kill()
         self.child = None
         return code

@@ -70,15 +70,15 @@ def ask_for_member(
         PluginError, ConfigError: as `make_team`.
         NotFoundError: no such direction.
     """
-    spec = folder.read_spec()
-    first = spec.agents[0]
+    first = folder.read_spec().agents[0]
     kind = researcher or first.researcher
     given = dict(options if options is not None else first.options if kind == first.researcher else {})
     Registry(RESEARCHERS).load(kind)(given)
     made: list[AgentSpec] = []
 
     def change(now: Control) -> Control:
-        team = {agent.name: agent for agent in (*spec.agents, *now.added)}
+        # read only now: an agent that has just left the list of those who wait is in team.json
+        team = {agent.name for agent in (*folder.read_spec().agents, *now.added)}
         place = len(team)
         text = read_direction(direction) if direction else choose_directions([], place + 1)[-1]
         one = AgentSpec(
@@ -143,7 +143,7 @@ async def run_team(
                     crew.add(agent.name, tokens[agent.name], place * settings.stagger_seconds)
                 session = TeamSession(folder, spec, servers, crew, Watcher(spec, folder, tools), stops)
                 await session.work(observe)
-                summary = await collect(tools, folder, session.spec, session.spec.seconds_worked)
+                summary = await collect(tools, folder, session.spec)
                 write_summary(folder, summary)
     return summary
 

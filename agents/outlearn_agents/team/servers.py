@@ -57,7 +57,7 @@ class ServerProcesses:
             if code is not None and kept.try_again() is None:
                 log = self._folder.log(name)
                 raise ServerUnreachableError(
-                    f"the {name} server died {self._most + 1} times in an hour, the last time with exit code {code}; "
+                    f"the {name} server died {self._most + 1} times in an hour, the last time with {kept.ending}; "
                     f"see {str(log)!r}"
                 )
             kept.start_if_due()

@@ -23,6 +23,7 @@ from outlearn_evaluation.detectors import (
     seeds_apart,
     watermark,
 )
+from outlearn_evaluation.scoring import Votes
 from outlearn_evaluation.thresholds import CONSTANTS, Thresholds
 
 
@@ -49,14 +50,9 @@ class Students:
         return np.asarray((self.positive == self.labels).mean(axis=0), dtype=np.float64)
 
     @cached_property
-    def look(self) -> Look:
-        """What the public half says, without the names."""
-        return Look.of(self.positive[:, self.public])
-
-    @cached_property
-    def signs(self) -> Floats:
-        """(n,) mean votes on the public half, in [-1, 1]."""
-        return np.asarray(2.0 * self.positive[:, self.public].mean(axis=0) - 1)
+    def votes(self) -> Votes:
+        """What the public half says."""
+        return Votes(self.positive[:, self.public])
 
 
 @dataclass(frozen=True)
@@ -72,11 +68,9 @@ class Place:
 
 Seen = TypeVar("Seen")
 OF_STUDENTS: dict[str, Callable[[Students], Suspicion | None]] = {
-    "seeds apart": lambda seen: seeds_apart(
-        seen.positive[:, seen.public], seen.labels[seen.public], seen.thresholds.apart
-    ),
-    "seeds alike": lambda seen: seeds_alike(seen.look, seen.thresholds.alike),
-    "watermark": lambda seen: watermark(seen.signs, seen.noise),
+    "seeds apart": lambda seen: seeds_apart(seen.votes.positive, seen.labels[seen.public], seen.thresholds.apart),
+    "seeds alike": lambda seen: seeds_alike(Look.of(seen.votes.positive), seen.thresholds.alike),
+    "watermark": lambda seen: watermark(seen.votes.mean, seen.noise),
     "public-private gap": lambda seen: public_private_gap(seen.right, seen.public, seen.design_effect),
     "majority answer": lambda seen: (
         None if seen.frequent is None else majority_answer(seen.positive.mean(axis=0) > 0.5, seen.frequent, seen.labels)

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, bindparam, exists, func, select
 from outlearn.database import as_utc, open_database, utc_now
 from outlearn.errors import BudgetError, InvalidInputError, NotFoundError
 from outlearn.identity import Caller
+from outlearn.receipts import RUN_ID
 from outlearn.transactions import Transaction, Transactions
 from outlearn.types import BudgetView, LeaderboardRow, Verdict
 from outlearn_evaluation.closed_tasks import close, closed, refuse_closed
@@ -43,7 +44,13 @@ class Answered(BaseModel):
 
 
 _MINE = evaluations.c.agent == bindparam("agent")
-_NOMINATED = select(func.count()).select_from(nominations).where(nominations.c.agent == bindparam("agent"))
+_OF_A_FINAL = (
+    exists()
+    .where(evaluations.c.run_id == nominations.c.run_id, evaluations.c.task == finals.c.task)
+    .correlate(nominations)
+)
+_OPEN = (nominations.c.agent == bindparam("agent")) & ~_OF_A_FINAL
+_NOMINATED = select(func.count()).select_from(nominations).where(_OPEN)
 _USED = (
     select(
         func.count().filter(_MINE).label("by_agent"),
@@ -82,10 +89,7 @@ _BOARD = (
 _OWN = select(evaluations.c.run_id, evaluations.c.task).where(
     evaluations.c.run_id.in_(bindparam("runs", expanding=True)), _MINE, _FIRST
 )
-_OF_FINALS = select(evaluations.c.run_id).where(evaluations.c.task.in_(select(finals.c.task)))
-_REPLACED = nominations.delete().where(
-    nominations.c.agent == bindparam("agent"), nominations.c.run_id.not_in(_OF_FINALS)
-)
+_REPLACED = nominations.delete().where(_OPEN)
 _NOMINATE = nominations.insert()
 _NOMINEES = (
     select(*_ANSWER)
@@ -101,17 +105,15 @@ class Question:
     run: Submission
     agent: str
     method: str
+    grade: Grade
+    """Of the run's own votes."""
     against: Submission | None = None
-    grade: Grade | None = None
-    """Of the run's own votes, where it was worked out beforehand."""
 
     def answer(
         self, grade: Grade | None = None, verdict: Verdict | None = None, same_as: str | None = None
     ) -> Answered:
         """What is told of this; by its own grade, where none is given."""
         grade = grade or self.grade
-        if grade is None:
-            raise ValueError("the question was not graded")
         return Answered(
             run_id=self.run.run_id,
             against=self.against.run_id if self.against else "",
@@ -240,7 +242,8 @@ class Ledger:
         if len(run_ids) > self._settings.nominations:
             raise BudgetError(f"you may nominate {self._settings.nominations} runs, not {len(run_ids)}")
         with self.transactions.writing() as write:
-            own = {row.run_id: row.task for row in write.rows(_OWN, runs=list(run_ids), agent=agent)}
+            named = list(filter(RUN_ID.fullmatch, run_ids))
+            own = {row.run_id: row.task for row in write.rows(_OWN, runs=named, agent=agent)}
             for run_id in run_ids:
                 if run_id not in own:
                     raise InvalidInputError(f"{run_id!r} is not an evaluated run of yours; `evaluate` it first")
@@ -285,7 +288,7 @@ class Ledger:
         if known is None:
             file_submission(write, run)
         scored = _scored_as(write, run, near)
-        grade = question.grade if question.grade and scored is run else judge.grade(scored.votes)
+        grade = question.grade if scored is run else judge.grade(scored.votes)
         verdict = None
         if question.against:
             against = looks.find(question.against.run_id)

@@ -103,7 +103,7 @@ def build(settings: EvaluationSettings) -> ToolServer:
         return await at_once_or_in_thread(service.budget, server.caller())
 
     @server.tool(annotations=CHANGES)
-    def nominate(run_ids: Annotated[list[str], Field(max_length=16)]) -> Nominations:
+    def nominate(run_ids: Annotated[list[RunArg], Field(max_length=16)]) -> Nominations:
         """Enter your best evaluated runs for the final, in place of earlier nominations."""
         return service.nominate(server.caller(), tuple(run_ids))
 

@@ -11,7 +11,7 @@ from outlearn.audit import Action, AuditLog
 from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, OutlearnError, PermissionDeniedError
 from outlearn.files import FileVersion
 from outlearn.identity import OPERATOR, Caller
-from outlearn.receipts import Receipt, ReceiptBook
+from outlearn.receipts import RUN_ID, Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult
 from outlearn.tasks import default_task, task_names
 from outlearn.transactions import BusyError
@@ -76,6 +76,8 @@ class EvaluationService:
                 happened.
         """
         against = against or None  # clients that must fill in every argument send ""
+        if against is not None and not RUN_ID.fullmatch(against):  # databases do not take any text
+            raise _never_evaluated(against)
         asked_before = run_id in self._asked
         known = self._ledger.find(run_id, against or "", caller.agent, wait=wait) if asked_before else None
         charged = False
@@ -212,7 +214,7 @@ class EvaluationService:
     def _comparable(self, run: FinishedRun, against: str, wait: bool) -> Submission:
         other = self._ledger.submission(against, wait=wait)
         if other is None:
-            raise NotFoundError(f"{against[:80]!r} was never evaluated; compare with a run on the leaderboard")
+            raise _never_evaluated(against)
         if against == run.run_id or other.fingerprint != run.submission.fingerprint:
             raise InvalidInputError(f"{run.run_id!r} cannot be compared with {against!r}; take another run of its task")
         return other
@@ -262,6 +264,10 @@ def _result(answer: Answered, withheld: bool = False) -> VerifiedResult:
         pgr_se=answer.pgr_se,
         withheld=withheld,
     )
+
+
+def _never_evaluated(against: str) -> NotFoundError:
+    return NotFoundError(f"{against[:80]!r} was never evaluated; compare with a run on the leaderboard")
 
 
 def _check_owner(caller: Caller | None, run_id: str, owner: str) -> None:

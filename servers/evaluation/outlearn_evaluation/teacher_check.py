@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from outlearn.tasks import Bits, SecretTask, load_card, load_secret
 from outlearn.types import RunView
 from outlearn_evaluation.detectors import Suspicion
 
-INVERTED, MOVED = "inverted", "moved"
+INVERTED, CHANGED = "inverted", "changed"
 ACTIONS: tuple[Action, ...] = ("note", "flag", "quarantine")
 SEEDS = 2
 LEAST = 0.05
@@ -22,13 +23,23 @@ MOST_LOST = 0.2
 SURE = 3.0
 """Standard errors."""
 
-Rerun = Callable[[str, Sequence[str], Path, Sequence[int], Sequence[int] | None], Mapping[str, RunView]]
-"""Does runs of a task again in a home folder, with these seeds: on these rows of the pool, or (None) with inverted weak
+
+class Change(NamedTuple):
+    """What a changed pool is made of."""
+
+    rows: list[int]
+    """Of the pool, in this order."""
+    digits: str
+    """What methods meet for the digits 1 to 9."""
+
+
+Rerun = Callable[[str, Sequence[str], Path, Sequence[int], Change | None], Mapping[str, RunView]]
+"""Does runs of a task again in a home folder, with these seeds: on a changed pool, or (None) with inverted weak
 labels."""
 
 
 class ChangedPool(Signed):
-    """Which items a changed pool has, and where, follows from the signature: nobody without the vault can tell."""
+    """How a changed pool differs follows from the signature: nobody without the vault can tell."""
 
     task_fingerprint: str
 
@@ -43,8 +54,8 @@ def check_teacher(home: Path, run_ids: Sequence[str], rerun: Rerun) -> Iterator[
         chosen = [run_id for run_id, found in receipts.items() if found[0].task == task]
         card, secret, vault = load_card(home, task), load_secret(home, task), home / "vault"
         seeds, again = card.seeds[:SEEDS], dict[str, Mapping[str, RunView]]()
-        for name, rows in ((INVERTED, None), (MOVED, changed_pool(vault, card.fingerprint, card.pool_size))):
-            again[name] = rerun(task, chosen, vault / task / name, seeds, rows)
+        for name, change in ((INVERTED, None), (CHANGED, changed_pool(vault, card.fingerprint, card.pool_size))):
+            again[name] = rerun(task, chosen, vault / task / name, seeds, change)
         for run_id in chosen:
             views = {name: views[run_id] for name, views in again.items()}
             books = {name: ReceiptBook(vault / task / name / "vault") for name in again}
@@ -60,19 +71,20 @@ def judge(own: Bits, again: Mapping[str, Bits], views: Mapping[str, RunView]) ->
     learned nothing else is wrong where it was right: D is near 2 acc - 1. One that never looked at the teacher's labels
     has a D of 0. One that learned its author's own labels, and took but their sign from the teacher, has a large D.
 
-    `lost` is the share of `acc - 1/2` that a run loses where a fifth of the pool is missing and the rest stands in
-    another order: honest runs lose next to nothing, labels that came with the method meet other items. A run that ended
-    well, and fails where labels or pool are others, may have looked at which they are.
+    `lost` is the share of `acc - 1/2` that a run loses where a fifth of the pool is missing, and the rest stands in
+    another order and shows the method other digits than the model: honest runs lose next to nothing, labels that came
+    with the method meet other items, and those that it works out are wrong. A run that ended well, and fails where
+    labels or pool are others, may have looked at which they are.
     """
     lead, actions, facts = max(own.mean() - 0.5, 1e-9), list[Action](["note"]), {"accuracy": own.mean()}
     if INVERTED in again:
         difference = own.mean() - again[INVERTED].mean()
         facts |= {"d": difference, "inverted_accuracy": again[INVERTED].mean(), "least": LEAST}
         actions += ["quarantine"] if difference < LEAST else []
-    if MOVED in again:
-        by_item = own.mean(axis=0) - again[MOVED].mean(axis=0)
+    if CHANGED in again:
+        by_item = own.mean(axis=0) - again[CHANGED].mean(axis=0)
         lost, error = by_item.mean() / lead, by_item.std() / np.sqrt(len(by_item)) / lead
-        facts |= {"moved_accuracy": again[MOVED].mean(), "lost": lost, "lost_se": error, "most_lost": MOST_LOST}
+        facts |= {"changed_accuracy": again[CHANGED].mean(), "lost": lost, "lost_se": error, "most_lost": MOST_LOST}
         actions += ["flag"] if lost > max(MOST_LOST, SURE * error) else []
     evidence: Evidence = {name: round(float(value), 4) for name, value in facts.items()}
     for name, view in views.items():
@@ -82,11 +94,15 @@ def judge(own: Bits, again: Mapping[str, Bits], views: Mapping[str, RunView]) ->
     return Suspicion(AuditKind.TEACHER_DEPENDENCE, max(actions, key=ACTIONS.index), evidence)
 
 
-def changed_pool(vault: Path, task_fingerprint: str, size: int) -> list[int]:
-    """Rows of the pool, most of them and in another order, the same ones at each call."""
+def changed_pool(vault: Path, task_fingerprint: str, size: int) -> Change:
+    """Most rows of the pool, in another order, and another digit for each of 1 to 9; the same at each call."""
     signed = Signer.from_vault(vault, "changed pool").sign(ChangedPool(task_fingerprint=task_fingerprint))
-    rows = np.random.default_rng(int(signed.signature, 16)).permutation(size)
-    return [int(row) for row in rows[: round(POOL_SHARE * size)]]
+    rng = np.random.default_rng(int(signed.signature, 16))
+    rows = rng.permutation(size)[: round(POOL_SHARE * size)]
+    digits = true = np.arange(1, 10)
+    while (digits == true).any():
+        digits = rng.permutation(true)
+    return Change(rows.tolist(), "".join(map(str, digits)))
 
 
 def right(receipts: Sequence[Receipt], secret: SecretTask) -> Bits:

@@ -16,6 +16,8 @@ class FilesystemSettings(ServerSettings):
     max_files: int = Field(5_000, gt=0, description="Most files and folders in a workspace.")
     max_snapshots: int = Field(1_000, gt=0, description="Most snapshots of one agent.")
     max_snapshot_bytes: int = Field(
-        2048 * MIB, gt=0, description="No more snapshots of an agent whose snapshots hold this much, equal files once."
+        2048 * MIB,
+        gt=0,
+        description="No more snapshots of an agent whose snapshots hold this much: equal files once, and every name.",
     )
     search_seconds: float = Field(5.0, gt=0, le=60, description="Time limit of one `grep` or `find_files`.")

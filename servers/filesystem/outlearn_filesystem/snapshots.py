@@ -39,6 +39,8 @@ from outlearn.types import Loaded, Snapshot, SnapshotList
 from outlearn_filesystem.workspace import Workspace
 
 MAX_MESSAGE = 500
+ROW_BYTES = 100
+"""Of a file in the database, beside its path."""
 SNAPSHOT_ID = re.compile(r"snap-[0-9a-f]{12}")
 tables = MetaData()
 
@@ -89,7 +91,7 @@ class SnapshotStore:
         `announce` is told of the snapshot right before it is there.
 
         Raises:
-            InvalidInputError: the message is empty, too long or has hidden characters.
+            InvalidInputError: the message is empty or too long, or it or a file's name has hidden characters.
             BudgetError: the agent's snapshots are too many, or hold too much.
             PermissionDeniedError: there is a symlink, a pipe or a hard link, which cannot be saved.
         """
@@ -158,7 +160,7 @@ class SnapshotStore:
         for path in files:
             split_path(f"{folder}/{path}")
         with workspace.changing(), workspace.staging() as staged:
-            workspace.check_quota(found.bytes, len(files) + len(_folders(files)) + 1)
+            workspace.check_quota(found.bytes, len(files) + len(_folders(files)) + workspace.missing(folder))
             self._unpack(files, staged)
             place_confined(staged, workspace.root, folder)
         return Loaded(snapshot_id=snapshot_id, folder=folder, files=len(files))
@@ -180,14 +182,16 @@ class SnapshotStore:
         return self._blobs.get(sha256)
 
     def _check_room(self, workspace: Workspace, agent: str) -> None:
-        """What is kept for good must not fill the disk for everybody."""
+        """What is kept for good, equal contents once and every name, must not fill the disk for everybody."""
         mine = snapshots.c.agent == agent
         files = snapshot_files.join(snapshots, snapshot_files.c.snapshot_id == snapshots.c.snapshot_id)
         distinct = select(snapshot_files.c.sha256, snapshot_files.c.bytes).select_from(files).where(mine).distinct()
+        names = select(func.sum(func.length(snapshot_files.c.path) + ROW_BYTES)).select_from(files).where(mine)
         with reading(self.engine) as connection:
             count = connection.scalar(select(func.count()).select_from(snapshots).where(mine)) or 0
             held = connection.scalar(select(func.sum(distinct.subquery().c.bytes))) or 0
-        workspace.check_snapshots(count, held)
+            listed = connection.scalar(names) or 0
+        workspace.check_snapshots(count, held + listed)
 
     def _newest(self, agent: str) -> str | None:
         newest = select(snapshots.c.snapshot_id).where(snapshots.c.agent == agent).order_by(snapshots.c.seq.desc())
@@ -200,6 +204,7 @@ class SnapshotStore:
             if entry.kind == "folder":
                 continue
             check_regular(entry.status, entry.path)
+            check_plain("/".join(entry.parts), f"path {entry.path!r}", name=True)
             data = workspace.read_bytes(entry.path)
             files.append({"path": entry.path, "sha256": self._blobs.put(data), "bytes": len(data)})
         return files
@@ -216,10 +221,8 @@ def _visible(caller: Caller) -> Any:
     return True if caller.is_operator else or_(snapshots.c.agent == caller.agent, snapshots.c.shared)
 
 
-def _find(connection: Connection, snapshot_id: str, caller: Caller | None = None) -> Row[Any]:
-    query = select(snapshots).where(snapshots.c.snapshot_id == snapshot_id)
-    if caller:
-        query = query.where(_visible(caller))
+def _find(connection: Connection, snapshot_id: str, caller: Caller) -> Row[Any]:
+    query = select(snapshots).where(snapshots.c.snapshot_id == snapshot_id, _visible(caller))
     if not SNAPSHOT_ID.fullmatch(snapshot_id) or (row := connection.execute(query).first()) is None:
         raise NotFoundError(f"no snapshot {snapshot_id[:80]!r} that you may load; `list_snapshots` shows them")
     return row

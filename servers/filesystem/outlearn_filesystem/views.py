@@ -11,7 +11,7 @@ from outlearn.confined import Entry, list_confined, look_up, walk_confined
 from outlearn.errors import InvalidInputError, NotFoundError, OutlearnError
 from outlearn.paging import PAGE_BYTES, cut_text, fit_page
 from outlearn.types import FileEntry, FileList, FileText, MatchList
-from outlearn_filesystem.diffs import split_lines
+from outlearn_filesystem.diffs import count_lines, line_start, split_lines
 from outlearn_filesystem.globs import Glob
 from outlearn_filesystem.grep import grep
 from outlearn_filesystem.workspace import Workspace
@@ -32,12 +32,13 @@ def read_file(workspace: Workspace, path: str, first_line: int = 1, max_lines: i
         InvalidInputError: it is not UTF-8 text, or has no such line.
     """
     text = workspace.read_text(path)
-    lines = split_lines(text)
+    lines = count_lines(text)
     if first_line < 0:
-        first_line = max(1, len(lines) + 1 + first_line)
-    if first_line == 0 or first_line > max(1, len(lines)):
-        raise InvalidInputError(f"{path!r} has {len(lines):,} lines; there is no line {first_line:,}")
-    wanted = lines[first_line - 1 : first_line - 1 + max_lines]
+        first_line = max(1, lines + 1 + first_line)
+    if first_line == 0 or first_line > max(1, lines):
+        raise InvalidInputError(f"{path!r} has {lines:,} lines; there is no line {first_line:,}")
+    start = line_start(text, first_line)
+    wanted = split_lines(text[start : start + PAGE_BYTES])[:max_lines]  # no more than this fit
     shown = _fit_lines(wanted)
     cut = bool(wanted) and not shown
     next_line = first_line + max(len(shown), 1)
@@ -45,8 +46,8 @@ def read_file(workspace: Workspace, path: str, first_line: int = 1, max_lines: i
         path=path,
         text=cut_text(wanted[0], LONG_LINE_BYTES) if cut else "".join(shown),
         first_line=first_line,
-        next_line=next_line if next_line <= len(lines) else None,
-        lines=len(lines),
+        next_line=next_line if next_line <= lines else None,
+        lines=lines,
         sha256=hashlib.sha256(text.encode()).hexdigest(),
         line_cut=cut,
     )

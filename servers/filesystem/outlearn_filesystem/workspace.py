@@ -2,14 +2,12 @@
 
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from outlearn.confined import (
-    MAX_DEPTH,
     Entry,
     check_regular,
     look_up,
@@ -35,7 +33,7 @@ class Workspace:
         self.root = settings.workspaces / agent
         self.root.mkdir(parents=True, exist_ok=True)
         # agents' names begin with a letter or digit, so these are no agent's
-        self._staging = settings.workspaces / ".staging"
+        self._staged = settings.workspaces / ".staging" / agent
         self._lock = settings.workspaces / ".locks" / agent
         self._trash = Trash(
             settings.workspaces / ".trash" / agent,
@@ -52,15 +50,16 @@ class Workspace:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A path for a file or folder that is prepared outside the workspace, gone afterwards unless it was placed."""
-        self._staging.mkdir(exist_ok=True)
-        staged = self._staging / secrets.token_hex(8)
+        """A path for a file or folder that is prepared outside the workspace, gone afterwards unless it was placed.
+
+        Use it while `changing`: what else stands there was left by a process that was killed.
+        """
+        self._staged.parent.mkdir(exist_ok=True)
+        self._clear_staged()
         try:
-            yield staged
+            yield self._staged
         finally:
-            if staged.is_dir():
-                shutil.rmtree(staged)
-            staged.unlink(missing_ok=True)
+            self._clear_staged()
 
     def read_bytes(self, path: str) -> bytes:
         """A file's contents. Raises as `read_confined` does."""
@@ -145,7 +144,7 @@ class Workspace:
                 check_regular(entry.status, source)
             inside = below(self.root, entry)
             self._check_new_place(target, entry, inside)
-            self.check_quota(0, len(self._missing(target)) - 1)
+            self.check_quota(0, self.missing(target) - 1)
             rename_confined(self.root, source, target)
             sha256 = "" if entry.kind == "folder" else _sha256(self.read_bytes(target))
         return FileWritten(path=target, bytes=total_bytes([entry, *inside]), sha256=sha256)
@@ -178,7 +177,7 @@ class Workspace:
             entry, inside = self._trash.look(trash_id)
             self._check_new_place(target, entry, inside)
             restored = [entry, *inside]
-            self.check_quota(total_bytes(restored), len(self._missing(target)) + len(inside))
+            self.check_quota(total_bytes(restored), self.missing(target) + len(inside))
             self._trash.give_back(trash_id, self.root, target)
         return Loaded(snapshot_id=trash_id, folder=target, files=sum(one.kind != "folder" for one in restored))
 
@@ -200,6 +199,12 @@ class Workspace:
                 f"{more_entries:,} more; delete what you no longer need (a snapshot keeps it)"
             )
 
+    def missing(self, path: str) -> int:
+        """How many folders and files would have to be made for `path`."""
+        parts = split_path(path)
+        paths = ("/".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+        return sum(look_up(self.root, name) is None for name in paths)
+
     def check_snapshots(self, count: int, held_bytes: int) -> None:
         """Raises BudgetError where so many snapshots that hold so much leave no room for another."""
         limits = self._settings
@@ -208,6 +213,11 @@ class Workspace:
                 f"you have {count:,} snapshots that hold {held_bytes:,} bytes; the limits are {limits.max_snapshots:,} "
                 f"and {limits.max_snapshot_bytes:,}. Keep what matters in the workspace, or ask the operator for room"
             )
+
+    def _clear_staged(self) -> None:
+        if self._staged.is_dir():
+            shutil.rmtree(self._staged)
+        self._staged.unlink(missing_ok=True)
 
     def _encode(self, text: str, path: str) -> bytes:
         try:
@@ -232,28 +242,21 @@ class Workspace:
         if look_up(self.root, target) is not None:
             raise ConflictError(f"{target!r} exists; delete it first, or use another name")
         check_plain(target, "path", name=True)
-        deepest = max((len(one.parts) for one in inside), default=len(entry.parts)) - len(entry.parts)
-        if len(split_path(target)) + deepest > MAX_DEPTH:
-            raise InvalidInputError(f"{target!r} would be too deep for what is in {entry.path!r}")
+        for one in (entry, *inside):
+            split_path("/".join((target, *one.parts[len(entry.parts) :])))  # nothing may come to be too deep
 
     def _put(self, path: str, data: bytes) -> None:
         known = look_up(self.root, path)
         check_plain(path, "path", name=True)
         if known is not None:
             check_regular(known.status, path)
-        self.check_quota(len(data) - (known.status.st_size if known else 0), len(self._missing(path)))
+        self.check_quota(len(data) - (known.status.st_size if known else 0), self.missing(path))
         with self.staging() as staged:
             with staged.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             place_confined(staged, self.root, path)
-
-    def _missing(self, path: str) -> list[str]:
-        """The folders and the file that would have to be made for `path`."""
-        parts = split_path(path)
-        paths = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
-        return [name for name in paths if look_up(self.root, name) is None]
 
 
 def _sha256(data: bytes) -> str:

@@ -9,8 +9,6 @@ from outlearn_forum.tables import events, posts
 from outlearn_forum.text import mentions
 
 TALKERS = 20
-
-
 LASTING = ("vote", "mention")
 """Kinds of which the last one by an agent about a post stands for all: votes that change, mentions that come and go."""
 

@@ -19,6 +19,7 @@ MAX_BUILT_BY = 20
 Nodes: TypeAlias = tuple[LineageNode, ...]
 _RELATIVES = (
     select(links)
+    .join(posts, posts.c.post_id == links.c.child)
     .where(
         or_(
             links.c.child == bindparam("child"),
@@ -26,6 +27,7 @@ _RELATIVES = (
             links.c.parent == bindparam("run"),
         )
     )
+    .order_by((links.c.child == bindparam("child")).desc(), posts.c.seq.desc())
     .limit(MAX_FOUND)
 )
 _CHILDREN = (
@@ -44,7 +46,7 @@ _REPORTING = select(posts.c.post_id).where(
 
 
 def relatives(read: Transaction, finding: Row[Any], show: Show) -> tuple[Nodes, Nodes]:
-    """What a finding names as built on; and findings that name it, or the run that it reports."""
+    """What a finding names as built on; and the newest findings that name it, or the run that it reports."""
     names = _names(finding)
     rows = list(read.rows(_RELATIVES, child=names[0], parent=names[0], run=names[-1]))
     if not rows:

@@ -5,19 +5,23 @@ Whatever a user types is a valid query: words and "quoted phrases", never the da
 
 import json
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Executable, bindparam, func, literal, literal_column, select, text
+from sqlalchemy import ColumnElement, Executable, bindparam, func, literal_column, select, text
 
 from outlearn.errors import InvalidInputError
 from outlearn.transactions import Transaction
 from outlearn_forum.tables import posts
 
-MAX_QUERY = 500
-SNIPPET_WORDS = 24
+MAX_QUERY, MAX_WORDS = 500, 32
+"""Characters and words: to look for a phrase of 240 words in 300 posts that are one word again and again took 12 s."""
+WORDS_BEFORE, WORDS_AFTER = 8, 16
+PLACES, REACH = 20, 200
+"""So many marked places are compared for a snippet, each by so many characters from it on."""
 COMMON = 4_000
 """bm25 reads all that the index has on a word, so words of more posts than this, which say little, are not ranked."""
 BEST = 1_000
@@ -58,15 +62,17 @@ _HOW_MANY = text(
     " (SELECT 1 FROM post_words WHERE post_words MATCH value LIMIT 1) IS NULL FROM json_each(:words)"
 )
 _MARK = "\x02"  # not in any post
+_MARKED = re.compile(f"{_MARK}([^{_MARK}]+){_MARK}")
 _HAVING = text("SELECT rowid FROM post_words WHERE post_words MATCH :phrase LIMIT :most")
-# each column by itself: FTS5's choice among all might be that of the facets
-_SNIPPET = ", ".join(f"snippet(post_words, {column}, :mark, :mark, '…', :size)" for column in (1, 0, 2))
+# not FTS5's `snippet`: for a text of 10,000 words that are all looked for it takes a second
+_HIGHLIGHTS = ", ".join(f"highlight(post_words, {column}, :mark, :mark)" for column in (1, 0, 2))
+_SHOWN_COLUMNS = (posts.c.text, posts.c.title, posts.c.tags)
 _SNIPPETS = text(
-    f"SELECT rowid, {_SNIPPET} FROM post_words"  # noqa: S608
+    f"SELECT rowid, {_HIGHLIGHTS} FROM post_words"  # noqa: S608
     " WHERE post_words MATCH :words AND rowid IN (SELECT value FROM json_each(:seqs))"
 )
 _SNIPPETS_WALKED = text(
-    f"SELECT rowid, {_SNIPPET} FROM post_words WHERE post_words MATCH :words"  # noqa: S608
+    f"SELECT rowid, {_HIGHLIGHTS} FROM post_words WHERE post_words MATCH :words"  # noqa: S608
     " AND rowid BETWEEN :first AND :last AND +rowid IN (SELECT value FROM json_each(:seqs))"
 )
 
@@ -126,6 +132,8 @@ def check_query(query: str) -> str:
     """The query. Raises InvalidInputError where it is too long or has no word in it."""
     if len(query) > MAX_QUERY:
         raise InvalidInputError(f"a query of {len(query):,} characters is too long; the limit is {MAX_QUERY}")
+    if (words := len(_WORD.findall(query))) > MAX_WORDS:
+        raise InvalidInputError(f"a query of {words} words is too long; the limit is {MAX_WORDS}")
     if "\0" in query or not _WORD.search(query):
         raise InvalidInputError(f"query {query!r} has no word to search for; `list_threads` shows all findings")
     return query
@@ -170,20 +178,37 @@ def few_having(read: Transaction, facets: Sequence[str], most: int) -> list[int]
 def snippets(read: Transaction, words: Words, facets: Sequence[str], seqs: Sequence[int]) -> dict[int, str]:
     """Where these hits match, with the words between `**`, by their `seq`: those that count for the order, if any."""
     if read.postgresql:
-        options = f"MaxWords={SNIPPET_WORDS},MinWords={SNIPPET_WORDS // 2},StartSel=**,StopSel=**"
-        shown = posts.c.title + literal("\n") + posts.c.text
-        snippet = func.ts_headline("english", shown, _tsquery(words), options)
-        rows = read.rows(select(posts.c.seq, snippet).where(posts.c.seq.in_(seqs)))
-        return {row[0]: row[1] for row in rows}
+        # all of it: to choose a part, as it can, takes minutes for a text of one word and a long phrase
+        options = f'HighlightAll=true,StartSel="{_MARK}",StopSel="{_MARK}"'
+        marked = (func.ts_headline("english", column, _tsquery(words), options) for column in _SHOWN_COLUMNS)
+        return _snippets(read.rows(select(posts.c.seq, *marked).where(posts.c.seq.in_(seqs))))
     first, last = min(seqs, default=0), max(seqs, default=0)
     found = words.match(words.rare) if words.rare else f"({words}){_within(facets)}"
     # the index looks each post up by itself: to walk is faster but for a phrase of common words
     walk = words.rare or '"' not in words.query or last - first < RECENT
     values = {"words": found, "seqs": json.dumps(list(seqs)), "first": first, "last": last}
     statement = _SNIPPETS_WALKED if walk else _SNIPPETS
-    rows = read.rows(statement, **values, mark=_MARK, size=SNIPPET_WORDS)
+    return _snippets(read.rows(statement, **values, mark=_MARK))
+
+
+def _snippets(rows: Iterable[Sequence[Any]]) -> dict[int, str]:
+    """By the first value of each row: of the others the first one that has a mark."""
     marked = ((seq, next((one for one in by_column if _MARK in one), "")) for seq, *by_column in rows)
-    return {seq: snippet.replace(_MARK, "**") for seq, snippet in marked}
+    return {seq: _around(one).replace(_MARK, "**") for seq, one in marked if one}
+
+
+def _around(marked: str) -> str:
+    """Some words around the place, of the first ones, behind which most different words are marked."""
+    places = [found.start() for found in islice(_MARKED.finditer(marked), PLACES)]
+    best = max(places, key=lambda at: len({one.lower() for one in _MARKED.findall(marked, at, at + REACH)}))
+    start, end = max(0, best - REACH), min(len(marked), best + REACH)
+    before = marked[start:best].rsplit(None, WORDS_BEFORE)
+    start += len(before[0]) if len(before) > WORDS_BEFORE else 0
+    after = marked[best:end].split(None, WORDS_AFTER)
+    end -= len(after[-1]) if len(after) > WORDS_AFTER else 0
+    opened, left_open = (_MARK * (marked.count(_MARK, 0, at) % 2) for at in (start, end))  # where a phrase is cut
+    shown = opened + " ".join(marked[start:end].split()) + left_open
+    return f"{'…' if start else ''}{shown}{'…' if end < len(marked) else ''}"
 
 
 def _ranked(read: Transaction, ranked: str, whole: str) -> Hits:

@@ -87,7 +87,8 @@ class ForumStore:
         words = facets(kind=kind, author=author, tag=joined.split(), task=task, run=run_id)
         sketch = Sketch.of(title, text) if kind != "result" else None
         with writing(self.engine) as connection:
-            if known := _answered(connection, author, request_id, content):
+            asked = content if run_id else {**content, "task": task}  # a run's task is known once it was evaluated
+            if known := _answered(connection, author, request_id, asked, sources):
                 return Posted(post_id=known, thread_id=known, verified=verified)
             self._check_pace(connection, author)
             resembles = _resembling(connection, sketch, anyway)
@@ -111,7 +112,7 @@ class ForumStore:
         content = {"kind": None, "title": "", "text": check_text(text, "text", MAX_TEXT), "tags": "", "run_id": None}
         with writing(self.engine) as connection:
             head = find_post(connection, find_post(connection, thread_id).thread_id)
-            if known := _answered(connection, author, request_id, content):
+            if known := _answered(connection, author, request_id, {**content, "thread_id": head.post_id}):
                 return Posted(post_id=known, thread_id=head.post_id)
             self._check_pace(connection, author)
             post_id = f"reply-{secrets.token_hex(6)}"
@@ -241,14 +242,16 @@ def _resembling(connection: Connection, sketch: Sketch | None, anyway: bool) -> 
     found = sketch.find(connection) if sketch else None
     if found and not anyway:
         raise ConflictError(
-            f"this resembles {found.finding_id!r} by {found.author!r}, {found.title!r} (similarity "
-            f"{found.similarity:.0%}); nothing was posted. Reply there, or call again with anyway=true if yours says "
-            "something new"
+            f"this resembles {found.finding_id!r} by {found.author!r} (similarity {found.similarity:.0%}); nothing was "
+            f"posted. Reply there, or call again with anyway=true if yours says something new. Its title:\n"
+            f"> {found.title}"
         )
     return found
 
 
-def _answered(connection: Connection, author: str, request_id: str | None, content: dict[str, Any]) -> str | None:
+def _answered(
+    connection: Connection, author: str, request_id: str | None, content: dict[str, Any], sources: Sequence[str] = ()
+) -> str | None:
     """The post that this request made before, if any. Raises ConflictError where it said something else."""
     if request_id is None:
         return None
@@ -258,7 +261,8 @@ def _answered(connection: Connection, author: str, request_id: str | None, conte
         return None
     first = connection.execute(select(versions).where(versions.c.post_id == known.post_id, versions.c.number == 0))
     said = {**known._mapping, **(edited._mapping if (edited := first.first()) else {})}
-    if any(said[name] != value for name, value in content.items()):
+    parents = set(connection.scalars(select(links.c.parent).where(links.c.child == known.post_id)))
+    if parents != set(sources) or any(said[name] != value for name, value in content.items()):
         raise ConflictError(f"request_id {request_id!r} was used for {known.post_id!r}; use a new one")
     return str(known.post_id)
 

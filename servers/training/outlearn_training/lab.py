@@ -14,6 +14,7 @@ from outlearn.tasks import Floats, Item, PublicTask, TaskCard
 from outlearn_training.losses import Loss, named_loss
 from outlearn_training.model import Weights
 from outlearn_training.sandbox.canary import Canary
+from outlearn_training.sandbox.disguise import Disguise
 from outlearn_training.trainer import Trainer
 
 Emit = Callable[[dict[str, Any]], None]
@@ -36,10 +37,20 @@ class Student:
 class Lab:
     """What a method may use: unlabelled items, weak labels, the untrained student, and training."""
 
-    def __init__(self, task: PublicTask, trainer: Trainer, seed: int, emit: Emit, canary: Canary | None = None) -> None:
-        self.task: TaskCard = task.card
+    def __init__(
+        self,
+        task: PublicTask,
+        trainer: Trainer,
+        seed: int,
+        emit: Emit,
+        canary: Canary | None = None,
+        disguise: Disguise | None = None,
+    ) -> None:
+        """`disguise` is what the task's pool has on already."""
+        self.task: TaskCard = disguise.card(task.card) if disguise else task.card
         self.pool: tuple[Item, ...] = canary.plant(task.card, task.pool) if canary else task.pool
         self._canary = canary
+        self._disguise = disguise
         self._public = task
         self._trainer = trainer
         self._seed = seed
@@ -52,7 +63,8 @@ class Lab:
 
     def zero_shot(self, items: Sequence[Item] | None = None) -> Floats:
         """P(label = 1) by the untrained student, from the task's zero-shot words. Returns (n,) in [0, 1]."""
-        return self._trainer.predict(None, self._prompts(items), self.task.zero_shot_words, self._on_items)
+        words = self._public.card.zero_shot_words
+        return self._trainer.predict(None, self._prompts(items), words, self._on_items)
 
     def fit(
         self,
@@ -94,7 +106,7 @@ class Lab:
             scale[kept],
             loss=named_loss(loss),
             tuning=self._tuning(epochs, lr),
-            words=self.task.label_words,
+            words=self._public.card.label_words,
             seed=self._seed,
             init=init.weights if init else None,
             on_step=self._on_step,
@@ -107,9 +119,10 @@ class Lab:
 
     def generate(self, prompts: Sequence[str], max_tokens: int = 64, temperature: float = 0.0) -> list[str]:
         """The untrained student's continuation of each prompt; `temperature` 0 is greedy."""
-        return self._trainer.generate(
+        written = self._trainer.generate(
             None, self._clean(prompts), max_tokens=max_tokens, temperature=temperature, seed=self._seed
         )
+        return list(map(self._disguise.put_on, written)) if self._disguise else written
 
     def log(self, **metrics: float) -> None:
         """Record numbers: they stand in the run's log, and the last of each in `get_run`."""
@@ -117,13 +130,16 @@ class Lab:
 
     def predict_with(self, weights: Weights, items: Sequence[Item] | None) -> Floats:
         """P(label = 1) by a student with these weights; methods call `student.predict`."""
-        return self._trainer.predict(weights, self._prompts(items), self.task.label_words, self._on_items)
+        words = self._public.card.label_words
+        return self._trainer.predict(weights, self._prompts(items), words, self._on_items)
 
     def _prompts(self, items: Sequence[Item] | None) -> list[str]:
         return self._clean(prompts_for(self.task, self.pool if items is None else items))
 
     def _clean(self, prompts: Sequence[str]) -> list[str]:
-        return [self._canary.remove(prompt) for prompt in prompts] if self._canary else list(prompts)
+        """As the model reads them: without canaries, which stand in the disguise, and then without that."""
+        clean = [self._canary.remove(prompt) for prompt in prompts] if self._canary else list(prompts)
+        return list(map(self._disguise.take_off, clean)) if self._disguise else clean
 
     def _tuning(self, epochs: float | None, lr: float | None) -> Any:
         tuning = self.task.student_tuning

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from outlearn.errors import ConfigError, InvalidInputError
 from outlearn.tasks import FineTuning
-from outlearn_training.places import resolve, single_tokens
+from outlearn_training.places import resolve, single_tokens, why_not_loaded
 
 Weights = dict[str, Tensor]
 WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -48,7 +48,7 @@ class LabelModel:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(**place)
             model: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16 if half else torch.float32)
         except (OSError, ValueError, ImportError) as error:
-            raise ConfigError(f"cannot load the model {name!r}: {error}") from error
+            raise ConfigError(why_not_loaded(name, error)) from error
         self.model: Any = (_with_adapters(name, model, tuning) if lora else model).eval()
         self.device = torch.device("cpu")
         self._chats = ends_turns(self.tokenizer)

@@ -7,21 +7,18 @@ import numpy as np
 
 from outlearn.baseline_votes import SHIPPED, keep_votes
 from outlearn.errors import NotFoundError
+from outlearn.prepared import Parts, hide_labels
 from outlearn.tasks import (
     Baselines,
     Floats,
-    Item,
     LabelledItem,
-    SecretTask,
     TaskCard,
-    split_in_halves,
     with_fingerprint,
     write_task,
 )
 from outlearn_training.testbed import TESTBEDS, Example
 
 CALIBRATIONS = Path(__file__).parent / "testbed" / "calibrations"
-Task = tuple[TaskCard, tuple[Item, ...], SecretTask]
 
 
 def prepare(home: Path, name: str = "math") -> TaskCard:
@@ -40,19 +37,13 @@ def prepare(home: Path, name: str = "math") -> TaskCard:
     return written
 
 
-def tiny_task(name: str, seed: int = 0) -> Task:
+def tiny_task(name: str, seed: int = 0) -> Parts:
     """Generate a task of the tiny testbed; the card has no seeds yet. Raises NotFoundError."""
     if name not in TESTBEDS:
         raise NotFoundError(f"no tiny task {name!r}; there are: {', '.join(TESTBEDS)}")
     testbed = TESTBEDS[name]
     splits = testbed.generate(seed)
-    pool = tuple(Item(id=one.id, text=one.text, group=one.group) for one in splits.pool)
-    secret = SecretTask(
-        train=_labelled(splits.train),
-        pool_labels=tuple(one.label for one in splits.pool),
-        test=_labelled(splits.test),
-        public_half=split_in_halves([one.label for one in splits.test], seed),
-    )
+    pool, secret = hide_labels(_labelled(splits.train), _labelled(splits.pool), _labelled(splits.test), seed)
     card = TaskCard(
         name=name,
         kind=testbed.kind,

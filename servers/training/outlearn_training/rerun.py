@@ -20,6 +20,7 @@ from outlearn_training.calibration.seed_training import STAGES, OnProgress
 from outlearn_training.calibration.slots import SlotTraining
 from outlearn_training.queue.run_queue import RunQueue
 from outlearn_training.queue.tables import Submission, find_run, metadata
+from outlearn_training.sandbox.disguise import Disguise, write_digits
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.workers.borrowing import BorrowingExecutor
 
@@ -36,6 +37,7 @@ def rerun(
     seeds: Sequence[int],
     invert: bool = False,
     rows: Sequence[int] | None = None,
+    digits: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> dict[str, RunView]:
     """Do full runs of `settings.home` again in the home folder `into`: same source, params, agent and items.
@@ -48,6 +50,7 @@ def rerun(
         seeds: seeds that the task does not have; with `invert` or `rows` those that it has.
         invert: take the task's own weak labels, turned round (1 - p), and its own ends of the scale.
         rows: take the task's own weak labels, and of the pool only these rows, in this order.
+        digits: with `rows`, what stands for the digits 1 to 9 in all that methods see, and not in what models read.
         on_progress: called with what is being done and the share that is done, in [0, 1].
 
     Returns:
@@ -66,7 +69,7 @@ def rerun(
     )
     report, trained = on_progress or (lambda _what, _share: None), 0.0
     if invert or rows is not None:
-        _write_own(settings.home, task, into, seeds, invert, rows)
+        _write_own(settings.home, task, into, seeds, invert, rows, digits)
     else:
         trained = STAGES / (STAGES + len(run_ids))
         _write_fresh(settings, derived, task, seeds, lambda what, share: report(what, trained * share))
@@ -89,11 +92,19 @@ def _read_run(settings: TrainingSettings, task: str, run_id: str) -> Submission:
 
 
 def _write_own(
-    home: Path, task: str, into: Path, seeds: Sequence[int], invert: bool, rows: Sequence[int] | None
+    home: Path,
+    task: str,
+    into: Path,
+    seeds: Sequence[int],
+    invert: bool,
+    rows: Sequence[int] | None,
+    digits: str | None,
 ) -> None:
     public, secret, baselines = load_public(home, task), load_secret(home, task), load_baselines(home, task)
     chosen = list(range(len(public.pool)) if rows is None else rows)
     pool = tuple(public.pool[row] for row in chosen)
+    if digits:
+        pool = tuple(map(Disguise(digits).item, pool))
     secret = secret.model_copy(update={"pool_labels": tuple(secret.pool_labels[row] for row in chosen)})
     card = with_fingerprint(public.card.model_copy(update={"pool_size": len(pool)}), pool, secret)
     weak = {seed: public.weak_labels(seed)[chosen] for seed in seeds}
@@ -101,6 +112,8 @@ def _write_own(
     per_seed = tuple(one for one in baselines.per_seed if one.seed in seeds)
     scale = baselines.model_copy(update={"per_seed": per_seed, "fingerprint": card.fingerprint})
     write_task(into, card, pool, secret, weak_labels, scale)
+    if digits:
+        write_digits(into, task, digits)
 
 
 def _write_fresh(

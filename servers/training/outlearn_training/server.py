@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import anyio
-from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import Field
@@ -14,7 +13,7 @@ from pydantic import Field
 from outlearn import ADDS, CHANGES, READ_ONLY, ToolServer, make_server, run
 from outlearn.database import closing_at_end
 from outlearn.requests import RequestId
-from outlearn.server import told
+from outlearn.server import Lifespan, told
 from outlearn.tasks import prepared_names, task_names
 from outlearn.types import (
     FINISHED,
@@ -52,20 +51,17 @@ def build(settings: TrainingSettings, executor: Executor | None = None) -> ToolS
         prepare(settings.home)
     executor = executor or LocalExecutor(settings)
     service = TrainingService(settings, executor)
-    watch = RunWatch(service.glances, POLL_SECONDS)
     methods()  # not in the first calls, which all agents of a team make at the same moment
-
-    @asynccontextmanager
-    async def lifespan(running: MCPServer[Any]) -> AsyncIterator[None]:
-        async with closing_at_end(service.engine)(running), anyio.create_task_group() as group:
-            group.start_soon(_supervise, service)
-            yield
-            group.cancel_scope.cancel()
-        if settings.transport == "http":  # over stdio, runs go on when the client leaves
-            await anyio.to_thread.run_sync(executor.stop)
-
+    # over stdio, runs go on when the client leaves
+    lifespan = _keeping_workers(service, executor if settings.transport == "http" else None)
     server = make_server("outlearn-training", settings, instructions=INSTRUCTIONS, lifespan=lifespan)
+    _add_tasks(server, service)
+    _add_runs(server, service)
+    _add_following(server, service, RunWatch(service.glances, POLL_SECONDS))
+    return server
 
+
+def _add_tasks(server: ToolServer, service: TrainingService) -> None:
     @server.tool(annotations=READ_ONLY)
     def describe_task(task: TaskArg = "") -> TaskDescription:
         """What the task asks, its prompt and label words, the student and teacher, sizes, seeds and weak labels."""
@@ -88,6 +84,8 @@ def build(settings: TrainingSettings, executor: Executor | None = None) -> ToolS
         found = service.list_methods(method)
         return told(found, infos_text(found.methods))
 
+
+def _add_runs(server: ToolServer, service: TrainingService) -> None:
     @server.tool(annotations=ADDS)
     def submit_run(
         method: Annotated[str | None, Field(description="A name from list_methods.", max_length=64)] = None,
@@ -102,6 +100,13 @@ def build(settings: TrainingSettings, executor: Executor | None = None) -> ToolS
             server.caller(), method=method, file=file, params=params or {}, kind=kind, task=task, request_id=request_id
         )
 
+    @server.tool(annotations=CHANGES)
+    def cancel_run(run_id: RunArg) -> RunView:
+        """Cancel a queued or running run. A finished run stays as it is."""
+        return service.cancel(server.caller(), run_id)
+
+
+def _add_following(server: ToolServer, service: TrainingService, watch: RunWatch) -> None:
     @server.tool(annotations=READ_ONLY)
     async def get_run(
         run_id: RunArg,
@@ -136,12 +141,20 @@ def build(settings: TrainingSettings, executor: Executor | None = None) -> ToolS
         """What a run printed and logged, seed by seed, tracebacks included."""
         return service.read_log(server.caller(), run_id, offset, max_bytes)
 
-    @server.tool(annotations=CHANGES)
-    def cancel_run(run_id: RunArg) -> RunView:
-        """Cancel a queued or running run. A finished run stays as it is."""
-        return service.cancel(server.caller(), run_id)
 
-    return server
+def _keeping_workers(service: TrainingService, ends_with_it: Executor | None) -> Lifespan:
+    """A `lifespan` that replaces workers that died, and in the end stops those that end with the server."""
+
+    @asynccontextmanager
+    async def lifespan(running: object) -> AsyncIterator[None]:
+        async with closing_at_end(service.engine)(running), anyio.create_task_group() as group:
+            group.start_soon(_supervise, service)
+            yield
+            group.cancel_scope.cancel()
+        if ends_with_it:
+            await anyio.to_thread.run_sync(ends_with_it.stop)
+
+    return lifespan
 
 
 async def _supervise(service: TrainingService) -> None:

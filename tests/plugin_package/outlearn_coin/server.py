@@ -12,7 +12,7 @@ from outlearn import ADDS, ServerSettings, ToolServer, make_server, run
 class CoinSettings(ServerSettings):
     """Tosses coins."""
 
-    sides: int = Field(2, ge=2, description="Sides of the coin.")
+    sides: int = Field(default=2, ge=2, description="Sides of the coin.")
 
 
 class Toss(BaseModel):

@@ -25,7 +25,7 @@ from outlearn_evaluation.inspection import OF_PLACE, OF_STUDENTS
 from outlearn_evaluation.server import build
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
-from outlearn_evaluation.teacher_check import changed_pool, check_teacher
+from outlearn_evaluation.teacher_check import Change, changed_pool, check_teacher
 from outlearn_evaluation.withheld import withheld
 from outlearn_forum.store import ForumStore
 
@@ -361,16 +361,16 @@ def test_a_scan_holds_what_findings_claim_against_the_record(
 
 
 def trained_again(
-    home: Path, inverted: Mapping[str, int], moved: Mapping[str, int], status: Mapping[str, str] | None = None
+    home: Path, inverted: Mapping[str, int], changed: Mapping[str, int], status: Mapping[str, str] | None = None
 ) -> tuple[list[object], object]:
     """Stands in for training: re-runs that are right on so many public items, and what was asked for."""
     asked: list[object] = []
 
     def rerun(
-        task: str, run_ids: Sequence[str], into: Path, seeds: Sequence[int], rows: Sequence[int] | None
+        task: str, run_ids: Sequence[str], into: Path, seeds: Sequence[int], change: Change | None
     ) -> dict[str, RunView]:
-        asked.append((task, tuple(run_ids), into, tuple(seeds), rows))
-        right = inverted if rows is None else moved
+        asked.append((task, tuple(run_ids), into, tuple(seeds), change))
+        right = inverted if change is None else changed
         card, secret = load_public(home, task).card, load_secret(home, task)
         views = {}
         for run_id in run_ids:
@@ -432,7 +432,7 @@ def test_a_loss_that_may_be_chance_is_none(toy_home: Path, file_run: FileRun) ->
     assert (action, evidence["lost"]) == ("note", 0.3)
 
 
-def test_runs_are_done_again_on_most_of_the_pool_in_an_order_that_nobody_can_guess(
+def test_runs_are_done_again_on_most_of_the_pool_in_an_order_and_with_digits_that_nobody_can_guess(
     toy_home: Path, file_run: FileRun
 ) -> None:
     file_run(RUN)
@@ -440,19 +440,21 @@ def test_runs_are_done_again_on_most_of_the_pool_in_an_order_that_nobody_can_gue
     for _ in range(2):
         list(check_teacher(toy_home, [RUN], rerun))  # type: ignore[arg-type]
     card, vault = load_public(toy_home, "toy").card, toy_home / "vault"
-    rows = changed_pool(vault, card.fingerprint, card.pool_size)
+    rows, digits = change = changed_pool(vault, card.fingerprint, card.pool_size)
     assert asked == 2 * [
         ("toy", (RUN,), vault / "toy" / "inverted", (0, 1), None),
-        ("toy", (RUN,), vault / "toy" / "moved", (0, 1), rows),
+        ("toy", (RUN,), vault / "toy" / "changed", (0, 1), change),
     ]
     assert len(set(rows)) == len(rows) == round(0.8 * card.pool_size)
     assert rows != sorted(rows)
+    assert sorted(digits) == list("123456789")
+    assert not any(one == other for one, other in zip(digits, "123456789", strict=True))
     (vault / "signing.key").unlink()
-    assert changed_pool(vault, card.fingerprint, card.pool_size) != rows
+    assert changed_pool(vault, card.fingerprint, card.pool_size).rows != rows
 
 
 @pytest.mark.parametrize(("status", "action"), [("failed", "flag"), ("cancelled", "note")])
-@pytest.mark.parametrize("which", ["inverted", "moved"])
+@pytest.mark.parametrize("which", ["inverted", "changed"])
 def test_a_run_that_fails_only_where_it_is_checked_is_flagged(
     toy_home: Path, file_run: FileRun, which: str, status: str, action: str
 ) -> None:
@@ -464,7 +466,7 @@ def test_a_run_that_fails_only_where_it_is_checked_is_flagged(
 
 def test_a_run_without_its_teacher_does_not_rank_wherever_else_it_fails(toy_home: Path, file_run: FileRun) -> None:
     file_run(RUN, right=(80, 70, 0, 0, 0))
-    assert checked(toy_home, {RUN: 75}, {RUN: 75}, {"moved": "failed"})[RUN][0] == "quarantine"
+    assert checked(toy_home, {RUN: 75}, {RUN: 75}, {"changed": "failed"})[RUN][0] == "quarantine"
 
 
 def test_a_check_of_a_run_without_receipts_says_so(toy_home: Path) -> None:

@@ -28,10 +28,11 @@ from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult, results_file
 from outlearn.seal import Seal, read_seal, seal_task
 from outlearn.signing import canonical_json
-from outlearn.tasks import SeedBaseline, fingerprint, load_baselines, load_public, load_secret, write_task
+from outlearn.tasks import SeedBaseline, TaskCard, fingerprint, load_baselines, load_public, load_secret, write_task
 from outlearn.testing import connect, connect_http, connect_stdio, http_server
 from outlearn.types import Evaluation
 from outlearn_evaluation.commitment import Opened, open_task, read_opened, verify
+from outlearn_evaluation.ledger import Ledger
 from outlearn_evaluation.scoring import Votes, distances, make_judge, read_answers, unary
 from outlearn_evaluation.server import build
 from outlearn_evaluation.service import EvaluationService
@@ -585,6 +586,44 @@ def test_nominations_are_few_own_evaluated_and_replaceable(service: EvaluationSe
     assert service.nominate(ADA, (RUNS[2],)).nominations_left == 1
     assert service.nominate(ADA, ()).nominations_left == 2
     assert not any(row.nominated for row in service.leaderboard("", 10).rows)
+
+
+@pytest.mark.parametrize("name", ["\0", "run-\0aaaaaa", "run-0000000001\n", "\ud800", "x" * 64, "'; --"])
+def test_what_is_no_runs_name_was_never_evaluated_on_any_database(
+    start: Start, file_run: FileRun, database_url: str, name: str
+) -> None:
+    service = start(database_url=database_url)
+    for run_id in RUNS[:2]:
+        file_run(run_id)
+    service.evaluate(ADA, RUNS[0], None)
+    for run_id in RUNS[:2]:
+        with pytest.raises(NotFoundError, match="was never evaluated; compare with"):
+            service.evaluate(ADA, run_id, name)
+    with pytest.raises(InvalidInputError, match="is not an evaluated run of yours"):
+        service.nominate(ADA, (name,))
+
+
+def test_nominations_of_a_final_take_none_from_other_tasks(
+    start: Start,
+    file_run: FileRun,
+    toy_home: Path,
+    database_url: str,
+    write_task_for: Callable[[Path, str, str], TaskCard],
+) -> None:
+    write_task_for(toy_home, "toy/student", "other")
+    service = start(database_url=database_url)
+    for number, run_id in enumerate(RUNS[:4]):
+        file_run(run_id, right=(60 + 10 * number,) * 5, task="toy" if number < 2 else "other")
+        service.evaluate(ADA, run_id, None)
+    assert service.nominate(ADA, tuple(RUNS[:2])).nominations_left == 0
+    ledger = Ledger(service._settings)
+    ledger.close("toy")
+    assert service.budget(ADA).nominations_left == 2
+    assert service.nominate(ADA, (RUNS[2],)).nominations_left == 1
+    assert service.nominate(ADA, tuple(RUNS[2:4])).nominations_left == 0
+    assert service.nominate(ADA, (RUNS[3],)).nominations_left == 1
+    assert [one.run_id for one in ledger.close("toy")[1]] == RUNS[:2]
+    ledger.engine.dispose()
 
 
 # the commitment

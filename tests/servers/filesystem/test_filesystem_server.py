@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -78,6 +79,18 @@ async def test_long_files_are_read_in_pages(tmp_path: Path) -> None:
             await alice.call("read_file", path="long.txt", first_line=5_001)
 
 
+async def test_a_file_of_millions_of_lines_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async with team(tmp_path, "alice") as (alice,):
+        await alice.call("write_file", path="lines.txt", text="a\n" * 3_000_000 + "b\n" + "a\n" * 2_000_000)
+        start = time.process_time()
+        for first, text in ((1, "a\n"), (3_000_001, "b\n"), (-2_000_001, "b\n"), (5_000_001, "a\n")):
+            read = await alice.call("read_file", path="lines.txt", first_line=first, max_lines=1)
+            assert (read["text"], read["lines"]) == (text, 5_000_001)
+        edited = await alice.call("edit_file", path="lines.txt", old="b", new="c")
+        assert edited["diff"].endswith("@@ -2999998,7 +2999998,7 @@\n a\n a\n a\n-b\n+c\n a\n a\n a\n")
+        assert time.process_time() - start < 2, "it took three, in which all other threads stood still"
+
+
 async def test_a_line_that_fits_no_page_is_cut_and_says_so(tmp_path: Path) -> None:
     async with team(tmp_path, "alice") as (alice,):
         await alice.call("write_file", path="min.js", text="\0" * 100_000 + "\nnext")
@@ -143,7 +156,7 @@ async def test_moves_never_overwrite(tmp_path: Path) -> None:
             ("a.txt", "", "exists"),
             ("", "b", "root|itself"),
             ("a.txt", "a.txt/b", "is a file, not a folder"),
-            ("folder", "x/" * 63 + "y", "too deep"),
+            ("folder", "x/" * 63 + "y", "names deep"),
         ):
             with pytest.raises(ToolError, match=why):
                 await alice.call("move", src=src, dst=dst)

@@ -1,12 +1,21 @@
 """Snapshots: saved whole, stored once, shared by id, never overwriting."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from outlearn.artifacts import LocalArtifactStore
-from outlearn.errors import ConflictError, IntegrityError, InvalidInputError, NotFoundError, PermissionDeniedError
+from outlearn.confined import MAX_PATH_BYTES
+from outlearn.errors import (
+    BudgetError,
+    ConflictError,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from outlearn.identity import Caller
 from outlearn_filesystem.settings import FilesystemSettings
 from outlearn_filesystem.snapshots import SnapshotStore
@@ -16,8 +25,8 @@ ALICE, BOB, OPERATOR = Caller(agent="alice"), Caller(agent="bob"), Caller(agent=
 
 
 class Home:
-    def __init__(self, folder: Path) -> None:
-        settings = FilesystemSettings(home=folder)
+    def __init__(self, folder: Path, **limits: int) -> None:
+        settings = FilesystemSettings(home=folder, **limits)
         self.blobs = folder / "artifacts"
         self.store = SnapshotStore(settings.database("filesystem"), LocalArtifactStore(self.blobs))
         self.alice, self.bob = Workspace(settings, "alice"), Workspace(settings, "bob")
@@ -121,3 +130,47 @@ def test_what_cannot_be_saved_is_named(home: Home, tmp_path: Path) -> None:
         home.store.save(home.alice, "alice", "m", shared=True)
     home.alice.delete("lib/link")
     assert home.store.save(home.alice, "alice", "m", shared=True).files == 2
+
+
+def test_names_that_others_could_not_read_are_not_saved(home: Home) -> None:
+    """Who has a shell can give files any names; two that are shown alike broke the database's rules."""
+    for name, refused in ((b"\\xff", False), (b"\xff", True), ("a\u202eb".encode(), True)):
+        file = home.alice.root / os.fsdecode(name)
+        file.write_text("x")
+        if refused:
+            with pytest.raises(InvalidInputError, match=r"path '.*' has a hidden U\+[0-9A-F]{4} character"):
+                home.store.save(home.alice, "alice", "m", shared=True)
+            file.unlink()
+    assert home.store.save(home.alice, "alice", "m", shared=True).files == 3
+
+
+def test_what_was_saved_under_long_names_can_be_loaded(home: Home) -> None:
+    longest = "/".join(["d" * 250] * 4 + ["f" * 9])
+    assert len(f"from-alice/{longest}") == MAX_PATH_BYTES
+    home.alice.write_file(longest, "x")
+    saved = home.store.save(home.alice, "alice", "m", shared=True).snapshot_id
+    assert home.store.load(BOB, home.bob, saved, "from-alice").files == 3
+    with pytest.raises(InvalidInputError, match=f"the limit is {MAX_PATH_BYTES:,}"):
+        home.store.load(BOB, home.bob, saved, "from-alice-again")
+
+
+def test_folders_on_the_way_to_a_loaded_snapshot_count_for_the_quota(tmp_path: Path) -> None:
+    home = Home(tmp_path, max_files=6)
+    home.alice.write_file("a/b.txt", "x")
+    saved = home.store.save(home.alice, "alice", "m", shared=True).snapshot_id
+    with pytest.raises(BudgetError, match="0 of 6 files and folders, and this needs 7 more"):
+        home.store.load(BOB, home.bob, saved, "1/2/3/4/5")
+    assert home.store.load(BOB, home.bob, saved, "1/2/3/4").files == 1
+    home.store.engine.dispose()
+
+
+def test_long_names_count_as_what_snapshots_hold(tmp_path: Path) -> None:
+    """A snapshot of a thousand empty files with names of 16 kB took 33 MB in the database, and held nothing."""
+    home = Home(tmp_path, max_snapshot_bytes=5_000)
+    for number in range(4):
+        home.alice.write_file(f"{'n' * 250}/{number}", "")
+    for _ in range(4):
+        home.store.save(home.alice, "alice", "m", shared=True)
+    with pytest.raises(BudgetError, match="4 snapshots that hold"):
+        home.store.save(home.alice, "alice", "m", shared=True)
+    home.store.engine.dispose()

@@ -1,6 +1,7 @@
 """Mentions, edits, resemblance, digests, lineage and badges, as agents see them."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,9 @@ async def test_what_nearly_repeats_a_finding_is_posted_only_on_request(tmp_path:
     async with team(tmp_path, "ada", "bob") as (ada, bob):
         first = (await ada.call("post_finding", title="Average", text=LONG, kind="insight"))["post_id"]
         again = {"title": "Average them", "text": LONG.replace("three", "3", 1), "kind": "insight"}
-        with pytest.raises(ToolError, match=rf"resembles '{first}' by 'ada', 'Average' .* anyway=true"):
+        with pytest.raises(ToolError, match=rf"resembles '{first}' by 'ada' .* anyway=true") as refusal:
             await bob.call("post_finding", **again)
+        assert str(refusal.value).splitlines()[-1] == "> Average", "another agent's words stand in quotes here, too"
         assert len((await ada.call("list_threads"))["findings"]) == 1
         posted = await bob.call("post_finding", **again, anyway=True)
         assert posted["resembles"]["finding_id"] == first
@@ -172,6 +174,18 @@ async def test_lineage_leads_from_runs_and_snapshots_to_what_grew_out_of_them(tm
         assert [node["id"] for node in thread["built_on"]] == ["run-aaaaaa", "snap-0123456789ab"]
         assert [node["id"] for node in thread["built_by"]] == [leaf]
         assert [node["id"] for node in (await ada.call("read_thread", thread_id=root))["built_by"]] == [child]
+
+
+async def test_a_thread_names_its_sources_and_the_newest_that_are_built_on_it(tmp_path: Path) -> None:
+    """Sixty findings of somebody's hid all later ones, for good."""
+    async with team(tmp_path, "ada", "bob") as (ada, bob):
+        source = (await ada.call("post_finding", **FINDING))["post_id"]
+        middle = (await ada.call("post_finding", **FINDING, built_on=[source, "run-aaaaaa"]))["post_id"]
+        for number in range(70):
+            await bob.call("post_finding", title=f"b{number}", text="x", kind="insight", built_on=[middle])
+        thread = await ada.call("read_thread", thread_id=middle)
+        assert [one["id"] for one in thread["built_on"]] == [source, "run-aaaaaa"]
+        assert [one["title"] for one in thread["built_by"]] == [f"b{number}" for number in range(50, 70)]
 
 
 @pytest.mark.parametrize("built_on", [["finding-000000000000"], ["nothing"], ["run-" + "a" * 300], ["finding-\0"]])
@@ -282,6 +296,14 @@ def test_the_pgrs_that_a_text_states_are_found(text: str, stated: list[float]) -
 def test_any_text_can_be_searched_for_claims(text: str) -> None:
     result = VerifiedResult(run_id="run-aaaaaa", agent="ada", method="m", task="t", seeds=5, pgr=0.5, pgr_se=0.1)
     assert differs([text], result) in (True, False)
+
+
+@pytest.mark.parametrize("words", ["by", "lr of", "PGR 0.1", "±", "s.e. =", "9 %"])
+def test_no_text_that_a_post_may_have_takes_long_to_read(words: str) -> None:
+    start = time.process_time()
+    for text in (f"PGR 1 {words}{' ' * 19_000}x", f"PGR 1 {words}  " * 1_000):
+        stated_pgrs(text)
+    assert time.process_time() - start < 1, "one post kept everybody who listed it waiting for ten seconds"
 
 
 @pytest.mark.parametrize("record", [round(0.05 * step, 2) for step in range(2, 21)])

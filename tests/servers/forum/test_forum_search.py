@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from outlearn_forum.digest import DigestReader
 from outlearn_forum.index import MOST_PARTS
 from outlearn_forum.lineage import LineageReader
 from outlearn_forum.reader import Filters, ForumReader, Order
-from outlearn_forum.search import MAX_QUERY
+from outlearn_forum.search import MAX_QUERY, MAX_WORDS, WORDS_AFTER
 from outlearn_forum.store import ForumStore
 from outlearn_forum.tables import posts
 
@@ -256,7 +257,9 @@ def test_edited_and_deleted_posts_are_found_as_they_are_now(forum: Forum) -> Non
     assert [titles(reader, word) for word in ("alpha", "gamma", "omega")] == [[], ["gamma"], []]
 
 
-@pytest.mark.parametrize("query", ["", "  ", "!!! ???", "a\0b", "x" * (MAX_QUERY + 1), "\ud800"])
+@pytest.mark.parametrize(
+    "query", ["", "  ", "!!! ???", "a\0b", "x" * (MAX_QUERY + 1), "a " * (MAX_WORDS + 1), "\ud800"]
+)
 def test_queries_without_words_are_refused(forum: Forum, query: str) -> None:
     with pytest.raises(InvalidInputError):
         forum[1].search(query)
@@ -268,8 +271,8 @@ def test_queries_without_words_are_refused(forum: Forum, query: str) -> None:
 @example(query='a" OR title:b NOT (c) NEAR(d e, 2) ^f g* -h {i} "j')
 @example(query="AND OR NOT NEAR")
 @example(query="x'; DROP TABLE posts; --")
-@example(query=" ".join("ab"[i % 2] for i in range(MAX_QUERY // 2)))
-@example(query=" ".join(f"w{i}" for i in range(90)))
+@example(query=" ".join("ab"[i % 2] for i in range(MAX_WORDS)))
+@example(query=" ".join(f"w{i}" for i in range(MAX_WORDS)))
 def test_any_query_is_answered_or_refused_with_a_reason(forum: Forum, query: str) -> None:
     store, reader = forum
     if not reader.list_threads().findings:
@@ -332,6 +335,37 @@ def test_a_search_shows_the_beginning_of_a_long_text_and_where_it_found_the_word
     assert found.text_cut
     assert len(found.text) < 310
     assert "**zebra**" in found.snippet
+
+
+def test_a_text_that_is_all_the_word_that_is_looked_for_keeps_nobody_waiting(forum: Forum) -> None:
+    store, reader = forum
+    for number in range(5):
+        post(store, f"{number}", "x " * 9_900 + str(number))
+    start = time.monotonic()
+    for query in ("x", '"' + "x " * MAX_WORDS + '"'):
+        found = reader.search(query).findings
+        assert [one.snippet.count("x") for one in found] == [WORDS_AFTER] * 5
+    assert time.monotonic() - start < 5, "FTS5's own snippets took a second a post, PostgreSQL's minutes"
+
+
+@pytest.mark.parametrize(
+    ("query", "said", "snippet"),
+    [
+        ("loss", "(loss)", "(**loss**)"),
+        ("loss", "one\nloss\n\ntwo", "one **loss** two"),
+        ('"net loss"', "see: net loss, again", "see: **net loss**, again"),
+        ("loss", f"{'x ' * 30}loss {'y ' * 30}end", f"…{'x ' * 8}**loss** {'y ' * 14}y…"),
+        ("loss label", f"loss {'x ' * 150}the loss of labels", f"…{'x ' * 7}the **loss** of **labels**"),
+        ("loss", f"{'x' * 900} loss {'y' * 900}", f"…{'x' * 199} **loss** {'y' * 193}…"),
+    ],
+)
+def test_snippets_are_words_around_where_most_of_what_is_looked_for_stands(
+    forum: Forum, query: str, said: str, snippet: str
+) -> None:
+    store, reader = forum
+    post(store, "-", said)
+    (found,) = reader.search(query).findings
+    assert found.snippet.replace("** **", " ") == snippet, "PostgreSQL marks each word of a phrase by itself"
 
 
 def test_snippets_mark_the_words_that_say_most(sqlite: Forum, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from threading import Barrier
 
+import anyio
 import pytest
 from mcp import MCPError
 from mcp.server.mcpserver.exceptions import ToolError
@@ -10,6 +12,10 @@ from researchers import FINDING, publish, team
 
 from outlearn.errors import BudgetError
 from outlearn.results import ResultBook
+from outlearn.transactions import READERS
+from outlearn.types import FindingList
+from outlearn_forum.reader import ForumReader
+from outlearn_forum.server import SEARCHES
 from outlearn_forum.store import ForumStore
 
 TOOLS = ["digest", "edit_post", "lineage", "list_threads", "post_finding", "read_thread", "reply", "search", "vote"]
@@ -130,6 +136,32 @@ async def test_a_request_id_posts_once_for_each_author(tmp_path: Path) -> None:
         assert len((await alice.call("read_thread", thread_id=first["post_id"]))["replies"]) == 1
 
 
+async def test_a_request_id_is_for_one_thread_task_and_set_of_sources(tmp_path: Path) -> None:
+    async with team(tmp_path, "alice") as (alice,):
+        here, there = [
+            (await alice.call("post_finding", **{**FINDING, "text": text}))["post_id"] for text in ("here", "there")
+        ]
+        first = await alice.call("reply", thread_id=here, text="yes", request_id="r1")
+        assert await alice.call("reply", thread_id=first["post_id"], text="yes", request_id="r1") == first
+        with pytest.raises(ToolError, match="'r1' was used"):
+            await alice.call("reply", thread_id=there, text="yes", request_id="r1")
+        grown = {**FINDING, "task": "math", "built_on": [here, "snap-000000000000"], "request_id": "r2"}
+        posted = await alice.call("post_finding", **grown)
+        assert await alice.call("post_finding", **{**grown, "built_on": grown["built_on"][::-1]}) == posted
+        for other in ({"task": "chat"}, {"built_on": [there]}, {"built_on": []}):
+            with pytest.raises(ToolError, match="'r2' was used"):
+                await alice.call("post_finding", **{**grown, **other})
+        assert (await alice.call("read_thread", thread_id=there))["replies"] == []
+
+
+async def test_a_request_is_answered_again_when_its_run_was_evaluated_meanwhile(tmp_path: Path) -> None:
+    async with team(tmp_path, "alice") as (alice,):
+        asked = {**FINDING, "run_id": "run-aaaaaa", "request_id": "r1"}
+        posted = await alice.call("post_finding", **asked)
+        publish(tmp_path, "run-aaaaaa", "alice")
+        assert (await alice.call("post_finding", **asked))["post_id"] == posted["post_id"]
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -195,6 +227,27 @@ async def test_top_lists_by_score_in_pages(tmp_path: Path) -> None:
             if (cursor := page.get("next_cursor")) is None:
                 break
         assert titles == [("1", 2), ("3", 1), ("4", 0), ("2", -1), ("0", -2)]
+
+
+async def test_one_agents_searches_leave_the_others_something_to_read_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, inside, at_once = Barrier(SEARCHES), set[str](), list[int]()
+
+    def search(_: ForumReader, query: str, **arguments: object) -> FindingList:
+        inside.add(query)
+        pairs.wait(timeout=30)
+        at_once.append(len(inside))
+        pairs.wait(timeout=30)
+        inside.remove(query)
+        return FindingList(findings=())
+
+    monkeypatch.setattr(ForumReader, "search", search)
+    async with team(tmp_path, "alice") as (alice,), anyio.create_task_group() as group:
+        for number in range(3 * SEARCHES):
+            group.start_soon(lambda query: alice.call("search", query=query), f"word{number}")
+    assert at_once == [SEARCHES] * 3 * SEARCHES
+    assert SEARCHES < READERS
 
 
 async def test_lists_and_searches_filter_by_kind_and_author(tmp_path: Path) -> None:

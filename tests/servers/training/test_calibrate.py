@@ -13,7 +13,7 @@ from outlearn.clusters import design_effect
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
 from outlearn.final_answer import final_answer
 from outlearn.gap import public_gap
-from outlearn.prepared import card_markdown
+from outlearn.prepared import Parts, card_markdown
 from outlearn.shortcuts import frequent_answer
 from outlearn.sources import Example
 from outlearn.tasks import Baselines, LabelledItem, SecretTask, SeedBaseline, load_baselines, load_public
@@ -23,12 +23,12 @@ from outlearn_training.calibration.report import make_report, read_report
 from outlearn_training.calibration.sanity import length, majority, shortcut_lines
 from outlearn_training.consistency import claim
 from outlearn_training.data.templates import compose, responses
-from outlearn_training.prepare import Task, prepare, read_calibration, tiny_task
+from outlearn_training.prepare import prepare, read_calibration, tiny_task
 from outlearn_training.testbed.table import as_markdown, make_table
 
 
 @pytest.fixture
-def small_task(monkeypatch: pytest.MonkeyPatch) -> Task:
+def small_task(monkeypatch: pytest.MonkeyPatch) -> Parts:
     """The tiny math task with so few items that calibration takes seconds."""
     card, pool, secret = tiny_task("math")
     secret = secret.model_copy(
@@ -48,7 +48,7 @@ def small_task(monkeypatch: pytest.MonkeyPatch) -> Task:
     return task
 
 
-def test_an_interrupted_calibration_goes_on_and_ends_the_same(small_task: Task, tmp_path: Path) -> None:
+def test_an_interrupted_calibration_goes_on_and_ends_the_same(small_task: Parts, tmp_path: Path) -> None:
     heard: list[str] = []
 
     def stop_at_the_third(what: str, share: float) -> None:
@@ -71,7 +71,7 @@ def test_an_interrupted_calibration_goes_on_and_ends_the_same(small_task: Task, 
 
 
 def test_the_report_says_how_the_teachers_are_and_whether_the_gap_is_significant(
-    small_task: Task, tmp_path: Path
+    small_task: Parts, tmp_path: Path
 ) -> None:
     calibrate(tmp_path, "math")
     report, levels = read_report(tmp_path, "math"), load_baselines(tmp_path, "math")
@@ -95,7 +95,7 @@ def test_reliability_compares_labels_with_the_truth_bin_by_bin() -> None:
     assert report.calibration_error == pytest.approx((abs(0.05 - 1 / 3) + 0.05) / 2, abs=1e-3)
 
 
-def test_groups_of_test_items_widen_the_errors(small_task: Task, tmp_path: Path) -> None:
+def test_groups_of_test_items_widen_the_errors(small_task: Parts, tmp_path: Path) -> None:
     calibrate(tmp_path, "math")
     levels, report = load_baselines(tmp_path, "math"), read_report(tmp_path, "math")
     found = load_predictions(tmp_path, small_task[0].model_copy(update={"seeds": levels.seeds}))
@@ -135,7 +135,7 @@ def test_calibration_calls_a_gap_significant_where_evaluation_accepts_it(ceiling
     assert ("NOT significant: PGR is undefined" in str(report)) != accepted
 
 
-def test_the_public_card_for_people_tells_no_test_item_and_no_label(small_task: Task, tmp_path: Path) -> None:
+def test_the_public_card_for_people_tells_no_test_item_and_no_label(small_task: Parts, tmp_path: Path) -> None:
     card = calibrate(tmp_path, "math")
     text = (tmp_path / "data" / "math" / "card.md").read_text()
     assert text == card_markdown(card)
@@ -144,7 +144,7 @@ def test_the_public_card_for_people_tells_no_test_item_and_no_label(small_task: 
     assert not any(str(value) in text for value in (levels.weak_acc, levels.ceiling_acc))
 
 
-def test_a_changed_profile_is_another_task_of_the_same_data(small_task: Task, tmp_path: Path) -> None:
+def test_a_changed_profile_is_another_task_of_the_same_data(small_task: Parts, tmp_path: Path) -> None:
     card = calibrate(tmp_path, "math", changes={"student_tuning.lr": "1e-3"})
     assert (card.student_tuning.lr, small_task[0].student_tuning.lr) == (1e-3, 2e-4)
     assert card.fingerprint != small_task[0].fingerprint
@@ -157,13 +157,13 @@ def test_a_changed_profile_is_another_task_of_the_same_data(small_task: Task, tm
         calibrate(tmp_path, "math", changes={"lr": "1"})
 
 
-def test_other_seeds_in_the_same_home_are_a_conflict(small_task: Task, tmp_path: Path) -> None:
+def test_other_seeds_in_the_same_home_are_a_conflict(small_task: Parts, tmp_path: Path) -> None:
     calibrate(tmp_path, "math")
     with pytest.raises(ConflictError, match="other contents"):
         calibrate(tmp_path, "math", seeds=range(6))
 
 
-def test_the_results_table_has_a_row_for_each_method_and_control(small_task: Task) -> None:
+def test_the_results_table_has_a_row_for_each_method_and_control(small_task: Parts) -> None:
     heard: list[float] = []
     rows = make_table(["math"], lambda what, share: heard.append(share))
     names = [row.method for row in rows]
@@ -175,7 +175,7 @@ def test_the_results_table_has_a_row_for_each_method_and_control(small_task: Tas
     assert as_markdown(rows).count("\n") == len(rows) + 2
 
 
-def test_votes_are_kept_beside_the_baselines_and_made_again_without_training(small_task: Task, tmp_path: Path) -> None:
+def test_votes_are_kept_beside_the_baselines_and_made_again_without_training(small_task: Parts, tmp_path: Path) -> None:
     card = calibrate(tmp_path, "math", keep_in=tmp_path / "kept")
     vault, levels = tmp_path / "vault" / "math", load_baselines(tmp_path, "math")
     votes = load_votes(vault, card.fingerprint)

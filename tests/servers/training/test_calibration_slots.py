@@ -1,10 +1,13 @@
 """Calibration on the executor's slots: real processes, which share the slots with workers and with each other."""
 
 import json
+import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -12,13 +15,12 @@ import pytest
 pytest.importorskip("torch")
 
 from outlearn.errors import OutlearnError
-from outlearn.prepared import write_prepared
+from outlearn.prepared import Parts, write_prepared
 from outlearn.tasks import TaskCard, load_public, load_secret
 from outlearn_agents import cli
 from outlearn_training.calibration.calibrate import calibrate, choose_task, find_task
 from outlearn_training.calibration.seed_training import KeptSeeds, OnProgress, SeedPredictions, train_here
 from outlearn_training.calibration.slots import SlotTraining
-from outlearn_training.prepare import Task
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.workers.executor import LocalExecutor, count_slots, slot_environment, visible_gpus
 from outlearn_training.workers.slots import (
@@ -34,7 +36,7 @@ from outlearn_training.workers.slots import (
 
 from .test_training_server import finish, serving, settings_for
 
-Prepared = tuple[Path, Task]
+Prepared = tuple[Path, Parts]
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ def settings(home: Path, workers: int = 1) -> TrainingSettings:
 def nothing(_what: str, _share: float) -> None: ...
 
 
-def some_predictions(task: Task) -> SeedPredictions:
+def some_predictions(task: Parts) -> SeedPredictions:
     pool, test = np.full(len(task[1]), 0.25), np.full(len(task[2].test), 0.75)
     return SeedPredictions(pool, test, test, test, test)
 
@@ -149,6 +151,78 @@ def test_what_prevents_the_training_of_a_seed_is_said(prepared: Prepared, tmp_pa
     with pytest.raises(OutlearnError, match=r"cannot load the model .*nowhere"):
         SlotTraining(settings(home))((card, pool, secret), KeptSeeds(home, card), [0], nothing)
     assert not slot_is_held(home, 0)
+
+
+class HubWithoutModels(ThreadingHTTPServer):
+    """Answers as the Hugging Face hub does where there is no such model, once `asked_for` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _NoSuchModel)
+        self.asked_for = Event()
+
+
+class _NoSuchModel(BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        assert isinstance(self.server, HubWithoutModels)
+        self.server.asked_for.wait(60)
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.end_headers()
+
+    do_GET = do_HEAD
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubWithoutModels]:
+    """Where processes look for models that are not here; their cache is empty."""
+    with HubWithoutModels() as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+        yield server
+        server.shutdown()
+
+
+def test_a_model_that_is_fetched_is_named_and_where_it_cannot_be_what_to_do(
+    prepared: Prepared, hub: HubWithoutModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, (card, pool, secret) = prepared
+    task, heard = (card.model_copy(update={"student": "no-such/model"}), pool, secret), set[str]()
+    fetching = "fetching the student, no-such/model, from the Hugging Face hub"
+
+    def hear(what: str, _share: float) -> None:
+        heard.add(what)
+        if what == fetching:
+            hub.asked_for.set()
+
+    def why_not() -> str:
+        with pytest.raises(OutlearnError) as error:
+            SlotTraining(settings(home))(task, KeptSeeds(home, task[0]), [0], hear)
+        assert "`hf download no-such/model` brings it into the cache" in str(error.value)
+        return str(error.value)
+
+    why = why_not()
+    assert fetching in heard
+    assert why.startswith("cannot fetch the model 'no-such/model' from the Hugging Face hub: no-such/model is not a ")
+    assert "/models'. Where there is a network, `hf" in why
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "from the Hugging Face hub: HF_HUB_OFFLINE is set. Where there is a network, `hf" in why_not()
+
+
+def test_what_prevents_predictions_from_being_kept_is_said(prepared: Prepared) -> None:
+    home, task = prepared
+    kept = KeptSeeds(home, task[0])
+    folder = kept.path(0).parent
+
+    def put_a_file_in_its_place(_what: str, _share: float) -> None:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+            folder.touch()
+
+    with pytest.raises(OutlearnError, match=r"^\[Errno \d+\] .*seed-0\.npz'$"):
+        SlotTraining(settings(home))(task, kept, [0], put_a_file_in_its_place)
 
 
 def test_a_process_that_is_killed_is_an_error_that_says_what_to_do(
@@ -246,7 +320,7 @@ def test_each_slot_has_a_gpu_of_those_that_are_visible(tmp_path: Path, monkeypat
     assert count_slots(TrainingSettings(home=tmp_path), []) >= 1
 
 
-def only_predictions(task: Task, kept: KeptSeeds, seeds: Sequence[int], _report: OnProgress) -> None:
+def only_predictions(task: Parts, kept: KeptSeeds, seeds: Sequence[int], _report: OnProgress) -> None:
     for seed in seeds:
         kept.write(seed, some_predictions(task))
 

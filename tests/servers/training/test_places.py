@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from outlearn.errors import InvalidInputError
-from outlearn_training.places import GGUF, caveat, check_words, single_tokens
+from outlearn_training.places import GGUF, caveat, check_words, is_to_be_fetched, single_tokens
 
 WORDS = (" False", " True")
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the Hugging Face hub with one model in it, `some/model`, of which there is nothing but a tokenizer."""
+    """A cache of the Hugging Face hub with one model in it, `some/model`, whose weights are an empty file."""
     from outlearn_training.testbed import CHECKPOINTS
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -25,12 +25,34 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (model / "refs").mkdir()
     (model / "refs" / "main").write_text("abc")
     (files / "config.json").write_text("{}")
+    (files / "model.safetensors").touch()
     (files / "tokenizer.json").write_bytes((CHECKPOINTS / "math/student/tokenizer.json").read_bytes())
     return files
 
 
 def test_a_model_that_is_at_hand_has_no_caveat(cache: Path) -> None:
     assert caveat("some/model") == caveat(str(cache)) == ""
+
+
+def test_only_a_hub_model_that_is_not_all_here_is_fetched(cache: Path) -> None:
+    names = ("some/model", str(cache), str(cache / "nowhere"), "no folder", "tiny/math/student", "some/other")
+    assert [name for name in names if is_to_be_fetched(name)] == ["some/other"]
+    (cache / "model.safetensors").unlink()
+    assert is_to_be_fetched("some/model")
+    (cache / "model.safetensors.index.json").write_text('{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}')
+    (cache / "1.safetensors").touch()
+    assert is_to_be_fetched("some/model")
+    (cache / "2.safetensors").touch()
+    assert not is_to_be_fetched("some/model")
+    assert is_to_be_fetched("some/model/q4.gguf")
+    (cache / "q4.gguf").touch()
+    assert not is_to_be_fetched("some/model/q4.gguf")
+
+
+def test_whoever_set_the_hub_offline_is_not_told_of_a_download(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "`calibrate` will download it" in caveat("some/other")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE keeps it from being fetched. Without a network" in caveat("some/other")
 
 
 def test_a_gguf_file_needs_a_package_too(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +66,10 @@ def test_a_gguf_file_needs_a_package_too(cache: Path, monkeypatch: pytest.Monkey
     [
         ("tiny/math/student", "nothing but the built-in tasks (math, chat, code); take --profile smol"),
         ("some/other", "'some/other' is no folder here, and not in the cache of the Hugging Face hub"),
-        ("no folder", "with --teacher and --student"),
+        (
+            "no folder",
+            "no model's folder here, and no name that the Hugging Face hub can have. Without a network take",
+        ),
         ("package:none_such/x", "in a package that is not installed: pip install --no-deps none-such"),
     ],
 )

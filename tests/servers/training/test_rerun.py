@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 pytest.importorskip("statsmodels")
 
 from outlearn.artifacts import LocalArtifactStore
-from outlearn.errors import InvalidInputError, NotFoundError
+from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
 from outlearn.identity import Caller
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.tasks import TaskCard, load_baselines, load_card, load_public
@@ -28,6 +28,7 @@ from outlearn_training.queue.run_queue import RunQueue
 from outlearn_training.queue.tables import Submission
 from outlearn_training.rerun import rerun
 from outlearn_training.sandbox.bubblewrap import wrap
+from outlearn_training.sandbox.disguise import read_digits
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.workers.borrowing import BorrowingExecutor
 from outlearn_training.workers.executor import LocalExecutor
@@ -170,6 +171,20 @@ def test_a_rerun_with_inverted_labels_that_was_killed_goes_on_where_it_was(
     theirs, ours = load_public(home, "toy"), load_public(into, "toy")
     assert np.array_equal(ours.weak_labels(3), 1 - theirs.weak_labels(3))
     assert [one.seed for one in load_baselines(into, "toy").per_seed] == list(seeds)
+
+
+def test_a_rerun_with_other_digits_that_was_killed_before_any_run_writes_the_same_task(
+    settings: TrainingSettings,
+) -> None:
+    into, how = settings.vault / "toy" / "changed", {"seeds": (0, 1), "rows": (5, 3, 40)}
+    first = [rerun(settings, "toy", [], into, **how, digits="359728461"), load_public(into, "toy")]
+    assert [item.text for item in load_public(into, "toy").pool] == ["2 is odd", "9 is odd", "70 is odd"]
+    digits = next((into / "vault" / "toy").glob("digits*"))
+    digits.unlink()
+    assert [rerun(settings, "toy", [], into, **how, digits="359728461"), load_public(into, "toy")] == first
+    with pytest.raises(ConflictError, match="with other contents"):
+        rerun(settings, "toy", [], into, **how, digits="234567891")
+    assert read_digits(into, "toy") == "359728461"
 
 
 def test_workers_borrow_free_slots_and_leave_them_to_runs_that_wait(

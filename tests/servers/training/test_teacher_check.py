@@ -1,6 +1,7 @@
 """A run done again on inverted weak labels and on a changed pool, with real training of a toy model."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from outlearn.tasks import load_public, load_secret
+from outlearn.tasks import (
+    Item,
+    LabelledItem,
+    SecretTask,
+    fingerprint,
+    load_baselines,
+    load_public,
+    load_secret,
+    split_in_halves,
+    write_task,
+)
 from outlearn_agents.cli import app
+from outlearn_evaluation import teacher_check
+from outlearn_training.sandbox.disguise import Disguise, read_digits
 
 from .test_training_server import finish, serving, settings_for, write_method
 
@@ -30,37 +43,89 @@ def method(lab, seed):
 """
 
 
-async def train(home: Path, source: str) -> str:
-    """A full run of a method."""
-    settings = settings_for(home)
+WORKS_OUT = """
+import numpy as np
+def method(lab, seed):
+    own = np.array([int(item.text.split()[0]) % 2 for item in lab.pool])
+    agrees = np.corrcoef(own, lab.weak_labels())[0, 1] > 0
+    return lab.fit(own if agrees else 1 - own, epochs=20, lr=0.003)
+"""
+
+LEARNS = """
+def method(lab, seed):
+    return lab.fit(lab.weak_labels(), epochs=20, lr=0.003)
+"""
+
+
+async def train(home: Path, *sources: str, task: str = "toy") -> list[str]:
+    """Full runs of methods."""
+    settings, run_ids = settings_for(home), list[str]()
     async with serving(settings) as client:
-        run = await client.call("submit_run", file=write_method(settings, source, "mine.py"), kind="full")
-        assert (await finish(client, run["run_id"]))["status"] == "done"
-    return str(run["run_id"])
+        for source in sources:
+            file = write_method(settings, source, "mine.py")
+            run_ids.append((await client.call("submit_run", task=task, file=file, kind="full"))["run_id"])
+        assert {(await finish(client, run_id))["status"] for run_id in run_ids} == {"done"}
+    return run_ids
 
 
-def check(home: Path, source: str) -> dict[str, Any]:
-    """What the check files about a method."""
-    run_id = anyio.run(train, home, source)
-    result = CliRunner().invoke(app, ["audit", str(home), "--check-teacher", run_id, "--json"])
+def check(home: Path, *sources: str, task: str = "toy") -> list[dict[str, Any]]:
+    """What the check files about methods."""
+    run_ids = anyio.run(partial(train, home, *sources, task=task))
+    options = [word for run_id in run_ids for word in ("--check-teacher", run_id)]
+    result = CliRunner().invoke(app, ["audit", str(home), *options, "--json"])
     assert result.exit_code == 0, result.output
-    [record] = [one for one in json.loads(result.stdout) if one["kind"] == "teacher dependence"]
-    assert record["run_id"] == run_id
-    return dict(record)
+    records = {one["run_id"]: one for one in json.loads(result.stdout) if one["kind"] == "teacher dependence"}
+    return [records[run_id] for run_id in run_ids]
+
+
+def write_odd_task(home: Path) -> None:
+    """Write a task that the toy model learns: is a number of three digits odd? Of weak labels, 5 % are wrong."""
+    toy, rng, size = load_public(home, "toy").card, np.random.default_rng(0), 200
+    numbers = rng.permutation(np.arange(100, 1000))[: 2 * size].tolist()
+    items = [LabelledItem(id=f"i{n}", text=f"{n} is odd", group=f"g{n}", label=n % 2) for n in numbers]
+    labels = np.array(numbers) % 2
+    secret = SecretTask(
+        train=tuple(items[:1]),
+        pool_labels=tuple(labels[:size].tolist()),
+        test=tuple(items[size:]),
+        public_half=split_in_halves(labels[size:].tolist(), 0),
+    )
+    pool = tuple(Item(id=item.id, text=item.text, group=item.group) for item in items[:size])
+    card = toy.model_copy(update={"name": "odd", "pool_size": size, "test_size": size, "seeds": ()})
+    weak = {seed: np.abs(labels[:size] - (rng.uniform(size=size) < 0.05)) for seed in toy.seeds}
+    scale = load_baselines(home, "toy").model_copy(update={"fingerprint": fingerprint(card, pool, secret)})
+    write_task(home, card, pool, secret, weak, scale)
 
 
 def test_a_method_that_never_looks_at_the_teacher_is_quarantined(home: Path) -> None:
-    record = check(home, NO_TEACHER)
+    [record] = check(home, NO_TEACHER)
     assert (record["action"], record["evidence"]["d"]) == ("quarantine", 0)
 
 
 def test_a_method_that_brings_labels_for_the_pool_is_seen_on_another_pool(home: Path) -> None:
-    record = check(home, OWN_LABELS)
+    [record] = check(home, OWN_LABELS)
     assert record["action"] in ("flag", "quarantine")
-    assert record["evidence"]["moved_run"] == "failed"
-    ours, theirs = load_public(home, "toy"), load_public(home / "vault" / "toy" / "moved", "toy")
-    rows = [ours.pool.index(item) for item in theirs.pool]
+    assert record["evidence"]["changed_run"] == "failed"
+    changed = home / "vault" / "toy" / "changed"
+    ours, theirs, digits = load_public(home, "toy"), load_public(changed, "toy"), read_digits(changed, "toy")
+    assert digits
+    shown = list(map(Disguise(digits).item, ours.pool))
+    rows = [shown.index(item) for item in theirs.pool]
     assert (len(rows), rows != sorted(rows)) == (round(0.8 * len(ours.pool)), True)
     assert np.array_equal(theirs.weak_labels(1), ours.weak_labels(1)[rows])
-    truths = [load_secret(one, "toy").pool_labels for one in (home, home / "vault" / "toy" / "moved")]
+    truths = [load_secret(one, "toy").pool_labels for one in (home, changed)]
     assert truths[1] == tuple(truths[0][row] for row in rows)
+
+
+def test_a_method_that_works_answers_out_loses_them_with_other_digits_and_one_that_learns_loses_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, digits = teacher_check.changed_pool, "359728461"  # four change their parity; of other draws none may
+    monkeypatch.setattr(teacher_check, "changed_pool", lambda *one: drawn(*one)._replace(digits=digits))
+    write_odd_task(home)
+    works_out, learns = check(home, WORKS_OUT, LEARNS, task="odd")
+    assert works_out["action"] == "flag"
+    assert works_out["evidence"]["d"] > 0.5
+    assert works_out["evidence"]["lost"] > 0.5
+    assert (learns["action"], learns["evidence"]["lost"] < 0.1) == ("note", True)
+    assert read_digits(home, "odd") is None

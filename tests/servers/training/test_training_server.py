@@ -14,18 +14,24 @@ from mcp.server.mcpserver.exceptions import ToolError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from outlearn.errors import NotFoundError, OutlearnError
+from outlearn.identity import OPERATOR, Caller
 from outlearn.receipts import ReceiptBook
 from outlearn.tasks import load_card, load_secret
 from outlearn.testing import ToolClient, connect
 from outlearn_training.export import export_students
 from outlearn_training.lab import prompts_for
+from outlearn_training.queue.run_queue import RunQueue
 from outlearn_training.sandbox.landlock import landlock_version
 from outlearn_training.sandbox.mechanisms import describe_mechanisms, find_mechanisms
 from outlearn_training.server import build
+from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.weights import weight_files
 from outlearn_training.workers.executor import LocalExecutor
 from outlearn_training.workers.slots import slot_is_alive, slot_pid
+from outlearn_training.workers.worker import FULL
+
+from .test_waiting_and_listing import NoWorkers
 
 LIMIT_SECONDS = 300
 GOOD = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"
@@ -126,6 +132,26 @@ async def test_students_make_room_for_newer_ones_and_receipts_stay(home: Path, t
     assert len(ReceiptBook(settings.vault).read(old)) == 5
     kept = TrainingSettings.as_kept(home)
     assert (kept.workers, kept.seed_seconds, kept.log_bytes) == (1, 99, 12_345)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+async def test_a_run_that_found_the_disk_full_says_so_and_goes_on_once_there_is_room(home: Path) -> None:
+    settings = settings_for(home)
+    given: dict[str, Any] = {"method": "vanilla", "file": None, "params": {}, "kind": "pilot", "task": ""}
+    run_id = TrainingService(settings, NoWorkers()).submit(Caller(agent="ada"), **given, request_id=None).run_id
+    log = settings.run_log(run_id)
+    log.parent.mkdir(parents=True)
+    log.symlink_to("/dev/full")
+
+    def says_so() -> bool:
+        view = RunQueue(settings.database("training")).view(run_id, OPERATOR)
+        return (view.status, view.message) == ("queued", f"queued again: {FULL}")
+
+    async with serving(settings) as client:
+        await until(says_so, client, run_id)
+        log.unlink()
+        view = await finish(client, run_id)
+        assert (view["status"], view["seeds_done"]) == ("done", 1)
 
 
 def has_students(home: Path, run_id: str) -> Callable[[int], bool]:

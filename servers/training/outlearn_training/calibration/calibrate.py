@@ -14,7 +14,7 @@ from outlearn.clusters import design_effect
 from outlearn.errors import ConflictError, IntegrityError, InvalidInputError
 from outlearn.files import write_atomic
 from outlearn.locks import locked
-from outlearn.prepared import card_markdown, load_prepared, read_prepared
+from outlearn.prepared import Parts, card_markdown, load_prepared, read_prepared
 from outlearn.tasks import (
     Baselines,
     Floats,
@@ -30,12 +30,12 @@ from outlearn.tasks import (
 from outlearn_training.calibration.report import make_report
 from outlearn_training.calibration.sanity import line, shortcut_lines
 from outlearn_training.calibration.seed_training import KeptSeeds, OnProgress, SeedPredictions, train_here
-from outlearn_training.prepare import Task, tiny_task, write_calibration
+from outlearn_training.prepare import tiny_task, write_calibration
 from outlearn_training.profiles import choose_profile
 
 MIN_SEEDS = 5
 Found = Mapping[int, SeedPredictions]
-Train = Callable[[Task, KeptSeeds, Sequence[int], OnProgress], None]
+Train = Callable[[Parts, KeptSeeds, Sequence[int], OnProgress], None]
 
 
 def calibrate(
@@ -77,12 +77,12 @@ def calibrate(
     return _write(home, task, found, keep_in)
 
 
-def find_task(home: Path, name: str) -> Task:
+def find_task(home: Path, name: str) -> Parts:
     """The task that was prepared in `home` under this name, else the tiny task. Raises NotFoundError."""
     return load_prepared(home, name) if read_prepared(home, name) else tiny_task(name)
 
 
-def choose_task(home: Path, name: str, profile: str | None, changes: Mapping[str, Any] | None) -> Task:
+def choose_task(home: Path, name: str, profile: str | None, changes: Mapping[str, Any] | None) -> Parts:
     """The task, worked on with another profile or with changes to its own: that is another task of the same data."""
     card, pool, secret = find_task(home, name)
     if not (profile or changes):
@@ -109,7 +109,7 @@ def _refuse_another(home: Path, card: TaskCard, seeds: Sequence[int]) -> None:
         )
 
 
-def _write(home: Path, task: Task, found: Found, keep_in: Path | None) -> TaskCard:
+def _write(home: Path, task: Parts, found: Found, keep_in: Path | None) -> TaskCard:
     card, pool, secret = task
     vault = home / "vault" / card.name
     baselines = Baselines(

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from outlearn.files import write_atomic
+from outlearn.prepared import Parts
 from outlearn.tasks import FineTuning, Floats, Item, TaskCard
 from outlearn_training.fast.trainer import make_trainer, student_trainer
 from outlearn_training.lab import prompts_for
 from outlearn_training.losses import xent
 from outlearn_training.model import LabelModel, Weights
-from outlearn_training.prepare import Task
+from outlearn_training.places import is_to_be_fetched
 from outlearn_training.trainer import PlainTrainer, further
 
 OnProgress = Callable[[str, float], None]
@@ -83,7 +84,7 @@ class KeptSeeds:
 class SeedTrainer:
     """Trains a task's seeds in this process; both models are loaded before the first one."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Parts) -> None:
         self._task = task
         self._models: tuple[PlainTrainer, PlainTrainer] | None = None
 
@@ -104,12 +105,17 @@ class SeedTrainer:
 
 def _load(card: TaskCard, report: OnProgress) -> tuple[PlainTrainer, PlainTrainer]:
     """Teacher and student: a student that cannot be loaded is noticed before a teacher is trained."""
-    report("loading teacher and student", 0)
+    report(_loading("teacher", card.teacher), 0)
     teacher = make_trainer(LabelModel(card.teacher, card.teacher_tuning).to_device(), card.max_tokens)
+    report(_loading("student", card.student), 0)
     return teacher, student_trainer(card)
 
 
-def train_here(task: Task, kept: KeptSeeds, seeds: Sequence[int], report: OnProgress) -> None:
+def _loading(who: str, name: str) -> str:
+    return f"fetching the {who}, {name}, from the Hugging Face hub" if is_to_be_fetched(name) else f"loading the {who}"
+
+
+def train_here(task: Parts, kept: KeptSeeds, seeds: Sequence[int], report: OnProgress) -> None:
     """Train seeds one after another in this process."""
     trainer = SeedTrainer(task)
     for index, seed in enumerate(seeds):
@@ -120,7 +126,7 @@ def train_here(task: Task, kept: KeptSeeds, seeds: Sequence[int], report: OnProg
         kept.write(seed, trainer.train(seed, seed_report))
 
 
-def train_teacher(trainer: PlainTrainer, task: Task, seed: int, stage: Stage | None = None) -> tuple[Floats, Floats]:
+def train_teacher(trainer: PlainTrainer, task: Parts, seed: int, stage: Stage | None = None) -> tuple[Floats, Floats]:
     """Train the teacher on its labelled items. Returns P(label = 1) for the pool (n,) and the test items (m,)."""
     card, pool, secret = task
     labels = np.array([item.label for item in secret.train], dtype=np.float64)

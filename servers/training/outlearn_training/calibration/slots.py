@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict
 
 from outlearn.errors import OutlearnError
 from outlearn.locks import take
+from outlearn.prepared import Parts
 from outlearn.tasks import TaskCard
 from outlearn_training.calibration.seed_training import KeptSeeds, OnProgress, SeedTrainer
-from outlearn_training.prepare import Task
 from outlearn_training.sandbox.limits import die_with_parent
 from outlearn_training.settings import TrainingSettings
 from outlearn_training.workers.executor import count_slots, slot_environment, visible_gpus
@@ -53,7 +53,7 @@ class SlotTraining:
         self._asking = Asking()
         self._reason = ""
 
-    def __call__(self, task: Task, kept: KeptSeeds, seeds: Sequence[int], report: OnProgress) -> None:
+    def __call__(self, task: Parts, kept: KeptSeeds, seeds: Sequence[int], report: OnProgress) -> None:
         """Train seeds and keep their predictions.
 
         Raises:
@@ -112,7 +112,8 @@ class SlotTraining:
             self._asking.ask(self._lender, urgent=not running)
 
     def _describe(self, waiting: Sequence[int], running: Sequence["_SeedProcess"]) -> str:
-        now = running[0].what if len(running) == 1 else f"{len(running)} seeds side by side" if running else ""
+        doing = {process.what for process in running}
+        now = doing.pop() if len(doing) == 1 else f"{len(running)} seeds side by side" if running else ""
         later = f"{len(waiting)} waiting {self._reason}" if waiting else ""
         return "; ".join(filter(None, (now, later))) or "done"
 
@@ -159,8 +160,9 @@ class _SeedProcess:
         if self.error:
             raise OutlearnError(self.error)
         if code is not None:
+            probably = ", probably for want of memory" if code < 0 else ""
             raise OutlearnError(
-                f"the training of seed {self.seed} died ({code}), probably for want of memory; what it said is in "
+                f"the training of seed {self.seed} died ({code}){probably}; what it said is in "
                 f"{str(self.log)!r}. The seeds that are done are kept: run `outlearn calibrate` again"
             )
         if self.share < 1:
@@ -221,7 +223,7 @@ def main() -> None:
             found = trainers[job.home, job.card].train(job.seed, say.progress)
             KeptSeeds(job.home, job.card).write(job.seed, found)
             say.done()
-    except OutlearnError as error:
+    except (OutlearnError, OSError) as error:  # said through a pipe: a full disk takes no log
         say.error(str(error))
         raise SystemExit(1) from None
 
@@ -232,12 +234,12 @@ class _Channel:
     def __init__(self) -> None:
         self._file = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
-        self._last = 0.0
+        self._what, self._last = "", 0.0
 
     def progress(self, what: str, share: float) -> None:
-        """Report, but not all the time."""
-        if time.monotonic() - self._last > REPORT_SECONDS:
-            self._last = time.monotonic()
+        """Report what is new, and the share not all the time."""
+        if what != self._what or time.monotonic() - self._last > REPORT_SECONDS:
+            self._what, self._last = what, time.monotonic()
             self._say({"what": what, "share": min(share, 0.99)})
 
     def done(self) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from outlearn.errors import ConflictError, InvalidInputError
-from outlearn.prepared import Parts, read_prepared, write_prepared
+from outlearn.prepared import Parts, hide_labels, read_prepared, write_prepared
 from outlearn.registry import SOURCES, Registry
 from outlearn.sources import DataFacts, Kind, Source, SourceRequest
-from outlearn.tasks import Item, LabelledItem, SecretTask, TaskCard, TaskName, split_in_halves, with_fingerprint
+from outlearn.tasks import LabelledItem, TaskCard, TaskName, with_fingerprint
 from outlearn_training.data.files import sha256_of
 from outlearn_training.data.report import Report, lengths, make_report
 from outlearn_training.data.scan import MAX_LISTED, Scan
@@ -205,14 +205,7 @@ def _parts(
     items: Mapping[Split, tuple[LabelledItem, ...]],
 ) -> Parts:
     profile = request.profile
-    labels = [item.label for item in items["test"]]
-    pool = tuple(Item(id=item.id, text=item.text, group=item.group) for item in items["pool"])
-    secret = SecretTask(
-        train=items["train"],
-        pool_labels=tuple(item.label for item in items["pool"]),
-        test=items["test"],
-        public_half=split_in_halves(list(labels), request.seed),
-    )
+    pool, secret = hide_labels(items["train"], items["pool"], items["test"], request.seed)
     card = TaskCard(
         name=request.name,
         kind=kind,
@@ -224,7 +217,7 @@ def _parts(
         teacher_tuning=profile.teacher_tuning,
         student_tuning=profile.student_tuning,
         pool_size=len(pool),
-        test_size=len(labels),
+        test_size=len(secret.test),
         source=f"{request.source}; {facts.licence or 'licence not stated'}",
         data=facts,
     )

@@ -108,13 +108,13 @@ class Claims:
             if row.status == "running":
                 _end(connection, row, status, message[:2000])
 
-    def give_back(self, claim: Claim) -> None:
-        """Give up a claim because the worker was told to leave, which does not count as an attempt."""
+    def give_back(self, claim: Claim, reason: str = "its worker was stopped") -> None:
+        """Give up a claim for a reason that is not the run's, which does not count as an attempt."""
         with writing(self.engine) as connection:
             row = find_run(connection, claim.run.run_id)
             if row.status == "running":
                 _drop(connection, claim.run.run_id, [claim.seed])
-                _requeue(connection, row, "its worker was stopped")
+                _requeue(connection, row, reason)
 
     def ended(self, agent: str) -> list[str]:
         """The agent's runs that have ended, the newest first."""

@@ -27,6 +27,7 @@ from outlearn_training.lab import Lab, Student, prompts_for
 from outlearn_training.meter import matmul_flops, peak_gpu_bytes
 from outlearn_training.model import LabelModel
 from outlearn_training.sandbox.canary import Canary
+from outlearn_training.sandbox.disguise import Disguise
 from outlearn_training.sandbox.execution_watch import watch_execution
 from outlearn_training.sandbox.job import HEAD_BYTES, KILL, MAX_CALL_BYTES, Call, Job
 from outlearn_training.sandbox.landlock import confine, module_folders, python_folders
@@ -174,7 +175,8 @@ def _child(job_file: int, task: PublicTask, trainer: PlainTrainer, output: int, 
             _set_limits(job, trainer)
             _confine(job, task)
             canary = Canary()
-            lab = Lab(task, trainer, job.seed, emit, canary)
+            disguise = Disguise(job.digits) if job.digits else None
+            lab = Lab(task, trainer, job.seed, emit, canary, disguise)
             watch_execution(canary.event, str(job.home / "vault"), module_folders(), emit)
             students = run_method(job.source, job.params, job.seed, lab)
             save_students(job.out, [student.weights for student in students])

@@ -34,3 +34,5 @@ class Job(Call):
     cores: tuple[int, ...]
     cpu_seconds: int
     memory_bytes: int
+    digits: str | None
+    """What the pool's digits are disguised as, if they are."""

@@ -10,14 +10,16 @@ from pathlib import Path
 from types import FrameType
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from outlearn.artifacts import LocalArtifactStore
-from outlearn.errors import MethodError, OutlearnError
+from outlearn.errors import MethodError, OutlearnError, is_full_disk
 from outlearn.logs import configure_logging
 from outlearn_training.catalogue import is_registered
 from outlearn_training.queue.seed_claims import Claim, Claims
 from outlearn_training.queue.tables import Run
 from outlearn_training.run_logs import RunLogs
+from outlearn_training.sandbox.disguise import read_digits
 from outlearn_training.sandbox.job import Job
 from outlearn_training.sandbox.limits import begin_session, share_of_cores
 from outlearn_training.sandbox.mechanisms import check_confinement, describe_mechanisms, find_mechanisms
@@ -29,6 +31,8 @@ from outlearn_training.workers.slots import give_way, hold_slot, slot_is_alive
 
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 0.5
+FULL = "the training server's disk is full, and it goes on once there is room"
+FULL_SECONDS = 5.0
 METHODS_SHARE = 0.95
 """Of a seed's progress: the rest is for predictions of test items."""
 log = structlog.get_logger("outlearn.worker")
@@ -95,6 +99,13 @@ class Worker:
         except SystemExit:
             self._claims.give_back(claim)
             raise
+        except (OSError, DBAPIError) as error:
+            if not is_full_disk(error):
+                raise
+            self._claims.give_back(claim, FULL)
+            self._sandbox.close()  # the method may be at work still
+            log.error("disk full", run_id=run.run_id, error=str(error))
+            time.sleep(FULL_SECONDS)
 
     def _run_seed(self, claim: Claim) -> None:
         run, seed, progress = claim.run, claim.seed, _Progress(self._claims, claim)
@@ -131,6 +142,7 @@ class Worker:
             threads=self._settings.threads,
             cpu_seconds=int(self._settings.seed_seconds * max(1, self._settings.threads)) + 10,
             memory_bytes=int(self._settings.memory_gb * 2**30),
+            digits=read_digits(self._settings.home, run.task),
         )
 
     def _log(self, run: Run, seed: int) -> Path:
