@@ -33,6 +33,7 @@ clean:  ## Remove what make made
 	rm -rf .venv build dist
 
 $(INSTALLED): pyproject.toml
+	@echo "setting up .venv, with PyTorch: some minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@

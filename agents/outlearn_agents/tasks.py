@@ -33,10 +33,11 @@ def find_task(home: Path, name: str | None, installable: Iterable[str]) -> str:
 
 
 def next_commands(home: Path, name: str) -> str:
-    """What comes next for a task: calibration, where it is only prepared, and a team in the home folder."""
+    """What comes next for a task: calibration, where it is only prepared, and a team, where runs can be scored."""
     team = command_line("outlearn", "team", home, "--task", name)
     if name in task_names(home):
-        return f"next: {team}"
+        why = why_no_pgr(home, name)
+        return f"next: no team yet: {why}" if why else f"next: {team}"
     return f"next: {command_line('outlearn', 'calibrate', name, '--home', home)}\nthen: {team}"
 
 

@@ -4,6 +4,7 @@ A researcher is registered in the entry-point group `outlearn.researchers` as a 
 (a mapping of strings) and returns an object with `async def research(self, session)`.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ import anyio
 from pydantic import BaseModel, ConfigDict, Field
 
 from outlearn.countdown import Countdown
-from outlearn.errors import ToolRefusedError
+from outlearn.errors import PluginError, ToolRefusedError
+from outlearn.registry import RESEARCHERS, Registry
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -151,3 +153,18 @@ class Researcher(Protocol):
     async def research(self, session: Session) -> None:
         """Work until `session.stop`; then say what is left to say within a few seconds, and return."""
         ...
+
+
+def make_researcher(name: str, options: Mapping[str, str]) -> Researcher:
+    """A new researcher of the registered kind `name`.
+
+    Raises:
+        PluginError: there is none of this name, or it does not take one mapping, its options.
+    """
+    kind = Registry(RESEARCHERS).load(name)
+    try:
+        inspect.signature(kind).bind(options)
+    except TypeError as error:
+        raise PluginError(f"the researcher {name!r} must take one argument, its options, a mapping: {error}") from error
+    made: Researcher = kind(dict(options))
+    return made

@@ -366,6 +366,7 @@ def test_calibration_without_a_significant_gap_does_not_send_a_team(toy_home: Pa
     assert ("NOT significant" in shown) == (ceiling == 0.5)
     assert ("next: outlearn team" in shown) == (ceiling == 0.9)
     assert ("next: no team yet" in shown) == (ceiling == 0.5)
+    assert next_commands(toy_home, "mine").startswith("next: no team yet: ") == (ceiling == 0.5)
 
 
 def test_the_demo_names_the_tiny_tasks(tmp_path: Path) -> None:

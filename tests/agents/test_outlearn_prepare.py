@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from outlearn.errors import ConflictError, InvalidInputError, OutlearnError
+from outlearn.errors import ConflictError, InvalidInputError, NotFoundError, OutlearnError
 from outlearn.prepared import load_prepared
 from outlearn_agents import cli
 
@@ -96,6 +96,7 @@ def test_a_changed_source_is_refused(rows: Path) -> None:
     ("words", "error"),
     [
         (["prepare", "math", "--pool", "10"], "go with --source"),
+        (["prepare", "math", "--profile", "smol"], "go with --source"),
         (["prepare", "Bad Name", "--source", "gsm8k"], "'Bad Name' cannot be a task's name; use up to 48 of a-z, 0-9"),
         (["prepare", "mine", "--source", "local", "--kind", "poetry"], "--kind"),
         (["prepare", "mine", "--source", "local", "--on-bad-row", "keep"], "--on-bad-row"),
@@ -107,6 +108,13 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path, words: list[st
     with pytest.raises(InvalidInputError, match=error) as refused:
         runner.invoke(cli.app, [*words, "--home", str(tmp_path)], catch_exceptions=False)
     assert "\n" not in str(refused.value)
+
+
+def test_a_tiny_task_may_name_its_profile_and_a_task_of_another_name_needs_a_source(tmp_path: Path) -> None:
+    words = ["--home", str(tmp_path), "--profile", "tiny"]
+    assert runner.invoke(cli.app, ["prepare", "math", *words]).exit_code == 0
+    with pytest.raises(NotFoundError, match=r"there are: math, chat, code.* needs --source"):
+        runner.invoke(cli.app, ["prepare", "mine", *words], catch_exceptions=False)
 
 
 def test_what_is_in_the_way_of_calibrating_is_told_at_once_and_once(rows: Path) -> None:

@@ -253,6 +253,15 @@ def test_a_final_without_a_significant_gap_has_no_pgr() -> None:
     assert "PGR is undefined" in html
 
 
+def test_a_final_whose_reruns_all_failed_says_nothing_about_the_gap() -> None:
+    release = released()
+    failed = tuple(one.model_copy(update={"failed": "out of memory", "pgr": None}) for one in release.finalists)
+    release = release.model_copy(update={"finalists": failed, "comparisons": ()})
+    html = render_report(summary(*SOME).model_copy(update={"final": FinalSummary(release=release, revealed=False)}))
+    assert "PGR is undefined" not in html
+    assert html.count(">out of memory<") == 3
+
+
 def test_the_best_so_far_only_rises() -> None:
     svg = progress_chart(summary(*SOME, run(4, 0.5)), 760)
     path = ElementTree.fromstring(svg).findall("path")[-1].attrib["d"]
@@ -353,7 +362,8 @@ def view(**changes: Any) -> TeamView:
         evaluated_at=START, nominated=False,
     )  # fmt: skip
     agents = (AgentView("ada", "Early students", "writing methods/early25.py", "running"),)
-    return TeamView(**{"task": "toy", "agents": agents, "runs": tuple(runs), "leaderboard": (row,), **changes})
+    usual = {"task": "toy", "agents": agents, "runs": tuple(runs), "leaderboard": (row,), "seconds_left": 9.0}
+    return TeamView(**{**usual, **changes})
 
 
 async def test_the_watcher_sees_all_agents_work(open_session: Any, toy_home: Path) -> None:
@@ -406,6 +416,17 @@ def test_without_a_terminal_each_change_is_one_line(capsys: pytest.CaptureFixtur
     assert "PGR 0.90 ± 0.02" in lines[3]
     assert "ada: failed: " in lines[4]
     assert "\x1b" not in lines[4]
+
+
+def test_a_team_that_was_asked_to_stop_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:
+    observe, said = PlainLines(Console()), "agents finish what they are saying"
+    for seconds_left in (9.0, 0.0, 0.0):
+        observe(view(seconds_left=seconds_left))
+    observe(view(seconds_left=0.0, agents=(AgentView("ada", "x", "finished", "finished"),)))
+    assert capsys.readouterr().out.count(said) == 1
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(page(view(seconds_left=0.0), 60))
+    assert said in console.export_text()
 
 
 def test_why_a_run_failed_is_shown_while_the_team_works(capsys: pytest.CaptureFixture[str]) -> None:

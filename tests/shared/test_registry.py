@@ -9,6 +9,7 @@ import pytest
 
 from outlearn.errors import PluginError
 from outlearn.registry import METHODS, RESEARCHERS, SERVERS, Registry
+from outlearn.researcher import make_researcher
 
 GROUP = "outlearn.tests"
 Package = Callable[..., Path]
@@ -16,16 +17,16 @@ Package = Callable[..., Path]
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
-    """Installs a package of one module with these entry points in `GROUP`."""
+    """Installs a package of one module with these entry points in a group."""
 
-    def install(name: str, source: str, **points: str) -> Path:
+    def install(name: str, source: str, group: str = GROUP, **points: str) -> Path:
         folder = tmp_path / name
         info = folder / f"{name}-1.2.dist-info"
         info.mkdir(parents=True)
         (folder / f"{name}.py").write_text(source)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
         lines = [f"{point} = {target}" for point, target in points.items()]
-        (info / "entry_points.txt").write_text("\n".join([f"[{GROUP}]", *lines]) + "\n")
+        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]) + "\n")
         monkeypatch.syspath_prepend(folder)
         return folder
 
@@ -64,6 +65,14 @@ def test_a_broken_plugin_is_named_with_its_package_and_the_reason(package: Packa
     with pytest.raises(PluginError, match=f"'one' in '{GROUP}', from {name} 1.2, fails to load: .*{reason}") as failed:
         Registry(GROUP).load("one")
     assert failed.value.__cause__ is not None
+
+
+def test_a_researcher_that_takes_no_options_is_told_that_it_must(package: Package) -> None:
+    source = "class Bare: ...\n\n\nclass Good:\n    def __init__(self, options):\n        self.options = options\n"
+    package("plug_researchers", source, RESEARCHERS, bare="plug_researchers:Bare", good="plug_researchers:Good")
+    with pytest.raises(PluginError, match="the researcher 'bare' must take one argument, its options, a mapping"):
+        make_researcher("bare", {})
+    assert vars(make_researcher("good", {"a": "b"})) == {"options": {"a": "b"}}
 
 
 def test_one_name_from_two_packages_is_refused(package: Package) -> None:

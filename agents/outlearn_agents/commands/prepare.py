@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outlearn.errors import InvalidInputError
+from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn_agents.commands.options import Home, Json, Set, pairs
 from outlearn_agents.tasks import DEFAULT_HOME, next_commands
 
@@ -105,15 +105,21 @@ def prepare(
     changes = _given(teacher=teacher, student=student, max_tokens=max_tokens) | pairs(changed or [], "--set")
     if source is not None:
         _prepare_data(home, {"name": name, "source": source, **request}, profile or "paper", changes, as_json)
-    elif request or changes or profile:
-        raise InvalidInputError("these options go with --source; without it a tiny task is installed as it is")
+    elif request or changes or profile not in (None, "tiny"):
+        raise InvalidInputError(
+            "all options but --home, --json and --profile tiny go with --source (local, for a file of yours); "
+            "without it a tiny task is installed as it is"
+        )
     else:
         _install(home, name, as_json)
 
 
 def _install(home: Path, name: str, as_json: bool) -> None:
     from outlearn_training.prepare import prepare as install
+    from outlearn_training.testbed import TESTBEDS
 
+    if name not in TESTBEDS:
+        raise NotFoundError(f"no tiny task {name!r}; there are: {', '.join(TESTBEDS)}. Data of your own needs --source")
     card = install(home, name)
     sizes = f"{card.pool_size} pool items, {card.test_size} test items, seeds {list(card.seeds)}"
     following = next_commands(home, name)

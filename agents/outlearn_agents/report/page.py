@@ -30,6 +30,7 @@ def render_report(summary: Summary) -> str:
     page.filters["clock"] = lambda moment: _clock(moment, summary.started_at)
     graph, release = lineage_graph(summary), summary.final.release if summary.final else None
     finalists = release.finalists if release else ()
+    scored = [one for one in finalists if not one.failed]
     return page.get_template("report.html.j2").render(
         summary=summary,
         best_finding=summary.best_finding(),
@@ -42,7 +43,7 @@ def render_report(summary: Summary) -> str:
         lineage=[Markup(lineage_chart(graph, summary, width)) for width in (WIDE, NARROW)],  # noqa: S704
         final=summary.final,
         finals=[Markup(final_chart(release, summary, width)) for width in (WIDE, NARROW)] if release else [],  # noqa: S704
-        undefined_pgr=all(one.pgr is None for one in finalists if not one.failed),
+        undefined_pgr=bool(scored) and all(one.pgr is None for one in scored),
         place={one.run_id: number for number, one in enumerate(finalists, 1)},
     )
 

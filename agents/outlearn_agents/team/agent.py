@@ -16,8 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from outlearn.errors import ConfigError, OutlearnError, PluginError, leaves
 from outlearn.locks import holding
 from outlearn.logs import configure_logging
-from outlearn.registry import RESEARCHERS, Registry
-from outlearn.researcher import Researcher, Session, Stop, Tools
+from outlearn.researcher import Session, Stop, Tools, make_researcher
 from outlearn.settings import ServerSettings
 from outlearn.toolbox import open_toolbox, url_in
 from outlearn_agents.run_folder import AgentSpec, RunFolder
@@ -47,7 +46,7 @@ async def work(settings: AgentSettings) -> None:
     """Run the agent's researcher until it returns, is told to stop, or overstays."""
     folder = RunFolder(settings.run)
     spec = find_agent(folder, settings.agent)
-    researcher: Researcher = Registry(RESEARCHERS).load(spec.researcher)(spec.options)
+    researcher = make_researcher(spec.researcher, spec.options)
     stop = Stop(settings.seconds)
     urls = {name: url_in(folder.ready(name)) for name in (*SERVERS, *folder.read_spec().plugin_servers)}
     with closing(Ledger(folder.spending)) as ledger:

@@ -20,6 +20,7 @@ BOARD_ROWS = 8
 FEED_ROWS = 7
 ACTIVE = ("queued", "running")
 BEGINNING = "starting the servers"
+ENDING = "agents finish what they are saying"
 
 
 @contextmanager
@@ -55,6 +56,8 @@ class PlainLines:
         for finding in view.findings:
             self._once(finding.finding_id, f"{finding.author}: posted {finding.kind} {finding.title!r}")
         self._is_first = False
+        if is_ending(view):
+            self._once("ending", ENDING)
         for agent in view.agents:
             if agent.state != self._states.get(agent.name, "running"):
                 self.say(f"{agent.name}: {agent.now}")
@@ -73,6 +76,11 @@ class PlainLines:
             self._console.print(Text(line), soft_wrap=True)
 
 
+def is_ending(view: TeamView) -> bool:
+    """Whether the time is over, or somebody asked the team to stop, and agents have yet to leave."""
+    return view.seconds_left <= 0 and any(agent.state == "running" for agent in view.agents)
+
+
 def page(view: TeamView, seconds: float) -> RenderableType:
     """The live page."""
     styles = {agent.name: STYLES[index % len(STYLES)] for index, agent in enumerate(view.agents)}
@@ -81,7 +89,8 @@ def page(view: TeamView, seconds: float) -> RenderableType:
     head.add_column(ratio=1)
     head.add_column(no_wrap=True)
     bar = ProgressBar(total=seconds, completed=seconds - view.seconds_left)
-    head.add_row(Text(f"outlearn · {view.task}", style="bold"), bar, Text(f"{duration(view.seconds_left)} left"))
+    left = ENDING if is_ending(view) else f"{duration(view.seconds_left)} left"
+    head.add_row(Text(f"outlearn · {view.task}", style="bold"), bar, Text(left))
     halves = Table.grid(padding=(0, 1), expand=True)
     halves.add_column(ratio=1)
     halves.add_column(ratio=1)

@@ -11,7 +11,7 @@ import anyio
 from outlearn.countdown import Countdown
 from outlearn.errors import ConflictError
 from outlearn.identity import OPERATOR, TokenFile
-from outlearn.registry import RESEARCHERS, Registry
+from outlearn.researcher import make_researcher
 from outlearn.tasks import task_names
 from outlearn.toolbox import open_toolbox, url_in
 from outlearn_agents.directions import choose_directions, read_direction
@@ -42,7 +42,7 @@ def make_team(
         PluginError: there is no such researcher.
         ConfigError: it refuses its options, or lacks a key.
     """
-    Registry(RESEARCHERS).load(researcher)(dict(options or {}))
+    make_researcher(researcher, options or {})
     agents = tuple(
         AgentSpec(
             name=agent_name(index),
@@ -73,7 +73,7 @@ def ask_for_member(
     first = folder.read_spec().agents[0]
     kind = researcher or first.researcher
     given = dict(options if options is not None else first.options if kind == first.researcher else {})
-    Registry(RESEARCHERS).load(kind)(given)
+    make_researcher(kind, given)
     made: list[AgentSpec] = []
 
     def change(now: Control) -> Control:

@@ -119,7 +119,10 @@ def _add_changing(desk: _Desk) -> None:
     def write_file(
         path: FilePath, text: str, expected_sha256: Expected = None, request_id: RequestId = None
     ) -> FileWritten:
-        """Write a file whole, making its folders and replacing what it held. To change a part, use `edit_file`."""
+        """Write a file whole, making its folders and replacing what it held; over HTTP, up to about 4 MB.
+
+        To change a part, use `edit_file`.
+        """
         asked = ("write_file", path, text, expected_sha256)
         return desk.book.once(
             desk.me(), request_id, asked, lambda _: desk.mine().write_file(*asked[1:]), answer=FileWritten
@@ -145,14 +148,28 @@ def _add_changing(desk: _Desk) -> None:
         src: FilePath, dst: FilePath, expected_sha256: Expected = None, request_id: RequestId = None
     ) -> FileWritten:
         """Move or rename a file or folder. `dst` is the new path, not the folder to move into, and must not exist."""
-        asked = ("move", src, dst, expected_sha256)
-        return desk.book.once(desk.me(), request_id, asked, lambda _: desk.mine().move(*asked[1:]), answer=FileWritten)
+        asked, workspace = ("move", src, dst, expected_sha256), desk.mine()
+        return desk.book.once(
+            desk.me(),
+            request_id,
+            asked,
+            lambda announce: workspace.move(*asked[1:], announce),
+            answer=FileWritten,
+            has_happened=lambda _: workspace.holds(dst) and not workspace.holds(src),
+        )
 
     @desk.tool(title="Delete", annotations=CHANGES)
     def delete(path: FilePath, expected_sha256: Expected = None, request_id: RequestId = None) -> Deleted:
         """Delete a file, or a folder with all that is in it. `load_snapshot` with the id in `undo` puts it back."""
-        asked = ("delete", path, expected_sha256)
-        return desk.book.once(desk.me(), request_id, asked, lambda _: desk.mine().delete(*asked[1:]), answer=Deleted)
+        asked, workspace = ("delete", path, expected_sha256), desk.mine()
+        return desk.book.once(
+            desk.me(),
+            request_id,
+            asked,
+            lambda announce: workspace.delete(*asked[1:], announce),
+            answer=Deleted,
+            has_happened=workspace.has_deleted,
+        )
 
 
 def _add_snapshots(desk: _Desk) -> None:
@@ -182,12 +199,21 @@ def _add_snapshots(desk: _Desk) -> None:
         With the id that `delete` gave as `undo`, put what was deleted back: `folder` is the path for it, a file's, too.
         """
 
-        def load(_: Any) -> Loaded:
-            if TRASH_ID.fullmatch(snapshot_id):
-                return desk.mine().restore(snapshot_id, folder)
-            return desk.snapshots.load(desk.server.caller(), desk.mine(), snapshot_id, folder)
+        workspace = desk.mine()
 
-        return desk.book.once(desk.me(), request_id, ("load_snapshot", snapshot_id, folder), load, answer=Loaded)
+        def load(announce: Callable[[Loaded], None]) -> Loaded:
+            if TRASH_ID.fullmatch(snapshot_id):
+                return workspace.restore(snapshot_id, folder, announce)
+            return desk.snapshots.load(desk.server.caller(), workspace, snapshot_id, folder, announce)
+
+        return desk.book.once(
+            desk.me(),
+            request_id,
+            ("load_snapshot", snapshot_id, folder),
+            load,
+            answer=Loaded,
+            has_happened=lambda _: workspace.holds(folder),
+        )
 
     @desk.tool(title="Compare snapshots", annotations=READ_ONLY)
     def diff_snapshots(snapshot_id: str, base: str | None = None, glob: str = "") -> SnapshotDiff:

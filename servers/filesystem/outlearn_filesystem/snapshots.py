@@ -31,7 +31,7 @@ from sqlalchemy import (
 from outlearn.artifacts import ArtifactStore
 from outlearn.confined import check_regular, place_confined, split_path, walk_confined
 from outlearn.database import open_database, reading, writing
-from outlearn.errors import InvalidInputError, NotFoundError
+from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
 from outlearn.identity import Caller
 from outlearn.paging import fit_page, make_cursor, read_cursor
 from outlearn.printable import check_plain
@@ -143,8 +143,17 @@ class SnapshotStore:
         more = make_cursor("before", rows[len(page) - 1].seq) if len(page) < len(rows) else None
         return SnapshotList(snapshots=tuple(page), next_cursor=more)
 
-    def load(self, caller: Caller, workspace: Workspace, snapshot_id: str, folder: str) -> Loaded:
+    def load(
+        self,
+        caller: Caller,
+        workspace: Workspace,
+        snapshot_id: str,
+        folder: str,
+        announce: Callable[[Loaded], None] = lambda _: None,
+    ) -> Loaded:
         """Copy a snapshot's files into a folder that is new or empty: all of them, or none.
+
+        `announce` is told right before they are there.
 
         Raises:
             NotFoundError: there is no such snapshot, or its owner does not share it.
@@ -161,9 +170,13 @@ class SnapshotStore:
             split_path(f"{folder}/{path}")
         with workspace.changing(), workspace.staging() as staged:
             workspace.check_quota(found.bytes, len(files) + len(_folders(files)) + workspace.missing(folder))
+            if workspace.holds(folder):
+                raise ConflictError(f"{folder!r} exists; delete it first, or use another name")
             self._unpack(files, staged)
+            loaded = Loaded(snapshot_id=snapshot_id, folder=folder, files=len(files))
+            announce(loaded)
             place_confined(staged, workspace.root, folder)
-        return Loaded(snapshot_id=snapshot_id, folder=folder, files=len(files))
+        return loaded
 
     def contents(self, caller: Caller, snapshot_id: str) -> tuple[Snapshot, dict[str, str]]:
         """A snapshot and the SHA-256 of each of its files, by path.

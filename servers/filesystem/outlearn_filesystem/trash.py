@@ -33,8 +33,8 @@ class Trash:
         self._max_bytes = max_bytes
         self._max_entries = max_entries
 
-    def take(self, root: Path, path: str) -> str:
-        """Move `root/path` here in one step. Links are moved, not followed. Returns the id that it has here.
+    def take(self, root: Path, path: str, trash_id: str) -> None:
+        """Move `root/path` here in one step, under a new id. Links are moved, not followed.
 
         Raises:
             NotFoundError: there is nothing of this name.
@@ -43,7 +43,6 @@ class Trash:
         parts = split_path(path)
         if not parts:
             raise InvalidInputError("the root folder itself cannot be deleted; name something in it")
-        trash_id = f"trash-{time.time_ns():016x}"
         self._folder.mkdir(parents=True, exist_ok=True)
         with open_folder(root, parts[:-1]) as folder:
             try:
@@ -51,7 +50,10 @@ class Trash:
             except FileNotFoundError:
                 raise NotFoundError(f"no {path!r} here; `list_directory` shows what there is") from None
         self._trim()
-        return trash_id
+
+    def has(self, trash_id: str) -> bool:
+        """Whether there is something of this id."""
+        return self._folder.exists() and look_up(self._folder, trash_id) is not None
 
     def look(self, trash_id: str) -> tuple[Entry, list[Entry]]:
         """What has this id, and what is below it. Raises NotFoundError."""
@@ -74,6 +76,11 @@ class Trash:
             entries += len(inside)
             if age and (size > self._max_bytes or entries > self._max_entries):
                 remove_confined(self._folder, entry.path)
+
+
+def new_trash_id() -> str:
+    """An id for what is deleted next; ids sort by age."""
+    return f"trash-{time.time_ns():016x}"
 
 
 def below(root: Path, entry: Entry) -> list[Entry]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from outlearn.confined import (
     Entry,
     check_regular,
+    list_confined,
     look_up,
     place_confined,
     read_confined,
@@ -23,7 +24,7 @@ from outlearn.printable import check_plain
 from outlearn.types import Deleted, FileWritten, Loaded
 from outlearn_filesystem.diffs import edit_diff, find_once
 from outlearn_filesystem.settings import FilesystemSettings
-from outlearn_filesystem.trash import Trash, below, total_bytes
+from outlearn_filesystem.trash import Trash, below, new_trash_id, total_bytes
 
 
 class Workspace:
@@ -126,8 +127,14 @@ class Workspace:
             self._put(path, data)
         return written
 
-    def move(self, source: str, target: str, expected_sha256: str | None = None) -> FileWritten:
-        """Move or rename a file or folder. Nothing is ever overwritten.
+    def move(
+        self,
+        source: str,
+        target: str,
+        expected_sha256: str | None = None,
+        announce: Callable[[FileWritten], None] = lambda _: None,
+    ) -> FileWritten:
+        """Move or rename a file or folder; `announce` is told right before that. Nothing is ever overwritten.
 
         Raises:
             NotFoundError: there is no source.
@@ -145,12 +152,18 @@ class Workspace:
             inside = below(self.root, entry)
             self._check_new_place(target, entry, inside)
             self.check_quota(0, self.missing(target) - 1)
+            sha256 = "" if entry.kind == "folder" else _sha256(self.read_bytes(source))
+            moved = FileWritten(path=target, bytes=total_bytes([entry, *inside]), sha256=sha256)
+            announce(moved)
             rename_confined(self.root, source, target)
-            sha256 = "" if entry.kind == "folder" else _sha256(self.read_bytes(target))
-        return FileWritten(path=target, bytes=total_bytes([entry, *inside]), sha256=sha256)
+        return moved
 
-    def delete(self, path: str, expected_sha256: str | None = None) -> Deleted:
+    def delete(
+        self, path: str, expected_sha256: str | None = None, announce: Callable[[Deleted], None] = lambda _: None
+    ) -> Deleted:
         """Move a file, a folder with all that it holds, or a symlink (not what it points at) to the trash.
+
+        `announce` is told right before that.
 
         Raises:
             NotFoundError: there is nothing of this name.
@@ -161,11 +174,18 @@ class Workspace:
             self._expect(path, expected_sha256)
             entry = look_up(self.root, path)
             inside = [entry, *below(self.root, entry)] if entry else []
-            undo = self._trash.take(self.root, path)
-        return Deleted(path=path, files=sum(one.kind != "folder" for one in inside), undo=undo)
+            files = sum(one.kind != "folder" for one in inside)
+            deleted = Deleted(path=path, files=files, undo=new_trash_id())
+            announce(deleted)
+            self._trash.take(self.root, path, deleted.undo)
+        return deleted
 
-    def restore(self, trash_id: str, target: str) -> Loaded:
-        """Move what was deleted to a new path, back to its old one or to another.
+    def has_deleted(self, deleted: Deleted) -> bool:
+        """Whether what `deleted` tells of is in the trash."""
+        return self._trash.has(deleted.undo)
+
+    def restore(self, trash_id: str, target: str, announce: Callable[[Loaded], None] = lambda _: None) -> Loaded:
+        """Move what was deleted to a new path, back to its old one or to another; `announce` is told right before that.
 
         Raises:
             NotFoundError: it is not in the trash any more.
@@ -178,8 +198,16 @@ class Workspace:
             self._check_new_place(target, entry, inside)
             restored = [entry, *inside]
             self.check_quota(total_bytes(restored), self.missing(target) + len(inside))
+            files = sum(one.kind != "folder" for one in restored)
+            loaded = Loaded(snapshot_id=trash_id, folder=target, files=files)
+            announce(loaded)
             self._trash.give_back(trash_id, self.root, target)
-        return Loaded(snapshot_id=trash_id, folder=target, files=sum(one.kind != "folder" for one in restored))
+        return loaded
+
+    def holds(self, path: str) -> bool:
+        """Whether there is a file of this name, or a folder with something in it."""
+        entry = look_up(self.root, path)
+        return entry is not None and (entry.kind != "folder" or bool(list_confined(self.root, path)))
 
     def check_quota(self, more_bytes: int, more_entries: int) -> None:
         """Raises BudgetError where the workspace has no room for this much more. Call it while `changing`."""

@@ -29,6 +29,8 @@ from outlearn_forum.text import (
 )
 
 HOURLY_POSTS = 300
+MAX_RETAGGED = 200
+"""Replies of a finding whose tags change: each has them in the index, and all writers wait until all are in it anew."""
 _POSTED = select(func.count()).where(posts.c.author == bindparam("author"), posts.c.posted_at > bindparam("since"))
 _EDITED = (
     select(func.count())
@@ -133,6 +135,7 @@ class ForumStore:
             NotFoundError: there is no such post.
             PermissionDeniedError: it is another agent's.
             InvalidInputError: a text is empty or too long, or a reply is given a title or tags.
+            ConflictError: other tags are given, and the finding has many replies.
             BudgetError: the author posted and edited too much within the hour.
         """
         with writing(self.engine) as connection:
@@ -146,6 +149,10 @@ class ForumStore:
                 "title": post.title if title is None else check_title(title),
                 "tags": post.tags if tags is None else join_tags(tags),
             }
+            if new["tags"] != post.tags and post.replies > MAX_RETAGGED:
+                raise ConflictError(
+                    f"{post_id!r} has {post.replies} replies; with more than {MAX_RETAGGED} its tags stay as they are"
+                )
             if any(post._mapping[name] != value for name, value in new.items()):
                 self._check_pace(connection, author)
                 _replace(connection, post, new)

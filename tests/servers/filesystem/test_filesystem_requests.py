@@ -71,6 +71,46 @@ async def test_moves_deletions_and_snapshots_are_answered_again(client: ToolClie
         assert await client.call("load_snapshot", **load) == await client.call("load_snapshot", **load)
 
 
+async def test_a_call_whose_process_died_before_it_answered_is_answered_again(
+    client: ToolClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("a.txt", "folder/b.txt", "c.txt", "d.txt"):
+        await client.call("write_file", path=path, text=path)
+    saved = (await client.call("save_snapshot", message="m"))["snapshot_id"]
+    undo = (await client.call("delete", path="d.txt"))["undo"]
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("write_file", {"path": "e.txt", "text": "e"}),
+        ("edit_file", {"path": "e.txt", "old": "e", "new": "ee"}),
+        ("move", {"src": "a.txt", "dst": "moved/a.txt"}),
+        ("move", {"src": "folder", "dst": "moved/folder"}),
+        ("delete", {"path": "c.txt"}),
+        ("save_snapshot", {"message": "n"}),
+        ("load_snapshot", {"snapshot_id": saved, "folder": "loaded"}),
+        ("load_snapshot", {"snapshot_id": undo, "folder": "d.txt"}),
+    ]
+    keep, dying = RequestBook._keep, [True]
+
+    def die(*arguments: Any, is_done: bool) -> None:
+        if is_done and dying[0]:
+            raise RuntimeError("killed")
+        keep(*arguments, is_done=is_done)
+
+    monkeypatch.setattr(RequestBook, "_keep", die)
+    for number, (tool, arguments) in enumerate(steps):
+        dying[0] = True
+        with pytest.raises(ToolError):
+            await client.call(tool, **arguments, request_id=f"r{number}")
+        dying[0] = False
+        answer = await client.call(tool, **arguments, request_id=f"r{number}")
+        assert await client.call(tool, **arguments, request_id=f"r{number}") == answer
+        if tool == "delete":
+            await client.call("load_snapshot", snapshot_id=answer["undo"], folder="again.txt")
+    assert len((await client.call("list_snapshots"))["snapshots"]) == 2
+    found = [one["path"] for one in (await client.call("find_files", glob="*"))["entries"]]
+    loaded = ["loaded/a.txt", "loaded/c.txt", "loaded/d.txt", "loaded/folder/b.txt"]
+    assert found == ["again.txt", "d.txt", "e.txt", *loaded, "moved/a.txt", "moved/folder/b.txt"]
+
+
 async def test_without_a_request_id_every_call_counts(client: ToolClient) -> None:
     await client.call("write_file", path="log.txt", text="a")
     for _ in range(2):

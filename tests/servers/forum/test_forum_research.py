@@ -115,6 +115,22 @@ async def test_an_edit_keeps_what_was_said_before(tmp_path: Path) -> None:
             assert len((await bob.call("search", query="math", tag=tag))["findings"]) == found
 
 
+async def test_tags_of_a_long_thread_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are indexed with each reply: to change them where 300 were long kept all writers waiting for two seconds."""
+    monkeypatch.setattr("outlearn_forum.store.MAX_RETAGGED", 2)
+    async with team(tmp_path, "ada") as (ada,):
+        post = (await ada.call("post_finding", **FINDING, tags=["old"]))["post_id"]
+        for number in range(2):
+            await ada.call("reply", thread_id=post, text=f"more {number}")
+        await ada.call("edit_post", post_id=post, text="two", tags=["new"])
+        await ada.call("reply", thread_id=post, text="still more")
+        with pytest.raises(ToolError, match="has 3 replies; with more than 2 its tags stay as they are"):
+            await ada.call("edit_post", post_id=post, text="three", tags=["newer"])
+        await ada.call("edit_post", post_id=post, text="three", tags=["new"])
+        (found,) = (await ada.call("list_threads", tag="new"))["findings"]
+        assert found["text"] == "three"
+
+
 async def test_only_the_author_edits_and_a_reply_has_no_title(tmp_path: Path) -> None:
     async with team(tmp_path, "ada", "bob") as (ada, bob):
         post = (await ada.call("post_finding", **FINDING))["post_id"]
