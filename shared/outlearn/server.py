@@ -40,7 +40,7 @@ from outlearn.hints import problems
 from outlearn.identity import Caller, TokenFile
 from outlearn.logs import configure_logging, redact
 from outlearn.outline import outline
-from outlearn.serving import serve_http, step_aside
+from outlearn.serving import at_work, serve_http, step_aside
 from outlearn.settings import ServerSettings
 from outlearn.transactions import BusyError
 
@@ -116,13 +116,19 @@ class ToolServer(MCPServer[Any]):
         if unknown := sorted(arguments.keys() - named.keys()):
             raise ToolError(f"{name} takes no {unknown[0]!r}; it takes: {', '.join(named) or 'nothing'}")
         try:
-            return await super().call_tool(name, arguments, context)
+            with at_work():
+                return await super().call_tool(name, arguments, context)
         except UnexpectedToolError:
             raise
         except ToolError as error:
             if isinstance(error.__cause__, ValidationError):
                 raise ToolError(f"{name}: {problems(error.__cause__)}") from None
             raise
+
+    async def read_resource(self, uri: Any, context: Any = None) -> Any:
+        """Read a resource, which keeps its caller's turn until it is read."""
+        with at_work():
+            return await super().read_resource(uri, context)
 
     def resource(self, uri: str, **kwargs: Any) -> Callable[[Function], Function]:
         """Register a resource. Raises PluginError where the URI is taken."""

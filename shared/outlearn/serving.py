@@ -6,8 +6,8 @@ import os
 import resource
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -90,10 +90,21 @@ class Limits:
 
 
 class _Turn:
-    """One of the turns of a caller, to be given back once."""
+    """One of the turns of a caller, given back once: when nobody needs it any more, or earlier."""
 
     def __init__(self, turns: asyncio.Semaphore) -> None:
         self._turns: asyncio.Semaphore | None = turns
+        self._needed_by = 0
+
+    @contextmanager
+    def needed(self) -> Iterator[None]:
+        self._needed_by += 1
+        try:
+            yield
+        finally:
+            self._needed_by -= 1
+            if not self._needed_by:
+                self.give_back()
 
     def give_back(self) -> None:
         if self._turns:
@@ -110,22 +121,31 @@ def step_aside() -> None:
         turn.give_back()
 
 
+def at_work() -> AbstractContextManager[None]:
+    """Keep the turn of the present call until this is over, also where its caller has left: a thread cannot be stopped,
+    and who calls and leaves, again and again, would have them all."""
+    turn = _turn.get()
+    return turn.needed() if turn else nullcontext()
+
+
 @asynccontextmanager
 async def _taking_turns(turns: asyncio.Semaphore) -> AsyncIterator[None]:
     await turns.acquire()
     turn = _Turn(turns)
     before = _turn.set(turn)
     try:
-        yield
+        with turn.needed():
+            yield
     finally:
         _turn.reset(before)
-        turn.give_back()
 
 
 class HastyProtocol(H11Protocol):
-    """Closes connections on which a request, head and body, is overdue: uvicorn would wait for ever."""
+    """Closes connections on which a request, head and body, is overdue, and those of who does not read the answers:
+    uvicorn would wait for ever."""
 
     _overdue: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -139,15 +159,25 @@ class HastyProtocol(H11Protocol):
         super().on_response_complete()
         self._watch()  # a part of the next request may have come before the answer was whole
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(ARRIVAL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread:
+            self._unread.cancel()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self._overdue:
-            self._overdue.cancel()
+        for timer in (self._overdue, self._unread):
+            if timer:
+                timer.cancel()
 
     def _watch(self) -> None:
         arrived = self.cycle and not self.cycle.more_body and not self.cycle.response_complete
         if not arrived and self._overdue is None:
-            self._overdue = self.loop.call_later(ARRIVAL_SECONDS, self.transport.close)
+            self._overdue = self.loop.call_later(ARRIVAL_SECONDS, self.transport.abort)
         elif arrived and self._overdue:
             self._overdue.cancel()
             self._overdue = None

@@ -86,6 +86,20 @@ async def test_an_answer_that_ends_too_early_is_no_answer(open_session: Any, ser
     assert "tool_result" in json.dumps(api.requests[2])
 
 
+async def test_a_refused_key_is_told_from_a_refused_model(open_session: Any, serve: Serve) -> None:
+    for status, refused in ((401, r"the key \(ANTHROPIC_API_KEY\)"), (404, "model 'claude-opus-5-5'")):
+        async with open_session("ada") as session:
+            with pytest.raises(ConfigError, match=f"the API refuses {refused}: not this one$"):
+                await serve(Failure(status, "not this one")).researcher().research(session)
+
+
+def test_an_endpoint_that_is_no_address_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "local")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "localhost:8080")
+    with pytest.raises(ConfigError, match=r"ANTHROPIC_BASE_URL 'localhost:8080/?' must begin with http:// or https://"):
+        ClaudeResearcher({})
+
+
 async def test_it_waits_as_long_as_the_api_asks(open_session: Any, serve: Serve) -> None:
     api = serve(Failure(429, "Slow down", retry_after="0.7"))
     async with open_session("ada") as session:

@@ -369,6 +369,17 @@ def test_calibration_without_a_significant_gap_does_not_send_a_team(toy_home: Pa
     assert next_commands(toy_home, "mine").startswith("next: no team yet: ") == (ceiling == 0.5)
 
 
+def test_an_interrupted_calibration_says_how_to_go_on(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    make_prepared(toy_home, "mine")
+    monkeypatch.setattr("outlearn_training.calibration.calibrate.calibrate", stopped)
+    result = runner.invoke(cli.app, ["calibrate", "mine", "--home", str(toy_home)])
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "the same command goes on where it was" in result.stderr
+
+
 def test_the_demo_names_the_tiny_tasks(tmp_path: Path) -> None:
     refused = runner.invoke(cli.app, ["demo", "--task", "maths", "--run", str(tmp_path / "run")])
     assert str(refused.exception) == "no tiny task 'maths'; there are: math, chat, code"

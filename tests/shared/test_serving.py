@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from outlearn.identity import TokenFile
-from outlearn.serving import TURNS, Limits, step_aside
+from outlearn.serving import TURNS, Limits, at_work, step_aside
 from outlearn.testing import http_server
 
 HERE = Path(__file__).parent
@@ -161,6 +161,14 @@ def test_nor_on_a_connection_that_was_used_before(url: str, ada: dict[str, str])
         all_of(one)
 
 
+def test_who_reads_no_answers_is_not_waited_for(url: str) -> None:
+    ask = f"GET /healthz HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n\r\n".encode() * 1000
+    with connection(url) as one, pytest.raises(ConnectionError):
+        one.settimeout(PATIENCE_SECONDS)
+        while True:  # until nothing more goes through, and then until the server has enough
+            one.sendall(ask)
+
+
 def test_one_agent_cannot_have_all_calls_to_itself(url: str, ada: dict[str, str], tokens: TokenFile) -> None:
     with contextlib.ExitStack() as stack:
         http = stack.enter_context(httpx2.Client(headers=ada))
@@ -200,6 +208,27 @@ def test_one_agents_calls_leave_a_thread_and_a_turn_to_another(tokens: TokenFile
         assert {answer.result().status_code for answer in answers} == {200}
 
 
+def test_who_calls_and_leaves_again_and_again_has_no_more_threads_either(tokens: TokenFile, tmp_path: Path) -> None:
+    fifo, flood = tmp_path / "fifo", WORKER_THREADS + 2 * TURNS + 10
+    os.mkfifo(fifo)
+    ada, bob = headers(tokens.issue("ada")), headers(tokens.issue("bob"))
+    body = json.dumps(CALL | {"params": {"name": "hold", "arguments": {"fifo": str(fifo)}}}).encode()
+    with contextlib.chdir(HERE), http_server("slow_echo_server", "--tokens", str(tokens.path)) as slow:
+        assert who(httpx2.post(slow, headers=bob, json=CALL)) == "bob"  # from now on there are threads for bob as well
+        for _ in range(flood):
+            with connection(slow) as one:
+                one.sendall(head(slow, ada | {"Content-Length": str(len(body))}) + body)
+                one.settimeout(0.05)
+                with contextlib.suppress(TimeoutError):  # the answer begins, and goes no further
+                    all_of(one)
+        writer = os.open(fifo, os.O_WRONLY)  # it opens once a call is at work
+        try:
+            assert who(httpx2.post(slow, headers=bob, json=CALL, timeout=PATIENCE_SECONDS)) == "bob"
+        finally:
+            fifo.unlink()  # later calls fail at once
+            os.close(writer)
+
+
 class App:
     """What stands behind the limits: it notes whom it serves, and goes on when it is told to."""
 
@@ -219,11 +248,12 @@ def request(agent: str, method: str = "POST") -> Scope:
     return {"type": "http", "method": method, "headers": headers, "user": user}
 
 
+async def nothing(*_: Any) -> Any:
+    raise AssertionError
+
+
 async def serve(app: App, *requests: Scope) -> list[str]:
     """Whom the app serves before anybody is done. Afterwards all are served."""
-
-    async def nothing(*_: Any) -> Any:
-        raise AssertionError
 
     limits = Limits(app)
     async with asyncio.TaskGroup() as group:
@@ -246,6 +276,30 @@ async def test_calls_that_only_wait_take_no_turn() -> None:
     assert len(await serve(waiting, *(request("ada") for _ in range(many)))) == many
     assert len(await serve(App(), *(request("ada", "GET") for _ in range(many)))) == many
     assert len(await serve(App(), *(request("ada") for _ in range(many)))) == TURNS
+
+
+async def test_a_turn_is_kept_while_work_goes_on_for_who_has_left() -> None:
+    go_on, served, more = asyncio.Event(), list[str](), 2 * TURNS
+
+    async def work() -> None:
+        with at_work():
+            await go_on.wait()
+
+    async with asyncio.TaskGroup() as group:
+
+        async def leaving(scope: Scope, _: Receive, __: Send) -> None:
+            served.append(scope["user"].username)
+            group.create_task(work())
+            await asyncio.sleep(0)
+
+        limits = Limits(leaving)
+        calls = [group.create_task(limits(request("ada"), nothing, nothing)) for _ in range(more)]
+        for _ in range(3 * more):
+            await asyncio.sleep(0)
+        assert len(served) == TURNS
+        go_on.set()
+        await asyncio.gather(*calls)
+    assert len(served) == more
 
 
 async def test_who_listens_to_many_resources_is_answered_all_the_same(tokens: TokenFile, ada: dict[str, str]) -> None:

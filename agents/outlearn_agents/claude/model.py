@@ -137,7 +137,8 @@ class Model:
             raise MustBeginAnewError(error.message) from error
         given_up = self._features.give_up(error.message) if isinstance(error, anthropic.BadRequestError) else None
         if given_up is None:
-            raise ConfigError(f"the API refuses model {self._options.model!r}: {error.message}") from error
+            what = "the key (ANTHROPIC_API_KEY)" if error.status_code == 401 else f"model {self._options.model!r}"
+            raise ConfigError(f"the API refuses {what}: {error.api_message or error.message}") from error
         self._transcript.note(f"going on without {given_up}: {error.message}")
         self._say(f"the endpoint refuses a request with {given_up}; going on without")
         if self._transcript.is_compacted and not self._features.compacts:

@@ -76,13 +76,19 @@ def _check_price(options: ClaudeOptions) -> None:
 
 
 def make_client(instead: str) -> anthropic.AsyncAnthropic:
-    """An SDK client. Raises ConfigError, with what to do `instead`, where the environment has no credentials."""
+    """An SDK client.
+
+    Raises:
+        ConfigError: the environment has no credentials, and the message says what to do `instead`; or a wrong endpoint.
+    """
     try:
         client = anthropic.AsyncAnthropic(max_retries=0)
     except anthropic.CredentialsError as error:
         raise ConfigError(f"{NO_KEY}{instead} ({error})") from error
     if client.api_key is None and client.auth_token is None and client.credentials is None:
         raise ConfigError(NO_KEY + instead)
+    if client.base_url.scheme not in ("http", "https"):
+        raise ConfigError(f"ANTHROPIC_BASE_URL {str(client.base_url)!r} must begin with http:// or https://")
     return client
 
 

@@ -56,8 +56,12 @@ def calibrate(
         raise InvalidInputError(f"calibration trains models ({error}): pip install 'outlearn[training]'") from error
     given = {key: value for key, value in {"workers": workers, "threads": threads}.items() if value is not None}
     slots = SlotTraining(TrainingSettings(home=home).model_copy(update=given))
-    with progress_bar(name) as report:
-        train(home, name, range(seeds), report, profile=profile, changes=pairs(changes or [], "--set"), train=slots)
+    try:
+        with progress_bar(name) as report:
+            train(home, name, range(seeds), report, profile=profile, changes=pairs(changes or [], "--set"), train=slots)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on where it was", err=True)
+        raise typer.Exit(130) from None
     found = read_report(home, name)
     following = next_commands(home, name) if found.significant else NO_GAP
     typer.echo(found.model_dump_json(indent=1) if as_json else f"{found}\n{following}")

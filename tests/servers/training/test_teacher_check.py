@@ -48,12 +48,12 @@ import numpy as np
 def method(lab, seed):
     own = np.array([int(item.text.split()[0]) % 2 for item in lab.pool])
     agrees = np.corrcoef(own, lab.weak_labels())[0, 1] > 0
-    return lab.fit(own if agrees else 1 - own, epochs=20, lr=0.003)
+    return lab.fit(own if agrees else 1 - own, epochs=8, lr=0.008)
 """
 
 LEARNS = """
 def method(lab, seed):
-    return lab.fit(lab.weak_labels(), epochs=20, lr=0.003)
+    return lab.fit(lab.weak_labels(), epochs=8, lr=0.008)
 """
 
 
