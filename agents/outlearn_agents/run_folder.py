@@ -70,6 +70,11 @@ class RunnerSettings(BaseModel):
 
     restarts: int = Field(10, ge=0, description="Deaths of an agent or a server in an hour that are made good.")
     stagger_seconds: float = Field(0.5, ge=0, description="Seconds between the starts of two agents.")
+    warm_up_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Most time for which the session's stands still until a worker has begun with a first run.",
+    )
 
 
 class SessionFile(BaseModel):

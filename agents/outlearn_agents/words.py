@@ -28,13 +28,13 @@ def duration(seconds: float) -> str:
 
 
 def failures(messages: Iterable[str]) -> str:
-    """Such as `3 failed: No space left on device`: of several messages the most common one. Empty where none failed."""
+    """Such as `3 failed (No space left on device)`: of several messages the most common one. Empty for none."""
     counts = Counter(messages)
     if not counts:
         return ""
     [(message, count)] = counts.most_common(1)
-    often = "" if count == counts.total() else f", {count} of them"
-    return f"{counts.total()} failed{often}: {shorten(' '.join(clean(message).split()), 200)}"
+    often = "" if count == counts.total() else f"{count} of them: "
+    return f"{counts.total()} failed ({often}{shorten(' '.join(clean(message).split()), 200)})"
 
 
 def clean(text: str) -> str:
@@ -43,4 +43,4 @@ def clean(text: str) -> str:
 
 
 def _plain(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value) or "''"

@@ -5,12 +5,13 @@ A researcher is registered in the entry-point group `outlearn.researchers` as a 
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 from pydantic import BaseModel, ConfigDict, Field
 
 from outlearn.countdown import Countdown
@@ -123,11 +124,25 @@ class Session:
     spending: Path | None = None
     """The ledger that a team's researchers share; None: this one counts for itself."""
     on_status: Callable[[str], None] = field(default=lambda _: None)
+    on_wait: Callable[[str], None] | None = None
+    """As `on_status`, with what the researcher waits for; None: `on_status`."""
+    until_resumed: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
+    """Returns once the operator does not want the agent to pause. Tool calls wait for that by themselves."""
 
     def say(self, doing: str, **fields: Any) -> None:
         """Tell the operator in a few words what the researcher is doing now."""
         self.log.info(doing, **fields)
         self.on_status(doing)
+
+    def tell_waiting(self, why: str) -> None:
+        """Tell the operator what the researcher waits for."""
+        (self.on_wait or self.on_status)(why)
+
+    async def wait(self, why: str, seconds: float) -> None:
+        """Wait for somebody else, for `seconds` or until the stop; a pause that the operator wants is kept."""
+        self.tell_waiting(why)
+        await self.stop.sleep(seconds)
+        await self.until_resumed()
 
     async def ask(self, answer: type[Model], server: str, tool: str, /, **arguments: Any) -> Model:
         """Call a tool and parse its answer, as the function `ask` does."""

@@ -36,7 +36,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from outlearn.errors import ConfigError, OutlearnError, PluginError, is_full_disk
-from outlearn.hints import problems
+from outlearn.hints import plain, problems
 from outlearn.identity import Caller, TokenFile
 from outlearn.logs import configure_logging, redact
 from outlearn.outline import outline
@@ -169,9 +169,7 @@ def run(
         arguments = sys.argv[1:] if argv is None else argv
         settings = settings_type(_cli_parse_args=arguments, _cli_prog_name=prog)
     except ValidationError as error:
-        _refuse(
-            prog, "; ".join(f"{_option(e['loc'])}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors())
-        )
+        _refuse(prog, "; ".join(f"{_option(one['loc'])}: {plain(one)}" for one in error.errors()))
     except SettingsError as error:
         _refuse(prog, str(error).removeprefix("error parsing CLI: "))
     configure_logging(settings)
@@ -294,7 +292,8 @@ def _explain(error: Exception, error_type: type[Exception]) -> NoReturn:
 
 
 def _option(location: tuple[int | str, ...]) -> str:
-    return "--" + "-".join(str(part) for part in location).replace("_", "-") if location else "settings"
+    name = "-".join(map(str, location)).replace("_", "-")
+    return f"--{name} (or OUTLEARN_{name.replace('-', '_').upper()})" if name else "settings"
 
 
 def _refuse(prog: str, message: str) -> NoReturn:

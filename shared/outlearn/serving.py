@@ -5,7 +5,7 @@ import json
 import os
 import resource
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
@@ -30,6 +30,7 @@ BACKLOG = 2048
 ARRIVAL_SECONDS = 20.0
 CALLS_AT_ONCE = 128
 TURNS = 8
+LARGE_BODY = 1 << 16
 DESCRIPTORS = 65_536
 log = structlog.get_logger("outlearn")
 
@@ -56,13 +57,15 @@ class Limits:
     """Behind the check of the token: how much one caller may have going on at once.
 
     A caller has `TURNS` calls at work; further ones wait for their turn, before anything is done for them. So a caller
-    who floods the server has little of its time, and never all of its worker threads.
+    who floods the server has little of its time, and never all of its worker threads. Of calls with large bodies, which
+    keep everybody waiting while they are parsed, one is at work.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._open: Counter[str] = Counter()
         self._turns: dict[str, asyncio.Semaphore] = {}
+        self._large = defaultdict[str, asyncio.Lock](asyncio.Lock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 429 to what is too much."""
@@ -76,7 +79,8 @@ class Limits:
             if scope["method"] == "GET":  # a stream of notifications, which is open for long and does nothing
                 await self._app(scope, receive, send)
                 return
-            async with _taking_turns(self._turns_of(caller)):
+            alone = self._large[caller] if _is_large(scope) else nullcontext()
+            async with alone, _taking_turns(self._turns_of(caller)):
                 with suppress(ClientDisconnect):  # while it waited, before its body was read
                     await self._app(scope, receive, send)
         finally:
@@ -87,6 +91,12 @@ class Limits:
             self._turns[caller] = asyncio.Semaphore(TURNS)
             current_default_thread_limiter().total_tokens += TURNS  # however many callers flood, a thread is left
         return self._turns[caller]
+
+
+def _is_large(scope: Scope) -> bool:
+    """Whether a request's body is large, or may be."""
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    return not length.isdigit() or int(length) > LARGE_BODY
 
 
 class _Turn:
@@ -203,7 +213,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise ConfigError(f"no listening on {host!r}, port {port} ({error}); pass another --port, or 0") from error
+        why = (error.strerror or str(error)).partition(" (while")[0]  # the address, which is named already
+        raise ConfigError(
+            f"no listening on {host!r}, port {port} ({why}); pass another --port, or 0 for a free one"
+        ) from error
 
 
 def _raise_descriptors() -> None:

@@ -22,10 +22,14 @@ class ServerSettings(BaseSettings):
         extra="ignore",
         cli_kebab_case=True,
         cli_implicit_flags=True,
+        cli_hide_none_type=True,
         cli_exit_on_error=False,
     )
 
-    home: Path = Field(default=Path("runs/default"), description="Folder with the tasks, the vault and all state.")
+    home: Path = Field(
+        default=Path("runs/default"),
+        description="Folder with the tasks, the vault and all state; or set OUTLEARN_HOME: each option has a variable.",
+    )
     transport: Literal["stdio", "http"] = Field(default="stdio", description="stdio for one client, http for many.")
     host: str = Field(default="127.0.0.1", description="Address that the HTTP transport listens on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port of the HTTP transport; 0 picks a free one.")

@@ -51,7 +51,7 @@ class InstantExecutor:
         while (claim := self._claims.claim(0, lambda _: False)) is not None:
             accuracy = self._accuracy(claim.run)
             if np.isnan(accuracy):
-                self._claims.end(claim.run.run_id, "failed", "ZeroDivisionError in line 3")
+                self._claims.fail(claim.run.run_id, "ZeroDivisionError in line 3")
                 continue
             if claim.run.kind == "full":
                 self._sign(claim.run, claim.seed, accuracy)

@@ -7,12 +7,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from claude_peer import POST, Api, Serve, calls
 from managed_context import count_tokens
 from messages_api import Answer, Body
 
-from outlearn.errors import ConfigError
+from outlearn.errors import BudgetError, ConfigError
 from outlearn.types import FindingList
 from outlearn_agents.spending.ledger import NANO, Budget, Cost, Ledger, Limits
 from outlearn_agents.spending.prices import find_price
@@ -119,11 +120,106 @@ async def test_agents_share_the_teams_budget(open_session: Any, serve: Serve, tm
     assert len(apis["ada"].requests) > len(apis["boole"].requests)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outlearn_agents.claude.researcher.ROOM_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_agent_waits_for_what_others_have_set_aside_and_goes_on(
+    open_session: Any, serve: Serve, tmp_path: Path
+) -> None:
+    api, waits = serve(calls(LOOK)), list[str]()
+    with budget(tmp_path / "spending.sqlite", team=Limits(dollars=1)) as ledger:
+        call = ledger.reserve("boole", Cost(NANO * 9 // 10))
+
+        def see(why: str) -> None:
+            waits.append(why)
+            if len(waits) == 3:
+                ledger.settle(call, Cost(NANO // 10))
+
+        async with open_session("ada") as session:
+            session = dataclasses.replace(session, spending=tmp_path / "spending.sqlite", on_wait=see)
+            await api.researcher(max_turns="1", **SMALL).research(session)
+            notes = (session.folder / "transcript.jsonl").read_text().count("waiting: ")
+        assert ledger.statement("ada").reserved_dollars == 0
+    assert "set aside for boole: the team's budget of $1.00 has $0.1000 left" in waits[0]
+    assert (len(waits), len(api.counted), notes) == (3, 1, 1)
+    assert len(api.usages) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_agents_at_work_together_use_up_the_teams_budget_and_no_more(
+    open_session: Any, serve: Serve, tmp_path: Path
+) -> None:
+    """They wait for each other; once both would, one leaves, and the other goes on until its call fits no more."""
+    apis, said = {agent: serve(model=busy) for agent in ("ada", "boole")}, list[str]()
+    most = 0.45
+
+    async def work(agent: str) -> None:
+        async with open_session(agent) as session:
+            path = tmp_path / "spending.sqlite"
+            await (
+                apis[agent]
+                .researcher(**SMALL)
+                .research(dataclasses.replace(session, spending=path, on_status=said.append))
+            )
+
+    with budget(tmp_path / "spending.sqlite", team=Limits(dollars=most)) as ledger:
+        async with anyio.create_task_group() as group:
+            for agent in apis:
+                group.start_soon(work, agent)
+        spent = ledger.statement()
+    assert spent.dollars == pytest.approx(sum(dollars(api) for api in apis.values()))
+    assert spent.reserved_dollars == 0
+    assert most - 0.27 < spent.dollars <= most, "what is left is too little for the next call"
+    assert min(len(api.usages) for api in apis.values()) > 5
+    assert any("set aside for" in words for words in said)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_agent_that_waits_leaves_when_it_is_asked_to(open_session: Any, serve: Serve, tmp_path: Path) -> None:
+    """As by Ctrl-C, or when its hours are over."""
+    api = serve()
+    with budget(tmp_path / "spending.sqlite", team=Limits(dollars=1)) as ledger:
+        ledger.reserve("boole", Cost(NANO * 9 // 10))
+        async with open_session("ada") as session:
+            spending = tmp_path / "spending.sqlite"
+            see = dataclasses.replace(session, spending=spending, on_wait=lambda _: session.stop.ask())
+            with pytest.raises(BudgetError, match="what is missing is set aside for boole"):
+                await api.researcher(**SMALL).research(see)
+        left = ledger.statement("ada")
+        assert (left.calls, left.reserved_dollars) == (0, 0)
+    assert api.usages == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_agent_that_is_paused_while_it_waits_makes_no_call(
+    open_session: Any, serve: Serve, tmp_path: Path
+) -> None:
+    api = serve()
+    pauses: list[int] = []
+    with budget(tmp_path / "spending.sqlite", team=Limits(dollars=1)) as ledger:
+        call = ledger.reserve("boole", Cost(NANO * 9 // 10))
+
+        async def pause() -> None:
+            ledger.settle(call, Cost())
+            await anyio.wait_all_tasks_blocked()
+            pauses.append(len(api.usages))
+
+        async with open_session("ada") as session:
+            paths = {"spending": tmp_path / "spending.sqlite", "until_resumed": pause}
+            await api.researcher(max_turns="1", **SMALL).research(dataclasses.replace(session, **paths))
+    assert pauses == [0]
+    assert api.usages
+
+
 async def test_a_budget_too_small_for_a_call_makes_none(open_session: Any, serve: Serve) -> None:
     said: list[str] = []
     api = serve(model=busy)
     async with open_session("ada") as session:
-        await api.researcher(max_dollars="0.01").research(dataclasses.replace(session, on_status=said.append))
+        with pytest.raises(BudgetError, match=r"your budget of \$0.01 has \$0.0100 left"):
+            await api.researcher(max_dollars="0.01").research(dataclasses.replace(session, on_status=said.append))
     assert api.requests == []
     assert "your budget of $0.01 has $0.0100 left, and the next model call" in said[-1]
 
@@ -151,7 +247,8 @@ async def test_without_token_counts_it_goes_by_bytes(open_session: Any, serve: S
     api = serve(model=busy)
     api.refuses = {"count_tokens"}
     async with open_session("ada") as session:
-        await api.researcher(max_tokens="60000", **SMALL).research(session)
+        with pytest.raises(BudgetError, match="your budget of 60,000 tokens"):
+            await api.researcher(max_tokens="60000", **SMALL).research(session)
     assert api.counted
     assert api.requests == []
 

@@ -6,6 +6,7 @@ import os
 import socket
 from typing import Any
 
+import anyio
 import pytest
 from claude_peer import FAST, LIST, Serve, calls, says
 from messages_api import Answer, Failure
@@ -108,17 +109,39 @@ async def test_it_waits_as_long_as_the_api_asks(open_session: Any, serve: Serve)
         assert spent(session).calls == 3
 
 
-async def test_an_api_that_cannot_be_reached_costs_nothing(open_session: Any, serve: Serve) -> None:
+def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    api = serve()
-    api.url = f"http://127.0.0.1:{port}"
+        return int(taken.getsockname()[1])
+
+
+async def test_an_api_that_cannot_be_reached_costs_nothing_and_is_told_off(
+    open_session: Any, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlearn_agents.claude.researcher.LAST_CALL_SECONDS", 0.0)
+    api, waits = serve(), list[str]()
+    api.url = f"http://127.0.0.1:{closed_port()}"
     async with open_session("ada", seconds=3) as session:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("outlearn_agents.claude.researcher.LAST_CALL_SECONDS", 0.0)
-            await api.researcher(retry_seconds="60").research(session)
+        with pytest.raises(ConfigError, match="the API did not answer before the time was over: cannot be reached"):
+            await api.researcher(retry_seconds="60").research(dataclasses.replace(session, on_wait=waits.append))
         assert spent(session).calls == 0
         assert "cannot be reached" in notes(session)[0]
+    assert waits[0].startswith("the API does not answer (cannot be reached")
+
+
+async def test_who_is_asked_to_stop_does_not_wait_for_an_api_for_long(
+    open_session: Any, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlearn_agents.claude.researcher.LAST_CALL_SECONDS", 0.1)
+    api, waits = serve(model=lambda _: Failure(529, "Overloaded", retry_after="100")), list[str]()
+    async with open_session("ada") as session:
+
+        def stop(why: str) -> None:
+            waits.append(why)
+            session.stop.ask()
+
+        with anyio.fail_after(30), pytest.raises(ConfigError, match=r"did not answer .*Overloaded"):
+            await api.researcher().research(dataclasses.replace(session, on_wait=stop))
+    assert len(waits) == len(api.requests) == 1
 
 
 async def test_a_call_that_time_cuts_off_counts_as_spent(

@@ -76,6 +76,7 @@ def test_a_team_researches_stops_cleanly_resumes_and_cannot_be_lied_to(tmp_path:
     assert left_behind(run) == []
     summary = json.loads((run / "summary.json").read_text())
     assert len(summary["runs"]) >= 2
+    assert "running" not in summary["submitted"], "the team has ended"
     book = ResultBook(run)
     for run_id, pgr, pgr_se in numbers(summary):
         published = book.lookup(run_id)

@@ -29,13 +29,14 @@ from outlearn_agents import cli
 from outlearn_agents.commands import demo as demo_command
 from outlearn_agents.commands import team as team_commands
 from outlearn_agents.directions import choose_directions, direction_names, read_direction, read_prompt
-from outlearn_agents.report.at_rest import Idle
+from outlearn_agents.report.at_rest import Idle, collect_at_rest
 from outlearn_agents.report.outcome import why_none
 from outlearn_agents.report.summary import FindingSummary, RunSummary, Summary
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.tasks import next_commands
 from outlearn_agents.team import runner as runner_module
 from outlearn_agents.team.runner import make_team
+from outlearn_agents.team.status import State, write_status
 from outlearn_evaluation.release import Finalist, Release
 from outlearn_training.calibration.seed_training import KeptSeeds, SeedPredictions
 from outlearn_training.queue.seed_claims import Claims
@@ -183,6 +184,16 @@ def test_what_the_system_refuses_is_told_in_one_line(tmp_path: Path) -> None:
         assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
 
 
+def test_a_wrong_variable_of_the_environment_is_named(
+    toy_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OUTLEARN_SEED_SECONDS", "soon")
+    monkeypatch.setattr(sys, "argv", ["outlearn", "report", str(toy_home)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == "outlearn: OUTLEARN_SEED_SECONDS: must be a number\n"
+
+
 def test_a_database_that_fails_is_told_without_the_words_for_programmers(
     toy_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,6 +275,24 @@ def test_a_team_without_a_result_is_told_how_far_its_runs_came_and_where_to_look
     assert "Runs: none was submitted." in why_none(summary.model_copy(update={"submitted": {}}), toy_home)
 
 
+@pytest.mark.parametrize("states", [("failed", "failed"), ("failed", "finished")])
+def test_a_team_of_which_all_agents_failed_ends_with_an_error_and_says_why(
+    toy_home: Path, monkeypatch: pytest.MonkeyPatch, states: tuple[State, State]
+) -> None:
+    async def run_team(folder: RunFolder, spec: TeamSpec, *_: object) -> Summary:
+        folder.write_spec(spec)
+        for agent, state in zip(spec.agents, states, strict=True):
+            write_status(folder, agent.name, "the API did not answer", state)
+        return await collect_at_rest(folder, spec)
+
+    monkeypatch.setattr(runner_module, "run_team", run_team)
+    ended = runner.invoke(cli.app, ["team", str(toy_home), "--agents", "2", "--task", "toy"])
+    all_failed = states == ("failed", "failed")
+    assert ended.exit_code == int(all_failed), ended.output
+    assert ("Agents: 2 failed (the API did not answer)." in ended.output) == all_failed
+    assert ("--minutes 10" in ended.output) != all_failed
+
+
 def test_a_home_that_clients_used_without_a_team_has_a_report_too(toy_home: Path) -> None:
     home = str(toy_home)
     assert "MCP client" not in runner.invoke(cli.app, ["report", home]).output
@@ -292,14 +321,15 @@ def test_a_team_without_a_result_is_told_why_its_runs_failed_or_that_none_can_be
     for message in ("[Errno 28] No space left on device", "no such file", "[Errno 28] No space left on device"):
         claim = claims.claim(0, lambda _: False)
         assert claim
-        claims.end(claim.run.run_id, "failed", message)
+        claims.fail(claim.run.run_id, message)
     shown = runner.invoke(cli.app, ["report", str(toy_home)]).output
-    assert "Runs: 3 failed, 2 of them: [Errno 28] No space left on device.\n" in shown
-    assert "too little time" in shown
+    assert "Runs: 3 failed (2 of them: [Errno 28] No space left on device).\n" in shown
+    assert "What workers did is in " in shown
+    assert "outlearn team" not in shown, "no team ever worked here"
     close_the_gap(toy_home)
     shown = runner.invoke(cli.app, ["report", str(toy_home)]).output
     assert "The ceiling is 0.1 points above the teacher, which is not significant: PGR is undefined. Cali" in shown
-    assert "too little time" not in shown
+    assert "What workers did is in " not in shown
     monkeypatch.setattr(runner_module, "run_team", stop_here)
     warned = runner.invoke(cli.app, ["team", str(toy_home)])
     assert "warning: task toy: the ceiling is 0.1 points above the teacher" in warned.stderr
@@ -369,13 +399,17 @@ def test_calibration_without_a_significant_gap_does_not_send_a_team(toy_home: Pa
     assert next_commands(toy_home, "mine").startswith("next: no team yet: ") == (ceiling == 0.5)
 
 
-def test_an_interrupted_calibration_says_how_to_go_on(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_training_says_how_to_go_on(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
     make_prepared(toy_home, "mine")
     monkeypatch.setattr("outlearn_training.calibration.calibrate.calibrate", stopped)
     result = runner.invoke(cli.app, ["calibrate", "mine", "--home", str(toy_home)])
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "the same command goes on where it was" in result.stderr
+    monkeypatch.setattr("outlearn_evaluation.teacher_check.check_teacher", stopped)
+    result = runner.invoke(cli.app, ["audit", str(toy_home), "--check-teacher", "run-0123456789"])
     assert (result.exit_code, result.stdout) == (130, "")
     assert "the same command goes on where it was" in result.stderr
 
@@ -492,7 +526,8 @@ def test_a_commitment_is_opened_by_the_operator_and_checked_by_anybody(toy_home:
     assert not file.exists()
     shown = runner.invoke(cli.app, [*reveal, "--early"])
     assert isinstance(runner.invoke(cli.app, [*reveal, "--early"]).exception, ConflictError)  # the file exists
-    published = shown.output.strip()
+    published = shown.stdout.strip()
+    assert f"`outlearn verify-commitment {file} {published}`" in shown.stderr
     assert (shown.exit_code, len(published), file.stat().st_mode & 0o777) == (0, 64, 0o600)
     checked = runner.invoke(cli.app, ["verify-commitment", str(file), published])
     assert (checked.exit_code, checked.output) == (0, "toy: 200 labels, split, noise and baselines are as committed\n")

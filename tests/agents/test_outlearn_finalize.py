@@ -123,13 +123,13 @@ def test_it_warns_before_it_trains_where_no_pgr_can_come_out(toy_home: Path, mon
     baselines = Baselines.model_validate_json(file.read_text())
     low = tuple(one.model_copy(update={"ceiling_public": 0.5}) for one in baselines.per_seed)
     file.write_text(baselines.model_copy(update={"per_seed": low}).model_dump_json())
-    monkeypatch.setattr(module, "finalize", lambda *_: a_release(finalist("run-aaaaaa")))
+    monkeypatch.setattr(module, "finalize", lambda *_, **__: a_release(finalist("run-aaaaaa")))
     result = CliRunner().invoke(cli.app, ["finalize", str(toy_home)])
     assert "warning: task toy: the ceiling is -10.0 points above the teacher, which is not" in result.stderr
 
 
 def test_ctrl_c_says_how_to_go_on(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(*_: object) -> NoReturn:
+    def stopped(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "finalize", stopped)
@@ -149,8 +149,10 @@ def test_it_does_runs_again_as_the_team_did_them(toy_home: Path, monkeypatch: py
     }
     TrainingSettings(home=toy_home, max_waiting=1, **team).keep()  # type: ignore[arg-type]
     monkeypatch.setenv("OUTLEARN_MEMORY_GB", "5")
-    monkeypatch.setattr(command, "_rerunning", lambda settings, *_: settings)
-    monkeypatch.setattr(module, "finalize", lambda _evaluation, _task, settings, _seeds: seen.append(settings) or shown)
+    monkeypatch.setattr(command, "_rerunning", lambda settings, *_, **__: settings)
+    monkeypatch.setattr(
+        module, "finalize", lambda _evaluation, _task, settings, *_, **__: seen.append(settings) or shown
+    )
     seen, shown = list[TrainingSettings](), a_release(finalist("run-aaaaaa", 0.8))
     for options in ([], ["--workers", "1"]):
         cli.app(["finalize", str(toy_home), *options, "--json"], standalone_mode=False)

@@ -85,6 +85,15 @@ def test_skipped_rows_are_listed(rows: Path) -> None:
     assert "label outside the two classes: 1 in line 42" in done.output
 
 
+def test_a_mapping_that_fits_no_row_is_told_with_the_columns_that_there_are(rows: Path) -> None:
+    rows.write_text(rows.read_text().replace("q,a,verdict", "question,a,verdict"))
+    for words in ((), ("--on-bad-row", "skip")):
+        with pytest.raises(InvalidInputError) as refused:
+            runner.invoke(cli.app, arguments(rows, *words), catch_exceptions=False)
+        assert "(no 'q'; there are 'question', 'a', 'verdict', 'topic')" in str(refused.value)
+        assert str(refused.value).endswith("no row is left: is --map right?")
+
+
 def test_a_changed_source_is_refused(rows: Path) -> None:
     runner.invoke(cli.app, arguments(rows), catch_exceptions=False)
     rows.write_text(rows.read_text().replace("what", "how"))

@@ -62,6 +62,7 @@ def test_a_kind_or_an_agent_that_the_audit_log_cannot_have_is_an_error_that_name
     run = str(folder.root)
     assert "there are: canary, " in said("audit", run, "--kind", "nope")
     assert "no agent 'zoe' ever worked" in said("audit", run, "--agent", "zoe")
+    assert "no run 'run-000'" in said("audit", run, "--run", "run-000")
     assert runner.invoke(cli.app, ["audit", run, "--kind", "random masks", "--json"]).output == "[]\n"
 
 
@@ -99,6 +100,7 @@ def test_a_folder_that_is_compared_with_itself_is_named(folder: RunFolder) -> No
         (("finalize", "{home}", "--task", "nope"), NotFoundError),
         (("verify-commitment", "{broken}/team.json", "0"), IntegrityError),
         (("reveal", "toy", "--out", "{new}", "--home", "{home}"), ConflictError),
+        (("reveal", "toy", "--out", "{new}", "--home", "{broken}"), NotFoundError),
         (("review", "{home}", "release", "run-123"), OutlearnError),
         (("brief", "--direction", "nope"), NotFoundError),
         (("token", "ada", "--tokens", "{broken}/team.json"), ConfigError),

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from outlearn.errors import BudgetError, ConfigError
 from outlearn.researcher import Stop
-from outlearn_agents.spending.ledger import NANO, Budget, Cost, Ledger, Limits, lower
+from outlearn_agents.spending.ledger import NANO, Budget, Cost, Ledger, Limits, SetAsideError, lower
 from outlearn_agents.spending.prices import Price, find_price, shipped_prices
 from outlearn_agents.spending.shift import Shift
 
@@ -77,6 +77,62 @@ def test_a_refused_call_costs_nothing(ledger: Ledger) -> None:
     ledger.cancel(call)
     assert ledger.statement().calls == 0
     assert ledger.statement().reserved_dollars == 0
+
+
+def test_what_others_have_set_aside_is_told_from_what_is_spent(ledger: Ledger) -> None:
+    ledger.set_budget(Budget(team=Limits(dollars=1)))
+    call = ledger.reserve("boole", cents(60), last_turn=cents(20))
+    with pytest.raises(SetAsideError, match=r"set aside for boole: the team's budget of \$1.00 has \$0.2000 left"):
+        ledger.reserve("ada", cents(40), last_turn=cents(10), may_wait=True)
+    with pytest.raises(BudgetError, match="may cost") as never:
+        ledger.reserve("ada", cents(90), last_turn=cents(11), may_wait=True)
+    assert not isinstance(never.value, SetAsideError), "it would not fit with nothing set aside"
+    ledger.settle(call, cents(10))
+    ledger.reserve("ada", cents(40), last_turn=cents(10), may_wait=True)
+    ledger.settle(ledger.reserve("boole", cents(20)), cents(20))
+
+
+def test_an_agents_own_budget_has_nobody_to_wait_for(ledger: Ledger) -> None:
+    ledger.set_budget(Budget(agent=Limits(dollars=0.3), team=Limits(dollars=1)))
+    ledger.reserve("boole", cents(30))
+    with pytest.raises(BudgetError, match="your budget") as never:
+        ledger.reserve("ada", cents(40), may_wait=True)
+    assert not isinstance(never.value, SetAsideError)
+
+
+def test_of_agents_that_would_wait_for_each_other_the_last_one_leaves(ledger: Ledger) -> None:
+    ledger.set_budget(Budget(team=Limits(dollars=1)))
+    for agent in ("ada", "boole"):
+        ledger.settle(ledger.reserve(agent, cents(10), last_turn=cents(30)), cents(10))
+
+    def next_call(agent: str) -> int:
+        return ledger.reserve(agent, cents(30), last_turn=cents(30), may_wait=True)
+
+    with pytest.raises(SetAsideError, match="for boole"):
+        next_call("ada")
+    with pytest.raises(BudgetError, match="the team's budget") as over:
+        next_call("boole")
+    assert not isinstance(over.value, SetAsideError)
+    with pytest.raises(SetAsideError, match="for boole"):
+        next_call("ada")
+    ledger.settle(ledger.reserve("boole", cents(30)), cents(5))
+    ledger.leave("boole")
+    next_call("ada")
+
+
+@pytest.mark.parametrize("ends", ["starts again", "leaves"])
+def test_nobody_waits_for_an_agent_that_was_killed_while_it_waited(ledger: Ledger, ends: str) -> None:
+    ledger.set_budget(Budget(team=Limits(dollars=1)))
+    ledger.reserve("boole", cents(50), last_turn=cents(30))
+    with pytest.raises(SetAsideError):
+        ledger.reserve("ada", cents(40), may_wait=True)
+    ledger.write_off("boole")
+    ledger.write_off("ada")
+    if ends == "starts again":
+        with pytest.raises(SetAsideError, match="for boole"):
+            ledger.reserve("ada", cents(40), may_wait=True)
+    ledger.leave("boole")
+    ledger.reserve("ada", cents(40), may_wait=True)
 
 
 def test_limits_may_change_while_agents_work(ledger: Ledger, tmp_path: Path) -> None:
@@ -177,6 +233,7 @@ class Team(RuleBasedStateMachine):
         self.bill = dict.fromkeys(("ada", "boole", "curie"), 0)
         self.open: dict[str, tuple[int, int]] = {}
         self.held = dict.fromkeys(self.bill, 0)
+        self.waiting: set[str] = set()
 
     @rule(agent=agents, worst=st.integers(0, 40), last=st.integers(0, 40))
     def reserve(self, agent: str, worst: int, last: int) -> None:
@@ -188,6 +245,22 @@ class Team(RuleBasedStateMachine):
             return
         self.open[agent] = (call, worst)
         self.held[agent] = last
+        self.waiting.discard(agent)
+
+    @rule(agent=agents, worst=st.integers(0, 40), last=st.integers(0, 40))
+    def reserve_or_wait(self, agent: str, worst: int, last: int) -> None:
+        if agent in self.open:
+            return
+        self.waiting.discard(agent)
+        try:
+            call = self.ledger.reserve(agent, cents(worst), last_turn=cents(last), may_wait=True)
+        except SetAsideError:
+            self.waiting.add(agent)
+        except BudgetError:
+            return
+        else:
+            self.open[agent] = (call, worst)
+            self.held[agent] = last
 
     @rule(agent=agents, share=st.floats(0, 1))
     def settle(self, agent: str, share: float) -> None:
@@ -202,6 +275,7 @@ class Team(RuleBasedStateMachine):
         if agent in self.open:
             self.bill[agent] += int(share * self.open.pop(agent)[1])
         self.ledger.write_off(agent)
+        self.waiting.discard(agent)
 
     @rule(agent=agents)
     def refuse(self, agent: str) -> None:
@@ -215,6 +289,27 @@ class Team(RuleBasedStateMachine):
             last, self.held[agent] = self.held[agent], 0
             self.ledger.settle(self.ledger.reserve(agent, cents(last)), cents(last))
             self.bill[agent] += last
+            self.waiting.discard(agent)
+
+    @rule(agent=agents)
+    def go(self, agent: str) -> None:
+        if agent not in self.open:
+            self.ledger.leave(agent)
+            self.held[agent] = 0
+            self.waiting.discard(agent)
+
+    @rule()
+    def wait_until_somebody_goes_on(self) -> None:
+        """Those who wait ask again, one after the other; where nothing changes, one of them is sent away soon."""
+        if not self.open and self.waiting:
+            for agent in sorted(self.held.keys() - self.waiting):
+                self.ledger.leave(agent)
+                self.held[agent] = 0
+            most = len(self.waiting)
+            for _ in range(most):
+                for agent in sorted(self.waiting):
+                    self.reserve_or_wait(agent, 30, 30)
+            assert len(self.waiting) < most
 
     @invariant()
     def no_budget_is_exceeded(self) -> None:
@@ -243,7 +338,9 @@ def _spend(folder: Path, agent: str, seed: int) -> None:
     worst = cents(7, 700)
     while True:
         try:
-            call = ledger.reserve(agent, worst, last_turn=cents(5, 500))
+            call = ledger.reserve(agent, worst, last_turn=cents(5, 500), may_wait=True)
+        except SetAsideError:
+            continue
         except BudgetError:
             break
         cost = rng.randrange(worst.nanodollars)

@@ -4,24 +4,32 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from rich.console import Console
 
 from outlearn.countdown import Countdown
 from outlearn.errors import NotFoundError, ServerUnreachableError
 from outlearn.identity import TokenFile
 from outlearn.locks import holder
+from outlearn.registry import Registry
 from outlearn.researcher import Stop
 from outlearn.toolbox import open_toolbox, url_in
+from outlearn.types import RunView
+from outlearn_agents.report.at_rest import collect_at_rest
 from outlearn_agents.report.summary import Summary
 from outlearn_agents.run_folder import AgentSpec, RunFolder, RunnerSettings, SessionFile, TeamSpec
+from outlearn_agents.spending.ledger import NANO, Cost, Ledger
 from outlearn_agents.team import agents as crew_module
 from outlearn_agents.team import runner as runner_module
 from outlearn_agents.team.agents import AgentProcesses
 from outlearn_agents.team.control import Control, change_control, read_control
+from outlearn_agents.team.live import PlainLines
 from outlearn_agents.team.pausing import Gate, GatedTools
 from outlearn_agents.team.processes import SERVERS, Child, end_orphans
 from outlearn_agents.team.restarts import Kept
@@ -152,6 +160,8 @@ async def test_a_dead_agent_is_started_again_unless_that_is_no_use(
     folder = RunFolder(tmp_path)
     crew = AgentProcesses(folder, RunnerSettings(restarts=2), Countdown(LIMIT_SECONDS))
     crew.add("ada", "token")
+    with closing(Ledger(folder.spending)) as ledger:
+        ledger.reserve("ada", Cost(NANO), last_turn=Cost(NANO))
     with anyio.fail_after(LIMIT_SECONDS):
         while crew.names:
             crew.look()
@@ -160,6 +170,9 @@ async def test_a_dead_agent_is_started_again_unless_that_is_no_use(
     status = read_status(folder, "ada")
     assert words in status.doing
     assert status.state == ("failed" if words else "running")
+    with closing(Ledger(folder.spending)) as ledger:
+        left = ledger.statement()
+    assert (left.dollars, left.reserved_dollars) == (1, 0), "nobody waits for what it had set aside"
 
 
 async def test_an_agent_that_was_asked_to_leave_is_not_started_again(
@@ -245,6 +258,42 @@ async def test_a_session_counts_to_its_end_and_ends_where_nothing_can_be_written
             assert folder.read_spec().seconds_worked == 25
 
 
+class FirstRun(Watcher):
+    """Sees a run that waits for a worker twice, and then at work."""
+
+    seen = 0
+
+    async def look(self, seconds_left: float) -> TeamView:
+        self.seen += 1
+        run = RunView(
+            run_id="run-000001", agent="ada", task="toy", method="vanilla", params={}, kind="full", seeds_done=0,
+            status="queued" if self.seen <= 2 else "running", seeds_total=5, progress=0, message="",
+            submitted_at=datetime.now(UTC),
+        )  # fmt: skip
+        return TeamView(task="toy", agents=(), runs=(run,), seconds_left=seconds_left)
+
+
+async def test_where_it_is_wanted_time_begins_with_the_first_worker(
+    toy_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("outlearn_agents.team.session.LOOK_SECONDS", 0.3)
+    folder, spec, lines = RunFolder(toy_home), TeamSpec(task="toy", agents=()), PlainLines(Console())
+    crew, servers = OneLook(folder), ServerProcesses(folder, {}, restarts=0, names=())
+    stood: list[bool] = []
+
+    def observe(view: TeamView) -> None:
+        lines(view)
+        stood.append(crew.countdown.is_paused)
+        crew.now = 25.0 if watcher.seen > 2 and not stood[-1] else 0.0
+
+    async with open_toolbox({}) as tools:
+        settings, watcher = RunnerSettings(warm_up_seconds=60), FirstRun(spec, folder, tools)
+        with anyio.fail_after(LIMIT_SECONDS):
+            await TeamSession(folder, spec, servers, crew, watcher, Stops(), settings).work(observe)
+    assert (stood[1], stood[-2]) == (True, False), "the last look is at a team that has left"
+    assert capsys.readouterr().out.count("workers are starting (loading PyTorch)") == 1
+
+
 def test_an_agent_is_asked_for_with_the_next_name_direction_and_seed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     agents = (AgentSpec(name="ada", direction="# x", seed=7), AgentSpec(name="boole", direction="# y", seed=8))
@@ -261,14 +310,14 @@ def test_an_agent_that_is_taken_in_while_another_is_asked_for_keeps_its_name(
     folder = RunFolder(tmp_path)
     folder.write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),)))
     first = ask_for_member(folder)
-    load = runner_module.Registry.load
+    load = Registry.load
 
     def load_slowly(*given: Any) -> Any:
         folder.write_spec(folder.read_spec().with_member(first))
         change_control(folder, lambda now: now.model_copy(update={"added": ()}))
         return load(*given)
 
-    monkeypatch.setattr(runner_module.Registry, "load", load_slowly)
+    monkeypatch.setattr(Registry, "load", load_slowly)
     assert (first.name, ask_for_member(folder).name) == ("boole", "curie")
 
 
@@ -282,7 +331,9 @@ def untrained(toy_home: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("untrained")
-async def test_a_team_outlives_kills_and_is_led_from_another_terminal(toy_home: Path) -> None:
+async def test_a_team_outlives_kills_and_is_led_from_another_terminal(
+    toy_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = RunFolder(toy_home)
     spec = make_team("toy", ["# Trust\n\nFind labels."] * 2).with_server_options("training", ["--workers", "1"])
     found: list[Summary | None] = []
@@ -298,6 +349,11 @@ async def test_a_team_outlives_kills_and_is_led_from_another_terminal(toy_home: 
     async def work() -> None:
         found.append(await run_team(folder, spec, 600, lambda _: None, RunnerSettings(stagger_seconds=0)))
 
+    async def collect(*given: Any) -> Summary:
+        assert not any(pid(name) for name in SERVERS), "what becomes of runs is known when the servers have ended"
+        return await collect_at_rest(*given)
+
+    monkeypatch.setattr(runner_module, "collect_at_rest", collect)
     write_status(folder, "ada", "from an earlier session", "finished")
     async with anyio.create_task_group() as group:
         group.start_soon(work)

@@ -418,7 +418,7 @@ async def test_claude_adds_its_verdict_and_the_lines_it_rests_on(tmp_path: Path)
     [
         (report(verdict="PASS", reason="Fine."), "PASS", "Fine."),
         (report(verdict="SUSPICIOUS", lines=[77], reason="Hm."), "NEEDS REVIEW", "Hm."),
-        (report(verdict="GUILTY", reason="x"), "PASS", "no usable report: verdict: input should be 'PASS'"),
+        (report(verdict="GUILTY", reason="x"), "PASS", "no usable report: verdict: must be 'PASS'"),
         (Answer([{"type": "text", "text": "PASS"}]), "PASS", "no usable report: verdict: field required"),
         (Failure(400), "PASS", "no usable report"),
     ],
@@ -442,7 +442,7 @@ async def test_what_does_not_pass_is_given_up_and_leaves_nothing_reserved(
     tmp_path: Path, failures: list[Failure], asked: int
 ) -> None:
     found, (api, spent) = await ask_claude(tmp_path, *failures)
-    assert (found.verdict, len(api.requests)) == ("PASS", asked)
+    assert (found.verdict_text, len(api.requests)) == ("PASS (rules only)", asked)
     assert "no usable report" in found.reason
     assert (spent.dollars, spent.reserved_dollars, spent.calls) == (0.0, 0.0, 0)
 

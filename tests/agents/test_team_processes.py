@@ -15,15 +15,20 @@ import pytest
 from outlearn.errors import ConflictError, NotFoundError, PluginError, ServerUnreachableError
 from outlearn.identity import TokenFile
 from outlearn.locks import holder
+from outlearn.researcher import Stop
 from outlearn.toolbox import open_toolbox, url_in
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec, agent_name, next_folder
+from outlearn_agents.team import agent as agent_module
+from outlearn_agents.team.agent import AgentSettings, make_session
 from outlearn_agents.team.agent import main as agent_main
 from outlearn_agents.team.agents import CANNOT_WORK
+from outlearn_agents.team.control import Control, change_control
+from outlearn_agents.team.pausing import Gate
 from outlearn_agents.team.processes import SERVERS, Child, clean_environment, plugin_servers, stop_children, tail
 from outlearn_agents.team.restarts import Kept
 from outlearn_agents.team.runner import make_team, run_team
 from outlearn_agents.team.servers import ServerProcesses
-from outlearn_agents.team.status import read_status
+from outlearn_agents.team.status import read_status, write_status
 
 LIMIT_SECONDS = 60
 STUBBORN = """
@@ -309,3 +314,35 @@ def test_an_agent_that_cannot_work_says_why_in_its_status(
     assert words in status.doing
     assert "OUTLEARN_TOKEN" not in os.environ
     assert time.time() - status.at.timestamp() < LIMIT_SECONDS
+
+
+def test_the_last_words_of_an_agent_stay_in_its_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+
+    async def work(_: AgentSettings) -> None:
+        write_status(folder, "ada", "over: the team's budget has $0.10 left")
+
+    monkeypatch.setenv("OUTLEARN_TOKEN", "token")
+    monkeypatch.setattr(agent_module, "work", work)
+    agent_main(["--run", str(tmp_path), "--agent", "ada", "--seconds", "5"])
+    status = read_status(folder, "ada")
+    assert (status.state, status.doing) == ("finished", "over: the team's budget has $0.10 left")
+
+
+async def test_an_agent_that_waits_says_for_what_and_keeps_a_pause(tmp_path: Path) -> None:
+    folder, spec, stop = RunFolder(tmp_path), AgentSpec(name="ada", direction="# x"), Stop(60)
+    folder.write_spec(TeamSpec(task="toy", agents=(spec,)))
+    rests: list[bool] = []
+    async with open_toolbox({}) as tools, anyio.create_task_group() as group:
+        session = make_session(folder, spec, tools, stop, Gate(folder, "ada", stop, rests.append))
+        await session.wait("the API does not answer", 0)
+        assert (status := read_status(folder, "ada")).state == "waiting", status
+        assert status.doing == "the API does not answer"
+        change_control(folder, lambda now: now.model_copy(update={"paused": frozenset({"ada"})}))
+        group.start_soon(session.wait, "the API does not answer", 0)
+        with anyio.fail_after(20):
+            while read_status(folder, "ada").state != "paused":
+                await anyio.sleep(0.01)
+        change_control(folder, lambda _: Control())
+    assert read_status(folder, "ada").state == "running"
+    assert rests == [True, False], "a pause uses up no hours"

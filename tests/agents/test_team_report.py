@@ -108,7 +108,16 @@ def test_the_report_is_one_file_that_loads_nothing() -> None:
 
 def test_the_report_shows_each_run_with_its_finder_and_interval() -> None:
     html = render_report(summary(*SOME))
-    for text in ("0.89", "0.03", "logconf alpha=0.75 labels=hard", "run-000002", "boole", "60.0 %", "1 min 58 s"):
+    for text in (
+        "0.89",
+        "0.03",
+        ">Trust</p>",
+        "logconf alpha=0.75 labels=hard",
+        "run-000002",
+        "boole",
+        "60.0 %",
+        "1 min 58 s",
+    ):
         assert text in html
 
 
@@ -243,6 +252,8 @@ def test_a_final_is_shown_with_intervals_and_what_is_not_significant(revealed: b
         said,
     ):
         assert text in html
+    assert html.index("0.70 (0.60 to 0.80)") < html.index("0.89 ± 0.03"), "what was told comes after what holds"
+    assert "best PGR told to agents" in html
 
 
 def test_a_final_without_a_significant_gap_has_no_pgr() -> None:
@@ -251,6 +262,7 @@ def test_a_final_without_a_significant_gap_has_no_pgr() -> None:
     release = release.model_copy(update={"finalists": blank})
     html = render_report(summary(*SOME).model_copy(update={"final": FinalSummary(release=release, revealed=False)}))
     assert "PGR is undefined" in html
+    assert "best PGR in the final" not in html
 
 
 def test_a_final_whose_reruns_all_failed_says_nothing_about_the_gap() -> None:
@@ -288,10 +300,21 @@ def test_labels_and_durations_are_short() -> None:
 
 def test_the_outcome_names_methods_finders_and_the_best_finding(tmp_path: Path) -> None:
     console = Console(width=100, record=True, file=(tmp_path / "out").open("w"))
-    print_outcome(console, summary(*SOME, text=HOSTILE), tmp_path / "report.html")
+    made = summary(*SOME, text=HOSTILE).model_copy(update={"final": FinalSummary(release=released(), revealed=False)})
+    print_outcome(console, made, tmp_path / "report.html")
     shown = console.export_text()
     console.file.close()
-    for text in ("0.89", "early25", "logconf alpha=0.75", "boole", "[bold]x[/bold]", "report.html", "teacher 60.0 %"):
+    in_final = "best in the final: PGR 0.70 (0.60 to 0.80), early25 by ada"
+    for text in (
+        in_final,
+        "0.89",
+        "early25",
+        "logconf alpha=0.75",
+        "boole",
+        "[bold]x[/bold]",
+        "report.html",
+        "teacher 60.0 %",
+    ):
         assert text in shown
     assert "\x1b[2J" not in shown
 
@@ -440,7 +463,7 @@ def test_why_a_run_failed_is_shown_while_the_team_works(capsys: pytest.CaptureFi
     assert lines[-1].endswith("ada: finished")
     console = Console(width=120, record=True, file=StringIO())
     console.print(page(view(runs=(lost,) * 3), 60))
-    assert "3 failed: no space" in console.export_text()
+    assert "3 failed (no space" in console.export_text()
 
 
 def test_the_outcome_says_what_it_leaves_out() -> None:

@@ -31,8 +31,9 @@ def said(**values: object) -> str:
 
 
 def test_what_is_wrong_is_said_field_by_field_in_plain_words() -> None:
-    assert said(size=0, name="long") == "size: input should be greater than or equal to 1; name: three letters at most"
+    assert said(size=0, name="long") == "size: must be greater than or equal to 1; name: three letters at most"
     assert said() == "size: field required"
+    assert said(size="x") == said(size=1.5) == "size: must be a whole number"
     many = said(size=1, parts=["x"] * 9)
     assert many.count("parts.") == 5
     assert many.endswith("; and 4 more")

@@ -150,8 +150,8 @@ async def test_a_full_disk_is_explained_without_paths(number: int, asynchronous:
 @pytest.mark.parametrize(
     ("tool", "arguments", "words"),
     [
-        ("vote", {"on": 0, "how": "up"}, "vote: on: input should be greater than or equal to 1"),
-        ("vote", {"how": "sideways"}, "vote: on: field required; how: input should be 'up' or 'down'"),
+        ("vote", {"on": 0, "how": "up"}, "vote: on: must be greater than or equal to 1"),
+        ("vote", {"how": "sideways"}, "vote: on: field required; how: must be 'up' or 'down'"),
         ("vote", {"on": 1, "how": "up", "why": "?"}, "vote takes no 'why'; it takes: on, how"),
         ("veto", {}, "no tool 'veto'; there are: vote"),
     ],
@@ -325,7 +325,7 @@ def test_a_bad_setting_in_the_environment_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OUTLEARN_PORT", "many")
-    assert "--port" in refusal(capsys, make)
+    assert "--port (or OUTLEARN_PORT): must be a whole number" in refusal(capsys, make)
 
 
 @pytest.mark.parametrize("error", [OutlearnError("no task yet"), PermissionError(13, "Permission denied", "runs")])
@@ -374,8 +374,8 @@ def test_help_is_shown_without_building_anything(capsys: pytest.CaptureFixture[s
     said = capsys.readouterr()
     assert stopped.value.code == 0
     assert said.err == ""
-    for option in ("--home", "--transport", "--tokens", "--ready-file"):
-        assert option in said.out
+    for words in ("--home", "--transport", "--tokens Path", "--ready-file", "OUTLEARN_HOME"):
+        assert words in said.out
 
 
 # transports

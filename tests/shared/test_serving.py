@@ -161,12 +161,22 @@ def test_nor_on_a_connection_that_was_used_before(url: str, ada: dict[str, str])
         all_of(one)
 
 
-def test_who_reads_no_answers_is_not_waited_for(url: str) -> None:
-    ask = f"GET /healthz HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n\r\n".encode() * 1000
+def test_who_reads_no_answers_is_not_waited_for(url: str, ada: dict[str, str]) -> None:
+    body = json.dumps(CALL | {"params": {"name": "echo", "arguments": {"text": "x" * MIB}}}).encode()
+    ask = head(url, ada | {"Content-Length": str(len(body))}) + body
     with connection(url) as one, pytest.raises(ConnectionError):
-        one.settimeout(PATIENCE_SECONDS)
-        while True:  # until nothing more goes through, and then until the server has enough
-            one.sendall(ask)
+        one.sendall(ask * 20)  # until nothing more goes through, and then until the server has enough
+
+
+def test_what_is_no_request_leaves_no_line_in_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    with contextlib.chdir(HERE), http_server("echo_server") as open_url:
+        upgrade = f"GET /healthz HTTP/1.1\r\nHost: {urlsplit(open_url).netloc}\r\nUpgrade: websocket\r\n"
+        capfd.readouterr()
+        for data in (b"\0\r\n\r\n", upgrade.encode() + b"Connection: Upgrade\r\n\r\n"):
+            with connection(open_url) as one:
+                one.sendall(data)
+                assert one.recv(65536).startswith(b"HTTP/1.1 ")
+        assert capfd.readouterr().err == ""
 
 
 def test_one_agent_cannot_have_all_calls_to_itself(url: str, ada: dict[str, str], tokens: TokenFile) -> None:
@@ -242,9 +252,10 @@ class App:
         await self.go_on.wait()
 
 
-def request(agent: str, method: str = "POST") -> Scope:
+def request(agent: str, method: str = "POST", length: bytes = b"9") -> Scope:
     user = AuthenticatedUser(AccessToken(token="", client_id=agent, scopes=[]))
     headers = [(b"mcp-method", b"subscriptions/listen")]  # which old protocols do not look at
+    headers += [(b"content-length", length)] if length else []
     return {"type": "http", "method": method, "headers": headers, "user": user}
 
 
@@ -269,6 +280,12 @@ async def serve(app: App, *requests: Scope) -> list[str]:
 async def test_a_caller_has_so_many_calls_at_work_and_the_others_wait_for_their_turn() -> None:
     flood = [request("ada") for _ in range(3 * TURNS)]
     assert await serve(App(), *flood, request("bob")) == ["ada"] * TURNS + ["bob"]
+
+
+@pytest.mark.parametrize("length", [b"", b"4000000"])
+async def test_a_callers_large_bodies_are_read_one_after_another(length: bytes) -> None:
+    flood = [request("ada", length=length) for _ in range(2 * TURNS)]
+    assert await serve(App(), *flood, request("ada"), request("bob", length=length)) == ["ada", "ada", "bob"]
 
 
 async def test_calls_that_only_wait_take_no_turn() -> None:

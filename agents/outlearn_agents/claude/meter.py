@@ -54,11 +54,16 @@ class Meter:
         """Whether dollars are counted."""
         return self._price is not None
 
-    def reserve(self, size: Size, last_turn: Size | None) -> int:
-        """Set aside what a call may cost, and keep `last_turn` free. Raises BudgetError, ConfigError."""
+    def reserve(self, size: Size, last_turn: Size | None, *, may_wait: bool) -> int:
+        """Set aside what a call may cost, and keep `last_turn` free. Raises BudgetError, ConfigError.
+
+        With `may_wait`, SetAsideError says that the agent waits, and has to ask again.
+        """
         self._check_price()
-        kept = self._worst(last_turn) if last_turn else None
-        return self._ledger.reserve(self._agent, self._worst(size), last_turn=kept, own=self._own, model=self._model)
+        kept, worst = self._worst(last_turn) if last_turn else None, self._worst(size)
+        return self._ledger.reserve(
+            self._agent, worst, last_turn=kept, own=self._own, model=self._model, may_wait=may_wait
+        )
 
     def settle(self, call: int, usage: Mapping[str, Any]) -> None:
         """The call is over and took this."""

@@ -1,11 +1,10 @@
 """The model, as a conversation sees it: asked once, it answers once, whatever that takes; and every try is paid for."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anthropic
-import anyio
 from anthropic.types import MessageTokensCount
 
 from outlearn.errors import BudgetError, ConfigError
@@ -36,6 +35,7 @@ class Model:
 
     Args:
         say: tells the operator what is going on.
+        pause: waits for some seconds, and tells the operator why.
     """
 
     def __init__(
@@ -45,19 +45,25 @@ class Model:
         meter: Meter,
         transcript: Transcript,
         say: Callable[[str], None],
+        pause: Callable[[str, float], Awaitable[None]],
     ) -> None:
         self._client = client
         self._options = options
         self._meter = meter
         self._transcript = transcript
         self._say = say
+        self._pause = pause
         self._features = Features(options)
+        self._counted: tuple[int, int | None] = (0, None)
+        self.trouble = ""
+        """Why the last call got no answer, or nothing where it got one."""
 
     async def ask(self, prompt: dict[str, Any], *, is_last: bool, show: Callable[[str], None]) -> Reply:
         """The answer to the conversation; `prompt` is the system prompt and the tools.
 
         Raises:
             BudgetError: a budget has no room for the call. But for the last turn, one is left to be made then.
+            SetAsideError: the same, as long as others keep what they have set aside: ask again after a while.
             MustBeginAnewError: the conversation must begin anew.
             ConfigError: the API refuses the request for good.
         """
@@ -83,6 +89,7 @@ class Model:
                 raise
             else:
                 self._meter.settle(call, reply.usage)
+                self.trouble = ""
                 return reply
             await self._wait(why, max(wish, backoff * random.uniform(0.5, 1.0)))
             backoff = min(2 * backoff, MAX_PAUSE_SECONDS)
@@ -94,15 +101,14 @@ class Model:
         try:
             return self._set_aside(size, is_last), size
         except BudgetError:
-            counted = await self._count(prompt)
-            if counted is None or counted >= size.input:
-                raise
-        size = Size(counted, answer)
-        return self._set_aside(size, is_last), size
+            counted = await self._count_once(prompt)
+            if counted is not None and counted < size.input:
+                size = Size(counted, answer)
+        return self._set_aside(size, is_last, may_wait=not is_last), size
 
-    def _set_aside(self, size: Size, is_last: bool) -> int:
+    def _set_aside(self, size: Size, is_last: bool, may_wait: bool = False) -> int:
         later = Size(size.input + size.output + RESULTS_TOKENS, self._options.last_tokens)
-        return self._meter.reserve(self._charged(size), None if is_last else later)
+        return self._meter.reserve(self._charged(size), None if is_last else later, may_wait=may_wait)
 
     def _settle_broken(self, call: int, size: Size, usage: dict[str, Any] | None) -> None:
         """Charge what the call has cost at most; where it may have compacted, its usage does not say all."""
@@ -112,6 +118,12 @@ class Model:
     def _charged(self, size: Size) -> Size:
         """What a call of this size may be charged for."""
         return size.twice() if self._features.compacts and size.input >= self._options.compact_at else size
+
+    async def _count_once(self, prompt: dict[str, Any]) -> int | None:
+        """As `_count`, but where nothing was said since the last count."""
+        if self._counted[0] != self._transcript.most_tokens:
+            self._counted = self._transcript.most_tokens, await self._count(prompt)
+        return self._counted[1]
 
     async def _count(self, prompt: dict[str, Any]) -> int | None:
         """The conversation's tokens as the API counts them, and a margin; None where it does not."""
@@ -147,8 +159,8 @@ class Model:
 
     async def _wait(self, why: str, seconds: float) -> None:
         self._transcript.note(f"trying again in {seconds:.1f} s: {why}")
-        self._say(f"the API does not answer ({why[:120]}); trying again in {seconds:.0f} s")
-        await anyio.sleep(seconds)
+        self.trouble = why[:120]
+        await self._pause(f"the API does not answer ({self.trouble}); trying again in {seconds:.0f} s", seconds)
 
 
 def asked_pause(error: anthropic.APIStatusError) -> float:

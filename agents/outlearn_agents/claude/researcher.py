@@ -17,11 +17,13 @@ from outlearn_agents.claude.options import ClaudeOptions
 from outlearn_agents.claude.tools import ToolDesk, result_block
 from outlearn_agents.claude.transcript import Block, Transcript
 from outlearn_agents.directions import read_prompt
-from outlearn_agents.spending.ledger import Ledger
+from outlearn_agents.spending.ledger import Ledger, SetAsideError
 from outlearn_agents.spending.prices import HOW_TO_PRICE, NONE, find_price
 
 MAX_IDLE = 3
 LAST_CALL_SECONDS = 25.0
+ROOM_SECONDS = 1.0
+"""Between two looks whether others have freed what a call needs."""
 FINISH_SHARE = 0.15
 NO_KEY = "Claude needs a key: set ANTHROPIC_API_KEY (and ANTHROPIC_BASE_URL for another endpoint), or "
 CUT_OFF = "not called: the answer was cut off at its token limit; make the call again, shorter"
@@ -49,7 +51,9 @@ class ClaudeResearcher:
         """Work until the model has finished, or the session or a budget is used up.
 
         Raises:
-            ConfigError: the API refuses the key, the model or the request, or the model's price is not known.
+            ConfigError: the API refuses the key, the model or the request, it never answered, or the model's price is
+                not known.
+            BudgetError: there was no room for a single turn.
         """
         ledger = Ledger(session.spending or session.folder / "spending.sqlite")
         try:
@@ -58,7 +62,7 @@ class ClaudeResearcher:
             try:
                 async with self._client as client:
                     await _Conversation(session, self._options, client, meter, desk).run()
-            except ConfigError:  # it will not come back for its last turn
+            except (BudgetError, ConfigError):  # it will not come back for its last turn
                 meter.leave()
                 raise
             meter.leave()
@@ -121,25 +125,31 @@ class _Conversation:
         }
         overhead = len(json.dumps(self._prompt).encode())
         self._transcript = Transcript(session.folder / "transcript.jsonl", overhead)
-        self._model = Model(client, options, meter, self._transcript, session.say)
+        self._model = Model(client, options, meter, self._transcript, session.say, self._pause)
+        self._call_scope = anyio.CancelScope()
+        self._is_heard = False
+        """Whether the API has answered in this session."""
 
     async def run(self) -> None:
         """Take turns until the end, and one more to finish."""
         await self._begin()
-        idle = 0
+        idle, over = 0, ""
         try:
             while idle < MAX_IDLE and not self._must_finish():
-                step = await self._turn()
+                step = await self._turn_with_room()
                 if step is _Next.END:
                     return
                 idle = idle + 1 if step is _Next.IDLE else 0
         except BudgetError as error:
+            over = f"over: {error}"
             self._transcript.note(str(error))
-            self._session.say(f"over: {error}")
+            self._session.say(over)
             if not self._transcript.turns:
-                return
+                raise
         if idle < MAX_IDLE and not self._transcript.is_finished:
             await self._finish()
+        if over:  # its last words say why it left
+            self._session.say(over)
 
     async def _begin(self) -> None:
         """Open the conversation, or pick up an interrupted one."""
@@ -170,6 +180,21 @@ class _Conversation:
         spent = most is not None and self._transcript.turns >= most
         return spent or self._session.stop.seconds_left <= self._finish_seconds
 
+    async def _turn_with_room(self) -> _Next:
+        """Take a turn, once others have freed what it needs. Raises SetAsideError where time is over first."""
+        is_told = False
+        while True:
+            try:
+                return await self._turn()
+            except SetAsideError as error:
+                if not is_told:
+                    self._transcript.note(f"waiting: {error}")
+                    self._session.log.info(f"waiting: {error}")
+                is_told = True
+                await self._session.wait(str(error), ROOM_SECONDS)
+                if self._must_finish():
+                    raise
+
     async def _turn(self, is_last: bool = False) -> _Next:
         """Ask the model once and do what it says."""
         try:
@@ -181,6 +206,7 @@ class _Conversation:
             return _Next.GO_ON
         if reply is None:
             return _Next.END
+        self._is_heard = True
         self._transcript.count(self._options.model, reply.stop_reason, reply.usage)
         if reply.stop_reason == "refusal":
             self._transcript.note(f"refused: {reply.content}")
@@ -195,11 +221,27 @@ class _Conversation:
         return await self._act(reply.stop_reason, content)
 
     async def _ask(self, is_last: bool) -> Reply | None:
-        """The model's reply; None where time is over first."""
-        with anyio.move_on_after(self._session.stop.seconds_left + LAST_CALL_SECONDS):
+        """The model's reply; None where time is over first. Raises ConfigError where it never gave one."""
+        with anyio.move_on_after(self._session.stop.seconds_left + LAST_CALL_SECONDS) as self._call_scope:
             return await self._model.ask(self._prompt, is_last=is_last, show=self._session.on_status)
+        if self._model.trouble and not self._is_heard:
+            raise ConfigError(f"the API did not answer before the time was over: {self._model.trouble}")
         self._session.say("out of time")
         return None
+
+    async def _pause(self, why: str, seconds: float) -> None:
+        """Wait before a call is made again. Who was asked to stop tries once more, for `LAST_CALL_SECONDS`."""
+        stop = self._session.stop
+        self._session.log.info(why)
+        self._session.tell_waiting(why)
+        self._heed_stop()
+        await (stop.sleep(seconds) if stop.seconds_left else anyio.sleep(seconds))
+        self._heed_stop()
+
+    def _heed_stop(self) -> None:
+        if self._session.stop.asked:
+            latest = anyio.current_time() + LAST_CALL_SECONDS
+            self._call_scope.deadline = min(self._call_scope.deadline, latest)
 
     async def _act(self, stop_reason: str | None, content: list[Block]) -> _Next:
         calls = [block for block in content if block["type"] == "tool_use"]

@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from outlearn.errors import InvalidInputError, NotFoundError, OutlearnError
-from outlearn_agents.commands.options import Json, RunArgument
+from outlearn_agents.commands.options import Json, RunArgument, home_of
 
 if TYPE_CHECKING:
     from outlearn.audit import AuditLog, AuditRecord
@@ -53,12 +53,17 @@ def audit(
     outlearn audit runs/mine --kind "random masks" --json
     """
     from outlearn.audit import AuditKind, AuditLog
+    from outlearn.receipts import has_receipts
 
-    log = AuditLog(_home(run) / "vault")
+    log = AuditLog(home_of(run) / "vault")
     if kind is not None and kind not in (known := {*AuditKind, *(one.kind for one in log.records())}):
         raise InvalidInputError(f"no kind of record {kind!r}; there are: {', '.join(sorted(known))}")
     if agent is not None and not (_is_recorded(log, agent) or (_is_agent(agent) and _has_worked(run, agent))):
         raise NotFoundError(f"no agent {agent!r} ever worked in {str(run)!r}")
+    if run_id is not None and not (
+        has_receipts(run / "vault", run_id) or any(r.run_id == run_id for r in log.records())
+    ):
+        raise NotFoundError(f"no run {run_id!r} in {str(run)!r} has receipts or records")
     if verify:
         count, head = log.verify()
         words = f"{count} records; the chain of hashes is intact, the last is {head}"
@@ -99,7 +104,7 @@ def review(
     is_run = RUN_ID.fullmatch(subject) is not None
     if not is_run and (subject.startswith("run-") or not _is_agent(subject)):
         raise InvalidInputError(f"{subject!r} is neither a run, such as run-0123456789, nor an agent's name")
-    home = _home(run)
+    home = home_of(run)
     if is_run and not has_receipts(home / "vault", subject):  # genuine or not: a forged one is to be reviewed, too
         raise NotFoundError(f"no run {subject!r} in {str(home)!r} has receipts; the leaderboard has the runs' ids")
     if not is_run and not _has_worked(home, subject):
@@ -141,12 +146,6 @@ def _has_worked(home: Path, agent: str) -> bool:
         return any(row.agent == agent for row in service.evaluated())
     finally:
         service.engine.dispose()
-
-
-def _home(run: Path) -> Path:
-    if not (run / "vault").is_dir():
-        raise NotFoundError(f"{str(run)!r} has no vault: it is no home folder of tool servers")
-    return run
 
 
 def _look(home: Path, teacher_of: Sequence[str], scan: bool) -> None:
@@ -212,16 +211,20 @@ def _check_teacher(home: Path, service: "EvaluationService", subjects: Sequence[
     run_ids = [one for one in subjects if one != NOMINEES]
     if NOMINEES in subjects:
         run_ids += [row.run_id for row in service.evaluated() if row.nominated]
-    with progress_bar("learns from the teacher?") as report:
+    try:
+        with progress_bar("learns from the teacher?") as report:
 
-        def again(
-            task: str, some: Sequence[str], into: Path, seeds: Sequence[int], change: "Change | None"
-        ) -> Mapping[str, "RunView"]:
-            how = {"invert": True} if change is None else change._asdict()
-            return rerun(TrainingSettings.as_kept(home), task, some, into, seeds=seeds, on_progress=report, **how)
+            def again(
+                task: str, some: Sequence[str], into: Path, seeds: Sequence[int], change: "Change | None"
+            ) -> Mapping[str, "RunView"]:
+                how = {"invert": True} if change is None else change._asdict()
+                return rerun(TrainingSettings.as_kept(home), task, some, into, seeds=seeds, on_progress=report, **how)
 
-        for receipt, found in check_teacher(home, list(dict.fromkeys(run_ids)), again):
-            service.auditor.file(found, receipt.run_id, receipt.agent, receipt.task)
+            for receipt, found in check_teacher(home, list(dict.fromkeys(run_ids)), again):
+                service.auditor.file(found, receipt.run_id, receipt.agent, receipt.task)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on where it was", err=True)
+        raise typer.Exit(130) from None
 
 
 def _print(records: Sequence["AuditRecord"]) -> None:
@@ -231,12 +234,12 @@ def _print(records: Sequence["AuditRecord"]) -> None:
     from outlearn_agents.commands.working import console
 
     table = Table(box=None)
-    for column in ("at", "kind", "action", "agent", "run"):
+    for column in ("at (UTC)", "kind", "action", "agent", "run"):
         table.add_column(column, no_wrap=True)
     table.add_column("evidence", overflow="fold")
     for one in records:
         evidence = ", ".join(f"{name} {_short(value)}" for name, value in one.evidence.items())
-        row = (f"{one.at:%m-%d %H:%M}", one.kind, one.action, one.agent, one.run_id, evidence)
+        row = (f"{one.at:%Y-%m-%d %H:%M}", one.kind, one.action, one.agent, one.run_id, evidence)
         table.add_row(*(Text(cell) for cell in row))  # an agent's text must not be markup
     console().print(table)
     typer.echo(f"{len(records)} record{'' if len(records) == 1 else 's'}")

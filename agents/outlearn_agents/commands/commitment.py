@@ -9,7 +9,8 @@ import typer
 from outlearn.audit import AuditKind, AuditLog
 from outlearn.errors import ConflictError
 from outlearn.files import write_atomic
-from outlearn_agents.commands.options import Home, Json
+from outlearn.hints import command_line
+from outlearn_agents.commands.options import Home, Json, home_of
 from outlearn_agents.tasks import DEFAULT_HOME
 
 
@@ -31,7 +32,7 @@ def reveal(
     from outlearn_evaluation.commitment import open_task
     from outlearn_evaluation.release import ReleaseBook
 
-    opened = open_task(home, task)
+    opened = open_task(home_of(home), task)
     if not early and ReleaseBook(home / "vault", task).read() is None:
         raise ConflictError(
             f"no final of task {task!r} was held yet, and whoever sees its labels can win it: `outlearn finalize` "
@@ -42,6 +43,8 @@ def reveal(
     write_atomic(out, opened.model_dump_json().encode(), mode=0o600)
     known = {"task": task, "commitment": opened.commitment, "file": str(out)}
     typer.echo(json.dumps(known) if as_json else opened.commitment)
+    check = command_line("outlearn", "verify-commitment", out, opened.commitment)
+    typer.echo(f"written to {out}; whoever has it checks it against the hash above: `{check}`", err=True)
     AuditLog(home / "vault").append(AuditKind.COMMITMENT_REVEALED, "note", task=task)
     renew_report(home)
 

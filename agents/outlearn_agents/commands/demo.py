@@ -11,6 +11,9 @@ from outlearn_agents.commands.options import Json
 from outlearn_agents.commands.working import work
 from outlearn_agents.tasks import FIRST_TASK
 
+WARM_UP_SECONDS = 240.0
+"""Imports of PyTorch by workers may take minutes on a busy machine."""
+
 
 def demo(
     run: Annotated[
@@ -31,7 +34,7 @@ def demo(
     """
     from outlearn.tasks import task_names
     from outlearn_agents.directions import choose_directions
-    from outlearn_agents.run_folder import RunFolder, next_folder
+    from outlearn_agents.run_folder import RunFolder, RunnerSettings, next_folder
     from outlearn_agents.team.runner import make_team
     from outlearn_training.testbed import TESTBEDS
 
@@ -45,4 +48,4 @@ def demo(
     if (spec.task, spec.agents) != (wanted.task, wanted.agents):
         again = command_line("outlearn", "team", folder.root)
         raise ConflictError(f"{str(folder.root)!r} has another team already: `{again}` goes on with it")
-    work(folder, spec, seconds, as_json)
+    work(folder, spec, seconds, as_json, RunnerSettings(warm_up_seconds=WARM_UP_SECONDS))

@@ -1,4 +1,5 @@
-"""Errors of the system in one line: a full disk, a folder that is closed, a database that does not answer."""
+"""Errors of the system in one line: a full disk, a folder that is closed, a database that does not answer, a wrong
+variable of the environment."""
 
 
 def said_by_system(error: Exception) -> str:
@@ -6,6 +7,15 @@ def said_by_system(error: Exception) -> str:
     if isinstance(error, OSError):
         file = error.filename2 or error.filename  # of two, the first is a draft of the second
         return f"{error.strerror or error}" + (f": {str(file)!r}" if file else "")
+    from pydantic import ValidationError
     from sqlalchemy.exc import DBAPIError
 
+    from outlearn.hints import plain
+    from outlearn.settings import ServerSettings
+
+    settings: list[type] = [ServerSettings, *ServerSettings.__subclasses__()]
+    if isinstance(error, ValidationError) and error.title in {
+        one.__name__ for one in settings
+    }:  # options are checked before
+        return "; ".join(f"OUTLEARN_{'_'.join(map(str, one['loc'])).upper()}: {plain(one)}" for one in error.errors())
     return f"the database does not answer: {error.orig}" if isinstance(error, DBAPIError) else ""

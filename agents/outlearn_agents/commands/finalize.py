@@ -29,14 +29,19 @@ def finalize(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Training workers; default as many as the runs had.")
     ] = None,
+    accept_failed: Annotated[
+        bool, typer.Option("--accept-failed", help="Release although re-runs failed: no more tries, and no score.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Hold the final: nominees on fresh seeds, private items.
 
     Nominations close, the nominees run again, and the private half of the test items scores them. This ends the work on
     a task: from then on nobody can nominate or evaluate a run of it. The private half is opened once, and the release
-    is kept in the vault: a second `outlearn finalize` shows the same. Interrupted, it goes on where it was. Sandbox,
-    time limits and the like are those that the runs had; OUTLEARN_SEED_SECONDS and its like change them. Such as:
+    is kept in the vault: a second `outlearn finalize` shows the same. Interrupted, it goes on where it was. Where a run
+    fails on the fresh seeds, nothing is opened: mend what it says and call it again, which tries that run alone; or, if
+    the method is to blame, accept it. Sandbox, time limits and the like are those that the runs had;
+    OUTLEARN_SEED_SECONDS and its like change them. Such as:
 
     outlearn finalize runs/mine --seeds 8
     """
@@ -47,7 +52,7 @@ def finalize(
 
     name = load_card(run, task or _task_of(run)).name
     book = ReleaseBook(run / "vault", name)
-    release = book.read() or _hold(run, name, seeds, workers)
+    release = book.read() or _hold(run, name, seeds, workers, accept_failed)
     if as_json:
         typer.echo(release.model_dump_json(indent=1))
     else:
@@ -55,7 +60,7 @@ def finalize(
     renew_report(run)
 
 
-def _hold(run: Path, task: str, seeds: int | None, workers: int | None) -> "Release":
+def _hold(run: Path, task: str, seeds: int | None, workers: int | None, accept_failed: bool) -> "Release":
     from outlearn_agents.commands.progress import progress_bar
     from outlearn_agents.commands.working import warn_of_no_pgr
     from outlearn_agents.run_folder import RunFolder
@@ -67,7 +72,8 @@ def _hold(run: Path, task: str, seeds: int | None, workers: int | None) -> "Rele
     warn_of_no_pgr(run, task)
     try:
         with RunFolder(run).lock_for_final(), progress_bar(task) as report:
-            return hold_final(EvaluationSettings(home=run), task, _rerunning(training, task, report), seeds)
+            again = _rerunning(training, task, report, retry_failed=not accept_failed)
+            return hold_final(EvaluationSettings(home=run), task, again, seeds, accept_failed=accept_failed)
     except KeyboardInterrupt:
         typer.echo(f"stopped; `{command_line('outlearn', 'finalize', run)}` goes on where it was", err=True)
         raise typer.Exit(130) from None
@@ -81,7 +87,7 @@ def _task_of(run: Path) -> str:
     return default_task(run) if folder.is_plain_home else folder.read_spec().task
 
 
-def _rerunning(settings: "TrainingSettings", task: str, report: "OnProgress") -> "Rerun":
+def _rerunning(settings: "TrainingSettings", task: str, report: "OnProgress", retry_failed: bool) -> "Rerun":
     """Runs again by the training package, which is found missing before anything is closed."""
     import numpy as np
 
@@ -97,7 +103,7 @@ def _rerunning(settings: "TrainingSettings", task: str, report: "OnProgress") ->
         raise InvalidInputError(f"a final trains models ({error}): pip install 'outlearn[agents,training]'") from error
 
     def run_again(run_ids: Sequence[str], into: Path, seeds: Sequence[int]) -> Reruns:
-        runs = rerun(settings, task, run_ids, into, seeds=seeds, on_progress=report)
+        runs = rerun(settings, task, run_ids, into, seeds=seeds, retry_failed=retry_failed, on_progress=report)
         found = load_predictions(into, load_card(into, task)).values()
         weak, ceiling = (np.stack([getattr(one, name) for one in found]) for name in ("weak_test", "ceiling_test"))
         return Reruns(runs, weak, ceiling)

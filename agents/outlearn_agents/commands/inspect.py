@@ -112,6 +112,6 @@ def _table(found: "list[AgentInspection]") -> "Table":
         lines = [f"{line.rule}: {line.where}: {clean(line.text)}" for line in one.evidence[:SHOWN]]
         more = len(one.evidence) - SHOWN
         lines += [f"... and {more} more lines"] if more > 0 else []
-        lines += [f"Claude: {clean(one.reason)}"] if one.reason else []
-        table.add_row(one.agent, Text(one.verdict, style=STYLES[one.verdict]), Text("\n".join(lines) or "-"))
+        lines += [clean(one.reason if one.rules_only else f"Claude: {one.reason}")] if one.reason else []
+        table.add_row(one.agent, Text(one.verdict_text, style=STYLES[one.verdict]), Text("\n".join(lines) or "-"))
     return table

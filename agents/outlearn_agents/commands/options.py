@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from outlearn.errors import InvalidInputError
+from outlearn.errors import InvalidInputError, NotFoundError
 
 Home = Annotated[
     Path,
@@ -32,6 +32,13 @@ Set = Annotated[
         "student_tuning; a wrong name lists them all.",
     ),
 ]
+
+
+def home_of(path: Path) -> Path:
+    """The home folder. Raises NotFoundError where it is none."""
+    if not (path / "vault").is_dir():
+        raise NotFoundError(f"{str(path)!r} has no vault: it is no home folder of tool servers")
+    return path
 
 
 def pairs(given: list[str], option: str = "--option") -> dict[str, str]:

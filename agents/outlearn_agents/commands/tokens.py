@@ -67,7 +67,7 @@ def _tell_of_others(agent: str, others: int, path: Path) -> None:
         command_line("outlearn", "token", agent, "--tokens", path, one) for one in ("--rotate", "--revoke")
     )
     typer.echo(
-        f"{agent} had {others} token{'' if others == 1 else 's'} already, which go on working: "
+        f"{agent} had {others} token{' already, which goes' if others == 1 else 's already, which go'} on working: "
         f"`{rotate}` puts one in place of all, `{revoke}` ends all",
         err=True,
     )

@@ -29,11 +29,12 @@ def work(
     settings: "RunnerSettings | None" = None,
     budget: "Budget | None" = None,
 ) -> None:
-    """Run a team with progress on the screen, and print what came out."""
+    """Run a team with progress on the screen, and print what came out. Exits with 1 where all agents failed."""
     import anyio
 
     from outlearn_agents.team.live import show
     from outlearn_agents.team.runner import run_team
+    from outlearn_agents.team.status import why_all_failed
 
     warn_of_no_pgr(folder.root, spec.task)
     with show(console(to_stderr=as_json), seconds) as observe:
@@ -43,16 +44,19 @@ def work(
         typer.echo(f"stopped; `{again}` goes on, `{report}` sums up", err=True)
         raise typer.Exit(130)
     show_summary(summary, folder, as_json)
+    if why_all_failed(folder):
+        raise typer.Exit(1)
 
 
 def show_summary(summary: "Summary", folder: "RunFolder", as_json: bool) -> None:
     """Print a summary for people, or as JSON."""
     from outlearn_agents.report.outcome import print_outcome
+    from outlearn_agents.team.status import why_all_failed
 
     if as_json:
         typer.echo(summary.model_dump_json(indent=1))
     else:
-        print_outcome(console(), summary, folder.report)
+        print_outcome(console(), summary, folder.report, why_all_failed(folder))
 
 
 def warn_of_no_pgr(home: Path, task: str) -> None:

@@ -89,7 +89,8 @@ class ClaudeInspector:
             report = await self._ask(f"Agent {dossier.agent}.\n\n{_numbered(lines)}")
         except (BudgetError, anthropic.APIError, ValidationError) as error:
             why = problems(error) if isinstance(error, ValidationError) else error
-            return so_far.model_copy(update={"reason": f"Claude was not asked, or gave no usable report: {why}"[:500]})
+            reason = f"Claude was not asked, or gave no usable report: {why}"[:500]
+            return so_far.model_copy(update={"reason": reason, "rules_only": True})
         cited = [lines[number - 1] for number in report.lines if 0 < number <= len(lines)]
         evidence = [
             Evidence(rule=RULE, verdict=report.verdict, where=line.where, text=line.text, by="claude") for line in cited

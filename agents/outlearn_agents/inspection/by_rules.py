@@ -47,6 +47,12 @@ class AgentInspection(InspectionModel):
     verdict: Verdict
     evidence: tuple[Evidence, ...] = Field(description="Worst first; at most ten lines a rule.")
     reason: str = Field("", description="Claude's, where it was asked.")
+    rules_only: bool = Field(False, description="Claude was to read it and gave no usable report, as `reason` says.")
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict, and whether Claude's part is missing."""
+        return f"{self.verdict} (rules only)" if self.rules_only else self.verdict
 
 
 def inspect_agent(dossier: Dossier) -> AgentInspection:

@@ -163,7 +163,7 @@ class Recipe(BaseModel):
         if self.family == COMPOSED:
             return self.slug
         params = ", ".join(
-            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" if value != "" else f"{name}=''"
             for name, value in self.params.items()
         )
         return f"{self.family}({params})" if params else self.family

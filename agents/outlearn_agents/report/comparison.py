@@ -23,6 +23,7 @@ CAVEATS = (
     "settings would have fared: one team each is one sample each.",
     "The best of many noisy scores is on average too high, the more so the more evaluations there were. Areas are "
     "without what that adds, about; best PGRs and curves are as they were measured.",
+    "Time runs on while a team is paused or away: one that had breaks looks slower over time than it was.",
 )
 Floats = NDArray[np.float64]
 
@@ -37,7 +38,9 @@ class Point(ComparisonModel):
     """An evaluation, and the best PGR so far, not below the teacher's 0."""
 
     evaluations: int
-    hours: float = Field(description="Since the run folder was made; 0 for what clients did before.")
+    hours: float = Field(
+        description="Since the run folder was made, pauses and breaks too; 0 for what clients did before."
+    )
     pgr: float
     best: float
 

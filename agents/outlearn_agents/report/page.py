@@ -1,5 +1,6 @@
 """`report.html`: one file with everything in it, made from a summary alone."""
 
+import re
 from datetime import datetime, timedelta
 
 import jinja2
@@ -28,6 +29,7 @@ def render_report(summary: Summary) -> str:
     """The report as HTML. Titles and texts of findings are shown as text, whatever they contain."""
     page = environment()
     page.filters["clock"] = lambda moment: _clock(moment, summary.started_at)
+    page.filters["without_marks"] = lambda text: re.sub(r"^#+ +", "", text, flags=re.MULTILINE)
     graph, release = lineage_graph(summary), summary.final.release if summary.final else None
     finalists = release.finalists if release else ()
     scored = [one for one in finalists if not one.failed]
@@ -42,6 +44,7 @@ def render_report(summary: Summary) -> str:
         graph=graph,
         lineage=[Markup(lineage_chart(graph, summary, width)) for width in (WIDE, NARROW)],  # noqa: S704
         final=summary.final,
+        best_in_final=summary.best_in_final(),
         finals=[Markup(final_chart(release, summary, width)) for width in (WIDE, NARROW)] if release else [],  # noqa: S704
         undefined_pgr=bool(scored) and all(one.pgr is None for one in scored),
         place={one.run_id: number for number, one in enumerate(finalists, 1)},

@@ -23,7 +23,7 @@ from outlearn.types import (
 )
 from outlearn_agents.reading import MAX_ROWS, all_findings, all_runs, pages
 from outlearn_agents.run_folder import RunFolder, TeamSpec
-from outlearn_evaluation.release import Release, ReleaseBook
+from outlearn_evaluation.release import Finalist, Release, ReleaseBook
 
 
 class SummaryModel(BaseModel):
@@ -118,6 +118,11 @@ class Summary(SummaryModel):
     def for_scale(self) -> str:
         """The lines in words."""
         return ", ".join(f"{one.name} {pgr_text(one.pgr, one.at_most)}" for one in self.lines)
+
+    def best_in_final(self) -> Finalist | None:
+        """The first of the final that has a PGR."""
+        finalists = self.final.release.finalists if self.final else ()
+        return next((one for one in finalists if one.pgr), None)
 
     def best_finding(self) -> FindingSummary | None:
         """The result finding with the highest verified PGR."""

@@ -25,6 +25,11 @@ holds = Table(
     Column("nanodollars", BigInteger, nullable=False),
     Column("tokens", BigInteger, nullable=False),
 )
+waits = Table(
+    "waits",
+    metadata,
+    Column("agent", String(32), primary_key=True, comment="Waits until others free what they have set aside."),
+)
 limits = Table(
     "limits",
     metadata,

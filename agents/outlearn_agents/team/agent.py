@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from outlearn.errors import ConfigError, OutlearnError, PluginError, leaves
+from outlearn.errors import BudgetError, ConfigError, OutlearnError, PluginError, leaves
 from outlearn.locks import holding
 from outlearn.logs import configure_logging
 from outlearn.researcher import Session, Stop, Tools, make_researcher
@@ -25,7 +25,7 @@ from outlearn_agents.spending.shift import Shift
 from outlearn_agents.team.agents import CANNOT_WORK
 from outlearn_agents.team.pausing import Gate, GatedTools
 from outlearn_agents.team.processes import SERVERS
-from outlearn_agents.team.status import write_status
+from outlearn_agents.team.status import read_status, write_status
 
 WRAP_UP_SECONDS = 30.0
 KEEP_SECONDS = 0.5
@@ -61,11 +61,12 @@ async def work(settings: AgentSettings) -> None:
             group.start_soon(shift.keep, stop)
             gate = Gate(folder, spec.name, stop, shift.rest)
             await gate.wait("it began")
-            await researcher.research(_session(folder, spec, GatedTools(tools, gate), stop))
+            await researcher.research(make_session(folder, spec, GatedTools(tools, gate), stop, gate))
             group.cancel_scope.cancel()
 
 
-def _session(folder: RunFolder, spec: AgentSpec, tools: Tools, stop: Stop) -> Session:
+def make_session(folder: RunFolder, spec: AgentSpec, tools: Tools, stop: Stop, gate: Gate) -> Session:
+    """The session of an agent at work in a run folder."""
     return Session(
         agent=spec.name,
         direction=spec.direction,
@@ -77,6 +78,8 @@ def _session(folder: RunFolder, spec: AgentSpec, tools: Tools, stop: Stop) -> Se
         seed=spec.seed,
         spending=folder.spending,
         on_status=lambda doing: write_status(folder, spec.name, doing),
+        on_wait=lambda why: write_status(folder, spec.name, why, "waiting"),
+        until_resumed=lambda: gate.wait("its next model call"),
     )
 
 
@@ -138,9 +141,9 @@ def main(argv: list[str] | None = None) -> None:
         message = "; ".join(str(error) for error in causes)
         write_status(folder, settings.agent, message, "failed")
         structlog.get_logger("outlearn.agent").error("failed", agent=settings.agent, error=message)
-        hopeless = any(isinstance(error, ConfigError | PluginError) for error in causes)
+        hopeless = any(isinstance(error, BudgetError | ConfigError | PluginError) for error in causes)
         raise SystemExit(CANNOT_WORK if hopeless else 1) from None
-    write_status(folder, settings.agent, "finished", "finished")
+    write_status(folder, settings.agent, read_status(folder, settings.agent).doing, "finished")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 import os
 import signal
 import sys
+from contextlib import closing
 from functools import partial
 
 from outlearn.countdown import Countdown
 from outlearn_agents.run_folder import RunFolder, RunnerSettings
+from outlearn_agents.spending.ledger import Ledger
 from outlearn_agents.team.processes import Child, stop_children
 from outlearn_agents.team.restarts import Kept
 from outlearn_agents.team.status import read_status, write_status
@@ -75,14 +77,22 @@ class AgentProcesses:
                 write_status(
                     self._folder, name, f"died with {kept.ending}; see {self._folder.log(f'agent-{name}')}", "failed"
                 )
+            self._free(name)
             return
         reason = status.doing if status.state == "failed" else f"died with {kept.ending}"
         pause = kept.try_again()
         if pause is None:
             often = f"given up after {self._settings.restarts} restarts in an hour"
             write_status(self._folder, name, f"{often}: {reason}; see {self._folder.log(f'agent-{name}')}", "failed")
+            self._free(name)
         else:
             write_status(self._folder, name, f"starts again in {pause:.1f} s: {reason}")
+
+    def _free(self, name: str) -> None:
+        """Nobody has to wait for what an agent that is gone had set aside; the call that it died in counts as spent."""
+        with closing(Ledger(self._folder.spending)) as ledger:
+            ledger.write_off(name)
+            ledger.leave(name)
 
     def _start(self, name: str, token: str) -> Child:
         argv = [sys.executable, "-m", "outlearn_agents.team.agent", "--run", str(self._folder.root)]

@@ -19,7 +19,9 @@ STYLES = ("cyan", "magenta", "green", "yellow", "blue", "red")
 BOARD_ROWS = 8
 FEED_ROWS = 7
 ACTIVE = ("queued", "running")
+AT_WORK = ("running", "waiting")
 BEGINNING = "starting the servers"
+WARMING = "workers are starting (loading PyTorch)"
 ENDING = "agents finish what they are saying"
 
 
@@ -56,6 +58,8 @@ class PlainLines:
         for finding in view.findings:
             self._once(finding.finding_id, f"{finding.author}: posted {finding.kind} {finding.title!r}")
         self._is_first = False
+        if view.workers_start:
+            self._once("workers", WARMING)
         if is_ending(view):
             self._once("ending", ENDING)
         for agent in view.agents:
@@ -78,7 +82,7 @@ class PlainLines:
 
 def is_ending(view: TeamView) -> bool:
     """Whether the time is over, or somebody asked the team to stop, and agents have yet to leave."""
-    return view.seconds_left <= 0 and any(agent.state == "running" for agent in view.agents)
+    return view.seconds_left <= 0 and any(agent.state in AT_WORK for agent in view.agents)
 
 
 def page(view: TeamView, seconds: float) -> RenderableType:
@@ -89,7 +93,8 @@ def page(view: TeamView, seconds: float) -> RenderableType:
     head.add_column(ratio=1)
     head.add_column(no_wrap=True)
     bar = ProgressBar(total=seconds, completed=seconds - view.seconds_left)
-    left = ENDING if is_ending(view) else f"{duration(view.seconds_left)} left"
+    left = f"{duration(view.seconds_left)} left"
+    left = ENDING if is_ending(view) else f"{WARMING}, {left}" if view.workers_start else left
     head.add_row(Text(f"outlearn · {view.task}", style="bold"), bar, Text(left))
     halves = Table.grid(padding=(0, 1), expand=True)
     halves.add_column(ratio=1)

@@ -70,7 +70,8 @@ class AgentOverview(OverviewModel):
     researcher: str
     direction: str
     state: str = Field(
-        description="running, paused, finished, failed; resting where no team is at work; client where there is none."
+        description="running, waiting, paused, finished, failed; resting where no team is at work; client where there "
+        "is no team."
     )
     doing: str = Field(description="Where it rests, what it did last.")
     seconds_ago: float | None = Field(description="Since it said so; null where it never did.")
@@ -141,7 +142,7 @@ def look_over(folder: RunFolder) -> Overview:
         commitment = _commitment(folder, spec.task, Publisher(evaluations.transactions))
     evaluations.engine.dispose()
     standing = withheld(AuditLog(folder.root / "vault").records())
-    at_work = sum(agent.state in ("running", "paused") for agent in agents)
+    at_work = sum(agent.state in ("running", "waiting", "paused") for agent in agents)
     pace = team.dollars_per_hour
     return Overview(
         run=str(folder.root),

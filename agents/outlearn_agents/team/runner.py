@@ -15,8 +15,9 @@ from outlearn.researcher import make_researcher
 from outlearn.tasks import task_names
 from outlearn.toolbox import open_toolbox, url_in
 from outlearn_agents.directions import choose_directions, read_direction
+from outlearn_agents.report.at_rest import collect_at_rest
 from outlearn_agents.report.page import write_summary
-from outlearn_agents.report.summary import Summary, collect
+from outlearn_agents.report.summary import Summary
 from outlearn_agents.run_folder import MAX_AGENTS, AgentSpec, RunFolder, RunnerSettings, TeamSpec, agent_name
 from outlearn_agents.spending.budgets import write_budget
 from outlearn_agents.spending.ledger import Budget
@@ -141,10 +142,11 @@ async def run_team(
             ):
                 for place, agent in enumerate(spec.agents):
                     crew.add(agent.name, tokens[agent.name], place * settings.stagger_seconds)
-                session = TeamSession(folder, spec, servers, crew, Watcher(spec, folder, tools), stops)
+                session = TeamSession(folder, spec, servers, crew, Watcher(spec, folder, tools), stops, settings)
                 await session.work(observe)
-                summary = await collect(tools, folder, session.spec)
-                write_summary(folder, summary)
+            # only now do the runs that workers were at have an end, or are queued again
+            summary = await collect_at_rest(folder, session.spec)
+            write_summary(folder, summary)
     return summary
 
 

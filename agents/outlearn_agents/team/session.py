@@ -9,7 +9,7 @@ import anyio
 from outlearn.errors import OutlearnError
 from outlearn.files import write_atomic
 from outlearn.identity import TokenFile
-from outlearn_agents.run_folder import RunFolder, SessionFile, TeamSpec
+from outlearn_agents.run_folder import RunFolder, RunnerSettings, SessionFile, TeamSpec
 from outlearn_agents.team.agents import AgentProcesses
 from outlearn_agents.team.control import Control, change_control, read_control
 from outlearn_agents.team.convergence import Nudger
@@ -50,6 +50,7 @@ class TeamSession:
         crew: AgentProcesses,
         watcher: Watcher,
         stops: Stops,
+        settings: RunnerSettings | None = None,
     ) -> None:
         self.spec = spec
         self._folder = folder
@@ -60,6 +61,7 @@ class TeamSession:
         self._countdown = crew.countdown
         self._worked = spec.seconds_worked
         self._started_at = datetime.now(UTC)
+        self._warm_at = anyio.current_time() + (settings or RunnerSettings()).warm_up_seconds
         self._noted: tuple[object, ...] = ()
         self._control = Control()
         self._failure: OutlearnError | OSError | None = None
@@ -77,7 +79,10 @@ class TeamSession:
             group.start_soon(self._keep)
             group.start_soon(self._nudge)
             while self._crew.names and self._failure is None:
-                observe(await self._watcher.look(self.seconds_left))
+                view = await self._watcher.look(self.seconds_left)
+                if view.has_begun:
+                    self._warm_at = 0.0
+                observe(view)
                 await anyio.sleep(LOOK_SECONDS)
             group.cancel_scope.cancel()
         if self._failure:
@@ -123,8 +128,9 @@ class TeamSession:
         self._control = control
 
     def _stand_still(self, control: Control) -> None:
-        """Stop the clock while everybody who is there is paused."""
-        if self._countdown.left <= 0 or not self._crew.names <= control.paused:
+        """Stop the clock while everybody who is there is paused, and while the first worker starts."""
+        stands = self._crew.names <= control.paused or anyio.current_time() < self._warm_at
+        if self._countdown.left <= 0 or not stands:
             self._countdown.go_on()
         elif not self._countdown.is_paused:
             self._countdown.pause()

@@ -8,8 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from outlearn.files import write_atomic
 from outlearn_agents.run_folder import RunFolder
+from outlearn_agents.words import failures
 
-State = Literal["running", "paused", "finished", "failed"]
+State = Literal["running", "waiting", "paused", "finished", "failed"]
+"""`waiting`: for an API, or for what others have set aside of a budget."""
 
 
 class AgentStatus(BaseModel):
@@ -38,3 +40,10 @@ def read_status(folder: RunFolder, agent: str) -> AgentStatus:
 def write_status(folder: RunFolder, agent: str, doing: str, state: State = "running") -> None:
     """Replace an agent's status."""
     write_atomic(status_file(folder, agent), AgentStatus(doing=doing[:300], state=state).model_dump_json().encode())
+
+
+def why_all_failed(folder: RunFolder) -> str:
+    """What the agents of a folder failed of, where all of them did; else empty."""
+    agents = folder.read_spec().agents if folder.spec_file.exists() else ()
+    statuses = [read_status(folder, agent.name) for agent in agents]
+    return failures(one.doing for one in statuses) if all(one.state == "failed" for one in statuses) else ""

@@ -35,6 +35,16 @@ class TeamView:
     findings: tuple[Finding, ...] = ()
     seconds_left: float = 0.0
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a worker has begun with a run, in any session."""
+        return any(run.status not in ("queued", "cancelled") for run in self.runs)
+
+    @property
+    def workers_start(self) -> bool:
+        """Whether a first run waits for workers that are still starting."""
+        return not self.has_begun and any(run.status == "queued" for run in self.runs)
+
 
 class Watcher:
     """Looks at the servers and the agents' status files."""

@@ -1,6 +1,7 @@
 """The final of a task: nominations close, nominees are run again on fresh seeds, the private half is opened once."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ import numpy as np
 from outlearn.audit import AuditKind, AuditLog
 from outlearn.errors import ConflictError
 from outlearn.files import create_once
+from outlearn.printable import printable
 from outlearn.receipts import ReceiptBook
 from outlearn.tasks import Floats, SecretTask, load_baselines, load_card, load_secret
 from outlearn.types import RunView
@@ -28,6 +30,7 @@ from outlearn_evaluation.withheld import withheld
 
 SEEDS, MAX_SEED = 5, 2**31
 SIGNIFICANT = 0.05
+MAX_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,22 @@ class Reruns:
 
 
 Rerun = Callable[[Sequence[str], Path, Sequence[int]], Reruns]
-"""Does runs again in a home folder with seeds; their receipts are in its vault then."""
+"""Does runs again in a home folder with seeds; their receipts are in its vault then. What is done stays as it is."""
 
 
-def finalize(settings: EvaluationSettings, task: str, rerun: Rerun, seeds: int | None = None) -> Release:
+def finalize(
+    settings: EvaluationSettings, task: str, rerun: Rerun, seeds: int | None = None, *, accept_failed: bool = False
+) -> Release:
     """Hold the final of a task, or go on with it; a task that had its final has the same release for ever.
 
     Args:
         seeds: how many fresh seeds, 5 by default. They are drawn once.
+        accept_failed: take re-runs that fail for results without a score.
 
     Raises:
         NotFoundError: no such task, or nobody nominated a run of it.
-        ConflictError: the final began with another number of seeds, or all nominated runs are withheld.
+        ConflictError: the final began with another number of seeds, all nominated runs are withheld, or re-runs failed;
+            nothing is opened then.
         IntegrityError: receipts, the release, or labels and split were changed.
     """
     book = ReleaseBook(settings.vault, load_card(settings.home, task).name)
@@ -74,6 +81,8 @@ def finalize(settings: EvaluationSettings, task: str, rerun: Rerun, seeds: int |
         raise ConflictError(f"all nominated runs of task {task!r} are withheld; review them with `outlearn audit`")
     into = settings.vault / task / "final"
     reruns = rerun(entered, into, fresh_seeds(settings.home, task, seeds))
+    if not accept_failed:
+        _refuse_failed(into, reruns.runs)
     audit.append(AuditKind.PRIVATE_HALF_OPENED, "note", task=task, evidence={"runs": len(entered)})
     return book.file(_score(closed, load_secret(settings.home, task), into, reruns))
 
@@ -98,6 +107,22 @@ def fresh_seeds(home: Path, task: str, count: int | None) -> tuple[int, ...]:
     if count not in (None, len(kept)):
         raise ConflictError(f"the final of task {task!r} began with {len(kept)} seeds, not {count}; leave --seeds out")
     return tuple(kept)
+
+
+def _refuse_failed(into: Path, views: Mapping[str, RunView]) -> None:
+    """Raises ConflictError where re-runs failed, for the operator to mend that or to accept it. Those that are withheld
+    have no score in any case."""
+    held, failed = withheld(AuditLog(into / "vault").records()), defaultdict[str, list[str]](list)
+    for run_id, view in views.items():
+        if view.status != "done" and not held.covers(view.run_id, view.agent):
+            failed[printable(" ".join(view.message.split()))[:MAX_REASON]].append(run_id)
+    if failed:
+        number = sum(map(len, failed.values()))
+        what = "; ".join(f"{', '.join(run_ids)} ({reason!r})" for reason, run_ids in failed.items())
+        raise ConflictError(
+            f"{number} of {len(views)} re-runs failed, and nothing was opened: {what}. Mend that, and `outlearn "
+            "finalize` tries these alone again; or --accept-failed has them in the release without a score"
+        )
 
 
 def _score(closed: Closed, secret: SecretTask, into: Path, reruns: Reruns) -> Release:

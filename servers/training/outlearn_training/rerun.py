@@ -38,12 +38,14 @@ def rerun(
     invert: bool = False,
     rows: Sequence[int] | None = None,
     digits: str | None = None,
+    retry_failed: bool = True,
     on_progress: OnProgress | None = None,
 ) -> dict[str, RunView]:
     """Do full runs of `settings.home` again in the home folder `into`: same source, params, agent and items.
 
     Each seed has a teacher, weak labels and a ceiling of its own there, trained where that was not done yet. A killed
-    rerun goes on where it was; more runs may follow into the same folder. It borrows device slots of `settings.home`.
+    rerun goes on where it was, and what failed in an earlier one is tried again, with those of the same seeds that have
+    no receipt. More runs may follow into the same folder. It borrows device slots of `settings.home`.
 
     Args:
         into: a folder in the vault of `settings.home`; one for each choice of `seeds`.
@@ -51,6 +53,7 @@ def rerun(
         invert: take the task's own weak labels, turned round (1 - p), and its own ends of the scale.
         rows: take the task's own weak labels, and of the pool only these rows, in this order.
         digits: with `rows`, what stands for the digits 1 to 9 in all that methods see, and not in what models read.
+        retry_failed: try what failed earlier again; otherwise it stays failed.
         on_progress: called with what is being done and the share that is done, in [0, 1].
 
     Returns:
@@ -73,7 +76,7 @@ def rerun(
     else:
         trained = STAGES / (STAGES + len(run_ids))
         _write_fresh(settings, derived, task, seeds, lambda what, share: report(what, trained * share))
-    queued = _submit(settings, derived, submissions, load_card(into, task).seeds)
+    queued = _submit(settings, derived, submissions, load_card(into, task).seeds, retry_failed)
     return _finish(settings, derived, queued, lambda what, share: report(what, trained + (1 - trained) * share))
 
 
@@ -127,9 +130,13 @@ def _write_fresh(
 
 
 def _submit(
-    settings: TrainingSettings, derived: TrainingSettings, submissions: dict[str, Submission], seeds: tuple[int, ...]
+    settings: TrainingSettings,
+    derived: TrainingSettings,
+    submissions: dict[str, Submission],
+    seeds: tuple[int, ...],
+    retry_failed: bool,
 ) -> dict[str, str]:
-    """Queue what is not queued yet. Returns the derived home's run ids by those of the first home."""
+    """Queue what is not queued yet, or failed. Returns the derived home's run ids by those of the first home."""
     queue = RunQueue(derived.database("training"))
     theirs, ours = (LocalArtifactStore(home / "artifacts") for home in (settings.home, derived.home))
     queued = {}
@@ -137,6 +144,8 @@ def _submit(
         ours.put(theirs.get(submission.source_sha256))
         again = submission.model_copy(update={"seeds": seeds})
         queued[run_id] = queue.submit(again, max_waiting=len(submissions) + queue.waiting() + 1).run_id
+        if retry_failed:
+            queue.queue_again(queued[run_id])
     return queued
 
 

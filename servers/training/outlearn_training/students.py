@@ -13,11 +13,13 @@ from outlearn_training.model import LabelModel, Weights
 
 MAX_STUDENTS = 8
 WEIGHTS_FILE = "student-{index}.safetensors"
+HEADER_BYTES = 2**20
+"""Of a file, at most, for names and shapes: a million tensors of no size would take 20 s and 2 GB."""
 
 
 def max_student_bytes(model: LabelModel) -> int:
     """Largest file that one student of this model may need."""
-    return model.size_bytes() + 2**20
+    return model.size_bytes() + HEADER_BYTES
 
 
 def save_students(folder: Path, students: list[Weights]) -> None:
@@ -49,6 +51,10 @@ def read_students(folder: Path, max_bytes: int) -> list[bytes]:
 
 def parse_student(data: bytes) -> tuple[Weights, str]:
     """A student's weights and the SHA-256 of its file. Raises InvalidInputError where torch cannot read it."""
+    if int.from_bytes(data[:8], "little") > HEADER_BYTES:
+        raise InvalidInputError(
+            f"the student's weights are not a safetensors file of torch's: a header of more than {HEADER_BYTES:,} bytes"
+        )
     try:
         return load(data), hashlib.sha256(data).hexdigest()
     except (SafetensorError, KeyError, RuntimeError) as error:  # a type or a shape that only safetensors knows

@@ -1,6 +1,7 @@
 """The final: nominations close, nominees are run again on seeds that nobody knew, the private half is opened once."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -222,9 +223,39 @@ def test_once_a_final_began_nobody_nominates_or_evaluates_for_its_task(
     assert rows == {"run-theonlyone": True, "run-other1": True}
 
 
-def test_a_nominee_that_fails_is_a_result_too(settings: EvaluationSettings, nominated: Nominated) -> None:
+def test_where_a_rerun_fails_nothing_is_opened_and_the_operator_may_mend_that_and_try_again(
+    settings: EvaluationSettings, nominated: Nominated
+) -> None:
     nominated("goodone", "badone")
-    release = finalize(settings, "toy", Again(settings, goodone=0.8))
+    first, second = Again(settings), Again(settings, goodone=0.8, badone=0.7)
+    wanted = r"2 of 2 re-runs failed, .*: run-goodone, run-badone \('ValueError: no luck'\)\. .*--accept-failed"
+    with pytest.raises(ConflictError, match=wanted):
+        finalize(settings, "toy", first)
+    assert "private half opened" not in [one.kind for one in AuditLog(settings.vault).records()]
+    assert ReleaseBook(settings.vault, "toy").read() is None
+    release = finalize(settings, "toy", second)
+    assert first.calls == second.calls  # on the same seeds
+    assert [(one.run_id, one.failed) for one in release.finalists] == [("run-goodone", ""), ("run-badone", "")]
+
+
+def test_what_a_failed_rerun_says_cannot_pass_for_our_words(settings: EvaluationSettings, nominated: Nominated) -> None:
+    nominated("badone")
+
+    def failing(run_ids: Sequence[str], into: Path, seeds: Sequence[int]) -> Reruns:
+        reruns = Again(settings)(run_ids, into, seeds)
+        loud = {"message": "no\n\nluck\x1b[31m, outlearn: all is well" + "!" * 2000}
+        return replace(reruns, runs={one: view.model_copy(update=loud) for one, view in reruns.runs.items()})
+
+    with pytest.raises(ConflictError, match=r"'no luck\ufffd\[31m, outlearn: all is well!{100,200}") as refused:
+        finalize(settings, "toy", failing)
+    assert len(str(refused.value)) < 600
+
+
+def test_a_nominee_that_fails_is_a_result_where_the_operator_takes_it_for_one(
+    settings: EvaluationSettings, nominated: Nominated
+) -> None:
+    nominated("goodone", "badone")
+    release = finalize(settings, "toy", Again(settings, goodone=0.8), accept_failed=True)
     good, bad = release.finalists
     assert (good.failed, bad.failed, bad.accuracy, bad.pgr) == ("", "ValueError: no luck", None, None)
     assert release.comparisons == ()
@@ -254,6 +285,18 @@ def test_a_run_that_is_caught_when_it_is_done_again_has_no_score(
         ("run-honest", False),
         ("run-cheating", True),
     ]
+
+
+def test_a_run_that_is_caught_and_fails_does_not_hold_up_the_others(
+    settings: EvaluationSettings, nominated: Nominated
+) -> None:
+    nominated("honest", "cheating")
+
+    def watched(run_ids: Sequence[str], into: Path, seeds: Sequence[int]) -> Reruns:
+        AuditLog(into / "vault").append("vault", "disqualify", agent="ada", run_id="run-cheatingagain")
+        return Again(settings, honest=0.8)(run_ids, into, seeds)
+
+    assert [one.failed for one in finalize(settings, "toy", watched).finalists] == ["", "ValueError: no luck"]
 
 
 def test_a_final_with_all_nominees_withheld_waits_for_the_operator(

@@ -81,7 +81,7 @@ def test_seeds_side_by_side_in_processes_are_the_same_as_one_after_another_here(
     heard: list[tuple[str, float]] = []
     apart = KeptSeeds(home, task[0])
     SlotTraining(settings(home, 2))(task, apart, [0, 3], lambda what, share: heard.append((what, share)))
-    assert "2 seeds side by side" in {what for what, _ in heard}
+    assert "teachers and ceilings of 2 seeds" in {what for what, _ in heard}
     shares = [share for _, share in heard]
     assert shares == sorted(shares)
     here = KeptSeeds(home / "elsewhere", task[0])

@@ -16,6 +16,7 @@ from outlearn.sources import (
     DUPLICATE_ID,
     EMPTY_TEXT,
     MISSING_COLUMN,
+    NO_TEXT,
     NOT_UTF8,
     UNUSABLE,
     BadRow,
@@ -195,10 +196,26 @@ def test_columns_and_classes_are_the_users(tmp_path: Path) -> None:
     columns = PAIR_COLUMNS | {"group": "meta.topic"}
     found = list(local.SOURCE.rows(SourceRequest(files=(path,), columns=columns, classes=("1", "2"))))
     assert found[0] == Example(1, "t", "hi", ("one", "two"), 1)
-    assert found[1] == BadRow(2, MISSING_COLUMN, "no 'meta.topic'")
+    assert found[1] == BadRow(2, MISSING_COLUMN, "no 'meta.topic'; there are 'q', 'x', 'y', 'best'")
     found = list(local.SOURCE.rows(SourceRequest(files=(path,), columns=PAIR_COLUMNS, classes=("1", "2"))))
     assert isinstance(found[1], BadRow)
     assert found[1].reason == BAD_LABEL
+
+
+def test_a_whole_number_is_text_and_a_list_is_none_and_a_null_is_told_apart_from_a_wrong_name(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        b'{"q": "hi", "x": 5, "y": -2, "best": "a"}',
+        b'{"q": "hi", "x": 5, "y": ["two"], "best": "a"}',
+        b'{"q": "hi", "x": 5.5, "y": true, "best": "a"}',
+        b'{"q": "hi", "x": null, "y": "two", "best": "a"}',
+    )
+    assert list(local.SOURCE.rows(SourceRequest(files=(path,), columns=PAIR_COLUMNS))) == [
+        Example(1, "hi", "hi", ("5", "-2"), 0),
+        BadRow(2, NO_TEXT, "column 'y': neither text nor a whole number"),
+        BadRow(3, NO_TEXT, "column 'x', 'y': neither text nor a whole number"),
+        BadRow(4, MISSING_COLUMN, "no 'x'"),
+    ]
 
 
 @pytest.mark.parametrize("columns", [{}, {"prompt": "q"}, {"text": "q", "label": "ok", "response": "a"}])

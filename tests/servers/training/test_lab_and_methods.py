@@ -186,7 +186,7 @@ def test_the_method_in_the_documentation_runs_and_can_be_registered(lab: Lab, pl
     assert students[0].predict().shape == (len(lab.pool),)
     registered = plugin(source)
     assert registered.check_params({"trust": 1}) == {"trust": 1}
-    with pytest.raises(InvalidInputError, match="trust: input should be a valid number"):
+    with pytest.raises(InvalidInputError, match="trust: must be a number"):
         registered.check_params({"trust": "high"})
 
 

@@ -20,7 +20,7 @@ from outlearn_training.sandbox.method_sandbox import MAX_METRICS
 from outlearn_training.server import build
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
-from outlearn_training.students import parse_student
+from outlearn_training.students import HEADER_BYTES, parse_student
 from outlearn_training.workers.slots import slot_pid
 
 from .test_training_server import GOOD, finish, read_text, settings_for, until, write_method
@@ -154,6 +154,20 @@ async def test_students_that_cannot_be_used_fail_their_run_and_not_the_worker(wa
         assert not list((warm.home / "scratch").iterdir())
 
 
+async def test_a_run_that_fails_is_charged_for_all_that_it_took(warm: TrainingSettings) -> None:
+    body = "end = time.monotonic() + 0.9\nwhile time.monotonic() < end: pass\nraise SystemExit"  # between two reports
+    async with connect(build(warm)) as client:
+        await run_attack(client, warm, "")  # the first one may wait for the method host
+        view = await run_attack(client, warm, body)
+    assert (view["status"], view["device_seconds"] >= 0.9) == ("failed", True), view
+
+
+async def test_a_run_that_nobody_cancelled_is_not_called_so(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
+        view = await run_attack(client, warm, 'say(\'{"error": "cancelled"}\')')
+    assert (view["status"], view["message"]) == ("failed", "cancelled")
+
+
 def as_file(dtype: str, shape: list[int], size: int) -> bytes:
     header = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
     return struct.pack("<Q", len(header)) + header + bytes(size)
@@ -170,6 +184,13 @@ def test_weights_of_other_types_than_floats_are_refused(dtype: str) -> None:
 def test_a_shape_too_large_for_torch_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="not a safetensors file"):
         parse_student(as_file("F32", [0, 2**62, 2**62], 0))
+
+
+def test_a_header_that_takes_the_room_of_weights_is_refused_unread() -> None:
+    empty = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({str(number): empty for number in range(HEADER_BYTES // 40)}).encode()
+    with pytest.raises(InvalidInputError, match="header"):
+        parse_student(struct.pack("<Q", len(header)) + header)
 
 
 def nested(depth: int) -> dict[str, Any]:

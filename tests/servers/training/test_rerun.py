@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,12 @@ from outlearn_training.workers.slots import give_way, slot_is_held, slot_pid, ta
 FRESH = (101, 102, 103, 104, 105)
 GOOD = "def method(lab, seed):\n    return lab.fit(lab.weak_labels())\n"
 BAD = "def method(lab, seed):\n    raise ValueError('no luck with this seed')\n"
+UNLUCKY = """
+def method(lab, seed):
+    if seed == 3:
+        raise ValueError("no luck")
+    return lab.fit(lab.weak_labels())
+"""
 SPY = """
 from pathlib import Path
 def method(lab, seed, places):
@@ -82,6 +89,13 @@ def receipts(into: Path, run_id: str) -> tuple[Receipt, ...]:
     return ReceiptBook(into / "vault").read(run_id)
 
 
+def logged_seeds(into: Path) -> Counter[tuple[str, str]]:
+    """How often each seed of each run was tried in a derived home."""
+    logs = (into / "logs" / "runs").glob("*.log")
+    found = ((log.stem, line.split(",")[0]) for log in logs for line in log.read_text().splitlines())
+    return Counter((run_id, line) for run_id, line in found if line.startswith("# seed "))
+
+
 def nominate(home: Path, card: TaskCard, agent: str, *run_ids: str) -> None:
     """Has an agent evaluate and nominate its runs, whose students answered at random."""
     service = EvaluationService(EvaluationSettings(home=home))
@@ -118,7 +132,13 @@ def test_a_final_does_nominated_runs_again_with_fresh_seeds_where_no_vault_can_b
     spy, bad, good = submit(SPY, places=[str(one.resolve()) for one in places]), submit(BAD), submit(GOOD, "bob")
     nominate(home, card, "ada", spy, bad)
     nominate(home, card, "bob", good)
-    cli.app(["finalize", str(home), "--workers", "1", "--json"], standalone_mode=False)
+    command = ["finalize", str(home), "--workers", "1", "--json"]
+    with pytest.raises(ConflictError, match=f"1 of 3 re-runs failed, .*: {bad} .*no luck with this seed"):
+        cli.app(command, standalone_mode=False)
+    assert not (home / "vault" / "toy" / "release.json").exists()
+    tried = logged_seeds(into)
+    cli.app([*command, "--accept-failed"], standalone_mode=False)
+    assert logged_seeds(into) == tried  # what failed is taken as it is
     release = Release.model_validate_json(capsys.readouterr().out)
     found = {one.run_id: one for one in release.finalists}
     assert found[good].failed == ""
@@ -171,6 +191,41 @@ def test_a_rerun_with_inverted_labels_that_was_killed_goes_on_where_it_was(
     theirs, ours = load_public(home, "toy"), load_public(into, "toy")
     assert np.array_equal(ours.weak_labels(3), 1 - theirs.weak_labels(3))
     assert [one.seed for one in load_baselines(into, "toy").per_seed] == list(seeds)
+
+
+def test_what_failed_is_tried_again_on_the_seeds_that_have_no_receipt_and_nothing_else_is(
+    settings: TrainingSettings, submit: Callable[..., str]
+) -> None:
+    unlucky, good, into = submit(UNLUCKY), submit(GOOD), settings.vault / "toy" / "inverted"
+
+    def again(retry_failed: bool = True, **limits: float) -> tuple[RunView, RunView]:
+        how = {"seeds": (0, 1, 3), "invert": True, "retry_failed": retry_failed}
+        views = rerun(settings.model_copy(update=limits), "toy", [unlucky, good], into, **how)
+        return views[unlucky], views[good]
+
+    assert ["longer than the 0.001 seconds" in view.message for view in again(seed_seconds=0.001)] == [True, True]
+    views, tried = again(), logged_seeds(into)
+    assert [(view.status, view.seeds_done) for view in views] == [("failed", 2), ("done", 3)]
+    signed = [receipts(into, view.run_id) for view in views]
+    assert again(retry_failed=False) == views
+    assert logged_seeds(into) == tried
+    second, done = again()
+    assert (second.run_id, second.status, second.message) == (views[0].run_id, "failed", "ValueError: no luck")
+    assert done == views[1]
+    assert logged_seeds(into) - tried == Counter({(second.run_id, "# seed 3"): 1})
+    assert [receipts(into, view.run_id) for view in views] == signed
+
+
+def test_a_plugin_that_does_not_load_fails_no_other_method(
+    settings: TrainingSettings, submit: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "site" / "broken-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[outlearn.methods]\nbroken = nowhere:method\n")
+    monkeypatch.setenv("PYTHONPATH", str(info.parent))
+    run_id, into = submit(GOOD), settings.vault / "toy" / "inverted"
+    assert rerun(settings, "toy", [run_id], into, seeds=(0, 1), invert=True)[run_id].message == "done: `evaluate` it"
 
 
 def test_a_rerun_with_other_digits_that_was_killed_before_any_run_writes_the_same_task(

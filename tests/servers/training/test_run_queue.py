@@ -174,7 +174,7 @@ def test_a_run_that_waits_comes_before_one_that_could_be_helped(queue: RunQueue,
 def test_when_one_seed_fails_the_others_are_told_to_stop(queue: RunQueue, claims: Claims) -> None:
     run_id = submit(queue)
     one, other = claim(claims, 0), claim(claims, 1)
-    claims.end(run_id, "failed", "broken")
+    claims.fail(run_id, "broken")
     assert not claims.report(other, seconds=1, share=0.1)
     claims.seed_done(other)
     claims.seed_done(one)
@@ -228,10 +228,36 @@ def test_a_finished_run_does_not_change(queue: RunQueue, claims: Claims) -> None
     claims.seed_done(one)
     finish(claims, run_id)
     assert not claims.report(one, seconds=1, share=0.1)
-    claims.end(run_id, "failed", "late")
+    claims.fail(run_id, "late")
     assert queue.cancel(run_id, ADA).status == "done"
     view = queue.view(run_id, ADA)
     assert (view.status, view.message, view.progress) == ("done", "done: `evaluate` it", 1.0)
+
+
+def test_a_failed_run_that_is_queued_again_does_what_was_not_done(queue: RunQueue, claims: Claims) -> None:
+    run_id = submit(queue, seeds=(0, 1, 2))
+    claims.seed_done(claim(claims, 0))
+    for slot in (0, 1):
+        claim(claims, slot)
+    claims.fail(run_id, "took longer than 1 seconds")
+    for _ in range(2):
+        queue.queue_again(run_id)
+    view = queue.view(run_id, ADA)
+    assert (view.status, view.seeds_done, view.progress, view.finished_at) == ("queued", 1, 0.333, None)
+    assert [one.seed for one in work_off(claims)] == [1, 2]
+    done = queue.view(run_id, ADA)
+    assert (done.status, done.seeds_done) == ("done", 3)
+    queue.queue_again(run_id)
+    assert queue.view(run_id, ADA) == done
+
+
+def test_a_run_that_failed_since_workers_died_has_all_its_attempts_again(queue: RunQueue, claims: Claims) -> None:
+    run_id = submit(queue)
+    while claims.claim(0, everybody_lives):
+        pass
+    assert "its worker died" in queue.view(run_id, ADA).message
+    queue.queue_again(run_id)
+    assert [one.seed for one in work_off(claims)] == [0, 1]
 
 
 def test_seconds_add_up_over_reports_and_attempts(queue: RunQueue, claims: Claims) -> None:

@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from submitting import submission
 
+from outlearn.artifacts import LocalArtifactStore
 from outlearn.errors import PermissionDeniedError
 from outlearn.identity import Caller
 from outlearn.testing import connect
 from outlearn_training import service
+from outlearn_training.catalogue import find_method
+from outlearn_training.queue.run_queue import RunQueue
 from outlearn_training.sandbox import mechanisms
 from outlearn_training.sandbox.bubblewrap import has_bubblewrap
 from outlearn_training.sandbox.host import max_threads
@@ -25,6 +29,7 @@ from outlearn_training.sandbox.syscalls import BY_ARGUMENT, MACHINES, NEVER, ON_
 from outlearn_training.server import build
 from outlearn_training.service import TrainingService
 from outlearn_training.settings import TrainingSettings
+from outlearn_training.workers import worker
 
 from .test_method_attacks import Idle, attack, run_attack
 from .test_training_server import GOOD, finish, read_text, serving, settings_for, until, write_method
@@ -96,6 +101,8 @@ ATTEMPTS = {
     "a file that takes another's place": "(out() / 'b').touch(); os.rename(out() / 'b', out() / 'a')",
     "other cores": "os.sched_setaffinity(0, os.sched_getaffinity(0))",
     "memory beyond limits": "os.memfd_create('x')",
+    "a user's room for pipes": "fcntl.fcntl(os.pipe()[1], 1031, 2**20)",
+    "all of the machine's asynchronous reads": "call('io_setup', 60_000, bytes(8))",
     "fork": "os.fork()",
     "fork by clone": "call('clone', 17, 0, 0, 0, 0)",
     "a thread in a namespace": "call('clone', 0x10010900, 0, 0, 0, 0)",
@@ -120,6 +127,7 @@ x = torch.ones(300, 300, requires_grad=True)
 (x @ x).sum().backward()
 threading.Thread(target=lambda: print("thread ran")).start()
 os.kill(os.getpid(), 0); resource.getrlimit(resource.RLIMIT_CPU)
+assert resource.getrlimit(resource.RLIMIT_SIGPENDING)[1] <= 256, "the user's timers and signals"
 (out() / "note").write_text("x"); (out() / "note").touch()
 with (out() / "note").open("r+b") as file: os.posix_fallocate(file.fileno(), 0, 10_000)  # libc writes instead
 """
@@ -317,6 +325,21 @@ def test_without_a_sandbox_only_registered_methods_run_unless_the_operator_says_
         submit(settings, file=file)
     assert submit(settings_for(home, unsafe_no_sandbox=True), file=file) == "queued"
     assert TrainingService(settings, Idle()).describe_task("").sandbox == "seccomp"
+
+
+def test_a_worker_that_cannot_confine_methods_runs_registered_ones_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "find_mechanisms", lambda _: ("seccomp",))
+    settings = settings_for(home).model_copy(update={"worker_idle_seconds": 0.5})
+    queue, store = RunQueue(settings.database("training")), LocalArtifactStore(home / "artifacts")
+    sources = GOOD, find_method("vanilla").info.source
+    asked = [submission("ada", (0,), source_sha256=store.put(one.encode()), kind="pilot") for one in sources]
+    run_ids = [queue.submit(one, max_waiting=9).run_id for one in asked]
+    worker.Worker(settings, 0, 1).work()
+    mine, registered = (queue.view(run_id, Caller(agent="ada")) for run_id in run_ids)
+    assert (mine.status, registered.status) == ("failed", "done")
+    assert "runs registered methods only" in mine.message
 
 
 def test_mechanisms_are_those_of_the_system(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ class SlotTraining:
 
     def _describe(self, waiting: Sequence[int], running: Sequence["_SeedProcess"]) -> str:
         doing = {process.what for process in running}
-        now = doing.pop() if len(doing) == 1 else f"{len(running)} seeds side by side" if running else ""
+        now = doing.pop() if len(doing) == 1 else f"teachers and ceilings of {len(running)} seeds" if running else ""
         later = f"{len(waiting)} waiting {self._reason}" if waiting else ""
         return "; ".join(filter(None, (now, later))) or "done"
 

@@ -9,12 +9,12 @@ Roles that `--map` gives columns to, one of these sets:
 written with a dot, as in `answer.text`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from outlearn.errors import InvalidInputError
-from outlearn.sources import BAD_LABEL, MISSING_COLUMN, BadRow, Example, Kind, Row, SourceRequest
+from outlearn.sources import BAD_LABEL, MISSING_COLUMN, NO_TEXT, BadRow, Example, Kind, Row, SourceRequest
 from outlearn_training.data.files import Record, records
 
 SHAPES: tuple[frozenset[str], ...] = (
@@ -26,6 +26,8 @@ SHAPES: tuple[frozenset[str], ...] = (
 OPTIONAL = frozenset({"group", "id"})
 CLAIM_CLASSES = {"false": 0, "0": 0, "no": 0, "incorrect": 0, "true": 1, "1": 1, "yes": 1, "correct": 1}
 PAIR_CLASSES = {"a": 0, "b": 1}
+TEXTS = ("prompt", "text", "response", "a", "b", "chosen", "rejected")
+NAMED = 12
 OTHERS = "--classes ZERO,ONE names the two values that it has"
 
 
@@ -63,12 +65,14 @@ def to_row(line: int, record: Record, columns: Mapping[str, str], classes: Mappi
     values = {role: _value(record, column) for role, column in columns.items()}
     missing = [columns[role] for role, value in values.items() if value is None]
     if missing:
-        return BadRow(line, MISSING_COLUMN, f"no {', '.join(map(repr, missing))}")
+        return BadRow(line, MISSING_COLUMN, f"no {', '.join(map(repr, missing))}{_there_are(record, missing)}")
+    if others := [columns[role] for role in TEXTS if role in values and not _is_text(values[role])]:
+        return BadRow(line, NO_TEXT, f"column {', '.join(map(repr, others))}: neither text nor a whole number")
     known = {role: value if isinstance(value, str) else _plain(value) for role, value in values.items()}
     label = 0 if "chosen" in known else classes.get(_plain(values["label"]))
     if label is None:
         return BadRow(line, BAD_LABEL, f"column {columns['label']!r} has none of {', '.join(classes)}; {OTHERS}")
-    responses = tuple(known[role] for role in ("text", "response", "a", "b", "chosen", "rejected") if role in known)
+    responses = tuple(known[role] for role in TEXTS[1:] if role in known)
     prompt = known.get("prompt", "")
     return Example(line, known.get("group", prompt or responses[0]), prompt, responses, label, known.get("id", ""))
 
@@ -90,6 +94,19 @@ def _value(record: Record, column: str) -> Any:
     for part in column.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value
+
+
+def _there_are(record: Record, missing: Sequence[str]) -> str:
+    """The columns of a record that lacks one; nothing where it has all and the values are missing."""
+    if all(column in record for column in missing):
+        return ""
+    more = f" and {len(record) - NAMED} more" if len(record) > NAMED else ""
+    return f"; there are {', '.join(map(repr, [*record][:NAMED]))}{more}"
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value can be shown as it is: an answer may be a number, and whole ones are written in one way only."""
+    return isinstance(value, str) or type(value) is int
 
 
 def _plain(value: Any) -> str:

@@ -142,7 +142,8 @@ def _refuse(scan: Scan, request: DataRequest) -> None:
     """Raises InvalidInputError where there is no row, or where there are malformed ones that are not to be skipped."""
     if not scan.rows:
         raise InvalidInputError(f"{', '.join(repr(str(path)) for path in request.files) or 'the source'} is empty")
-    if not scan.bad_counts or request.on_bad_row == "skip":
+    bad = scan.bad_counts.total()
+    if not bad or (request.on_bad_row == "skip" and bad < scan.rows):
         return
     lines = []
     for reason, count in sorted(scan.bad_counts.items()):
@@ -153,10 +154,11 @@ def _refuse(scan: Scan, request: DataRequest) -> None:
             found[-1] += f" ({detail})" if detail else ""
         more = ["..."] if count > len(listed) else []
         lines.append(f"  {reason}: {count}, in line {', '.join([*found, *more])}")
+    advice = f"mend them, or leave them out with --on-bad-row skip (the report lists the first {MAX_LISTED:,})"
+    if bad == scan.rows:
+        advice = "no row is left: " + ("is --map right?" if request.columns else "is it a file of this source?")
     raise InvalidInputError(
-        f"{sum(scan.bad_counts.values()):,} of {scan.rows:,} rows are malformed, so nothing was prepared:\n"
-        + "\n".join(lines)
-        + f"\nmend them, or leave them out with --on-bad-row skip (the report lists the first {MAX_LISTED:,})"
+        f"{bad:,} of {scan.rows:,} rows are malformed, so nothing was prepared:\n" + "\n".join([*lines, advice])
     )
 
 

@@ -10,7 +10,7 @@ from outlearn.database import as_utc, open_database, reading, utc_now, writing
 from outlearn.errors import BudgetError, ConflictError
 from outlearn.identity import Caller
 from outlearn.requests import check_request_id
-from outlearn.types import RunStatus, RunUsage, RunView
+from outlearn.types import FINISHED, RunStatus, RunUsage, RunView
 from outlearn_training.queue.device_budget import UNLIMITED, DeviceBudget, check_room, overspent
 from outlearn_training.queue.line import read_line
 from outlearn_training.queue.tables import UNFINISHED, Submission, claimed_seeds, find_run, metadata, runs, update_run
@@ -110,6 +110,18 @@ class RunQueue:
             elif row.status == "running":
                 update_run(connection, run_id, cancel_requested=True)
             return _view(connection, find_run(connection, run_id))
+
+    def queue_again(self, run_id: str) -> None:
+        """Queue a run again that failed or was cancelled, once no worker is at it. Seeds that are done stay done, and
+        any other run is left as it is."""
+        with writing(self.engine) as connection:
+            row = find_run(connection, run_id)
+            if row.status in FINISHED and row.status != "done":
+                left = (claimed_seeds.c.run_id == run_id) & claimed_seeds.c.done.is_(False)
+                connection.execute(claimed_seeds.delete().where(left))
+                fresh: dict[str, Any] = {"attempts": 0, "cancel_requested": False, "finished_at": None}
+                fresh["progress"] = row.seeds_done / len(row.seeds)
+                update_run(connection, run_id, status="queued", message="queued again", **fresh)
 
     def end_overspent(self, budget: DeviceBudget) -> None:
         """Cancel the unfinished runs of agents whose device-seconds, or the team's, are spent."""

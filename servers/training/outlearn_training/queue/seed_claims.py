@@ -101,12 +101,12 @@ class Claims:
             if done == len(row.seeds):
                 _end(connection, row, "done", DONE[row.kind])
 
-    def end(self, run_id: str, status: RunStatus, message: str) -> None:
-        """End a running run as failed or cancelled. A run that ended already is left as it is."""
+    def fail(self, run_id: str, message: str) -> None:
+        """End a running run that failed, or that was to be cancelled. A run that ended already is left as it is."""
         with writing(self.engine) as connection:
             row = find_run(connection, run_id)
             if row.status == "running":
-                _end(connection, row, status, message[:2000])
+                _end(connection, row, "cancelled" if row.cancel_requested else "failed", message[:2000])
 
     def give_back(self, claim: Claim, reason: str = "its worker was stopped") -> None:
         """Give up a claim for a reason that is not the run's, which does not count as an attempt."""

@@ -12,6 +12,8 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 MAX_OPEN_FILES = 256
+MAX_SIGNALS = 256
+"""Timers and signals on their way: a user's processes share what the system has for them."""
 NICENESS = 10
 MAX_DESCRIPTOR = 2**16
 
@@ -98,12 +100,11 @@ def limit_resources(cpu_seconds: int, file_bytes: int) -> None:
     that Linux ends where the machine's memory is used up."""
     if sys.platform == "linux":
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+        _lower(resource.RLIMIT_SIGPENDING, MAX_SIGNALS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 5))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    _lower(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
 
 
 def limit_memory(memory_bytes: int) -> None:
@@ -120,6 +121,13 @@ def close_all_but(kept: Collection[int]) -> None:
     for low, high in pairwise(edges):
         if high > low + 1:  # an empty range that begins at 0 closes everything, in CPython 3.11
             os.closerange(low + 1, high)
+
+
+def _lower(limit: int, most: int) -> None:
+    """Set a limit to `most`, unless it is lower already."""
+    hard = resource.getrlimit(limit)[1]
+    value = most if hard == resource.RLIM_INFINITY else min(hard, most)
+    resource.setrlimit(limit, (value, value))
 
 
 def _children() -> list[int]:

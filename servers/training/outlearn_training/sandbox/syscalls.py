@@ -33,7 +33,7 @@ lookup_dcookie 212 18, uselib 134 -, io_uring_setup 425 425, io_uring_enter 426 
 bpf 321 280, userfaultfd 323 282, perf_event_open 298 241, add_key 248 217, request_key 249 218, keyctl 250 219
 seccomp 317 277, lsm_set_self_attr 460 460, setuid 105 146, setgid 106 144, setreuid 113 145, setregid 114 143
 setgroups 116 159, setresuid 117 147, setresgid 119 149, setfsuid 122 151, setfsgid 123 152, capset 126 91
-sched_setaffinity 203 122
+sched_setaffinity 203 122, io_setup 206 0
 """
 """Refused whatever their arguments."""
 
@@ -51,7 +51,8 @@ open 2 -, openat 257 56, openat2 437 437, fallocate 285 47
 
 ZERO_IS_A_GROUP = ("kill", "rt_sigqueueinfo", "tgkill", "rt_tgsigqueueinfo")
 FORBIDDEN_PRCTL = (1, 4, 22, 35, 0x59616D61)  # PDEATHSIG, DUMPABLE, SECCOMP, MM, PTRACER
-FORBIDDEN_FCNTL = (8, 10, 15, 1024, 1026)  # SETOWN, SETSIG, SETOWN_EX (signals to others), SETLEASE, NOTIFY
+FORBIDDEN_FCNTL = (8, 10, 15, 1024, 1026, 1031)  # SETOWN, SETSIG, SETOWN_EX (signals to others), SETLEASE, NOTIFY,
+# and SETPIPE_SZ: a user has room for 64 MiB in large pipes, and others' are small then
 FORBIDDEN_IOCTL = (0x5412, 0x541C, 0x8901, 0x8902)  # type into a terminal (TIOCSTI, TIOCLINUX), FIOSETOWN, SIOCSPGRP
 FORBIDDEN_IOCTL_TYPES = (0x6600, 0x5800)  # 'f' and 'X': a file's flags, encryption and verity; file systems
 WITHOUT_NAME = 0x00400000  # of `open`: O_TMPFILE

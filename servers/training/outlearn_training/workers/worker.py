@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from outlearn.artifacts import LocalArtifactStore
-from outlearn.errors import MethodError, OutlearnError, is_full_disk
+from outlearn.errors import MethodError, OutlearnError, PermissionDeniedError, is_full_disk
 from outlearn.logs import configure_logging
 from outlearn_training.catalogue import is_registered
 from outlearn_training.queue.seed_claims import Claim, Claims
@@ -93,8 +93,7 @@ class Worker:
                 self._run_seed(claim)
             self._claims.seed_done(claim)
         except OutlearnError as error:
-            cancelled = isinstance(error, MethodError) and str(error) == "cancelled"
-            self._claims.end(run.run_id, "cancelled" if cancelled else "failed", str(error))
+            self._claims.fail(run.run_id, str(error))
             log.info("ended", run_id=run.run_id, error=str(error))
         except SystemExit:
             self._claims.give_back(claim)
@@ -123,13 +122,19 @@ class Worker:
             if run.kind == "full":
                 self._predictor.sign(run, seed, out, describe_mechanisms(self._mechanisms), progress.on_test_items)
             progress.finish()
+        except OutlearnError:
+            progress.charge()
+            raise
         finally:
             shutil.rmtree(out, ignore_errors=True)
 
     def _job(self, run: Run, seed: int, out: Path) -> Job:
         source = self._artifacts.get(run.source_sha256).decode()
-        if not is_registered(source):
+        try:
             check_confinement(self._settings, self._mechanisms)
+        except PermissionDeniedError:
+            if not is_registered(source):
+                raise
         return Job(
             task=run.task,
             home=self._settings.home.resolve(),
@@ -194,9 +199,13 @@ class _Progress:
         return not self._goes_on
 
     def finish(self) -> None:
-        """Report what the seed took in all."""
+        """Report what the seed took in all. Raises MethodError where the run was cancelled."""
         self._report(1.0)
         self._check()
+
+    def charge(self) -> None:
+        """Report what a seed took that failed: one that ends between two reports is not free."""
+        self._report(METHODS_SHARE * self._share)
 
     def _check(self) -> None:
         if not self._goes_on:
@@ -228,9 +237,11 @@ def main() -> None:
         if free:
             settings.keep()
             gc.disable()  # while torch is imported, which is faster by a fifth
+            log.info("starting", slot=slot)
             worker = Worker(settings, slot, slots)
             gc.freeze()
             gc.enable()
+            log.info("ready", slot=slot)
             worker.work()
 
 
