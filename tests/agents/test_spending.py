@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import tempfile
+import time
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -340,6 +341,7 @@ def _spend(folder: Path, agent: str, seed: int) -> None:
         try:
             call = ledger.reserve(agent, worst, last_turn=cents(5, 500), may_wait=True)
         except SetAsideError:
+            time.sleep(0.01)  # as an agent does, if for longer
             continue
         except BudgetError:
             break

@@ -184,7 +184,10 @@ async def test_an_agent_that_was_asked_to_leave_is_not_started_again(
     crew.add("ada", "token")
     crew.add("boole", "token", after=1000)
     crew.look()
-    crew.ask_to_stop("boole")
+    with closing(Ledger(folder.spending)) as ledger:
+        ledger.settle(ledger.reserve("boole", Cost(NANO), last_turn=Cost(NANO)), Cost(NANO))
+        crew.ask_to_stop("boole")
+        assert ledger.statement().reserved_dollars == 0, "it has left already"
     assert crew.names == {"ada"}
     crew.ask_to_stop()
     with anyio.fail_after(LIMIT_SECONDS):

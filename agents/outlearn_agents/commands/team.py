@@ -237,8 +237,8 @@ def budget(
 ) -> None:
     """Change what may be spent.
 
-    Agents at work go by it from their next model call on. Evaluations and device seconds are the servers': give them to
-    `outlearn team RUN` when a session begins. Such as:
+    Agents at work go by it from their next model call on, those that wait for room at once. Evaluations and device
+    seconds are the servers': give them to `outlearn team RUN` when a session begins. Such as:
 
     outlearn team budget runs/mine --dollars 80 --agent-budget dollars=10
     """

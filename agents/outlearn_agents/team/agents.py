@@ -61,6 +61,8 @@ class AgentProcesses:
                 kept.is_leaving = True
                 if kept.child:
                     kept.child.terminate()
+                else:
+                    self._free(one)
 
     async def end(self) -> None:
         """End all agents that are still there."""

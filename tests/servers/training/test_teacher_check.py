@@ -48,13 +48,17 @@ import numpy as np
 def method(lab, seed):
     own = np.array([int(item.text.split()[0]) % 2 for item in lab.pool])
     agrees = np.corrcoef(own, lab.weak_labels())[0, 1] > 0
-    return lab.fit(own if agrees else 1 - own, epochs=8, lr=0.008)
+    return lab.fit(own if agrees else 1 - own, epochs=16, lr=0.005)
 """
 
 LEARNS = """
 def method(lab, seed):
-    return lab.fit(lab.weak_labels(), epochs=8, lr=0.008)
+    return lab.fit(lab.weak_labels(), epochs=16, lr=0.005)
 """
+
+
+SIZE = 200
+"""Of the pool of the task that the toy model learns, and as many test items."""
 
 
 async def train(home: Path, *sources: str, task: str = "toy") -> list[str]:
@@ -80,7 +84,7 @@ def check(home: Path, *sources: str, task: str = "toy") -> list[dict[str, Any]]:
 
 def write_odd_task(home: Path) -> None:
     """Write a task that the toy model learns: is a number of three digits odd? Of weak labels, 5 % are wrong."""
-    toy, rng, size = load_public(home, "toy").card, np.random.default_rng(0), 200
+    toy, rng, size = load_public(home, "toy").card, np.random.default_rng(0), SIZE
     numbers = rng.permutation(np.arange(100, 1000))[: 2 * size].tolist()
     items = [LabelledItem(id=f"i{n}", text=f"{n} is odd", group=f"g{n}", label=n % 2) for n in numbers]
     labels = np.array(numbers) % 2
@@ -120,8 +124,9 @@ def test_a_method_that_brings_labels_for_the_pool_is_seen_on_another_pool(home: 
 def test_a_method_that_works_answers_out_loses_them_with_other_digits_and_one_that_learns_loses_nothing(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn, digits = teacher_check.changed_pool, "359728461"  # four change their parity; of other draws none may
-    monkeypatch.setattr(teacher_check, "changed_pool", lambda *one: drawn(*one)._replace(digits=digits))
+    rows = np.random.default_rng(0).permutation(SIZE)[: round(0.8 * SIZE)].tolist()
+    change = teacher_check.Change(rows, "359728461")  # four digits change their parity; of other draws none may
+    monkeypatch.setattr(teacher_check, "changed_pool", lambda *_: change)
     write_odd_task(home)
     works_out, learns = check(home, WORKS_OUT, LEARNS, task="odd")
     assert works_out["action"] == "flag"
