@@ -8,7 +8,7 @@ In a turn all clients call at once, each again as soon as it has its answer. Eve
 clients, `mcp`'s, are in this one. Over HTTP there are so many clients, with connections of their own and the bearer
 tokens of sixteen agents. Over stdio a server has one client: there "clients" are callers at once on one connection.
 `evaluate` asks what was asked before; `evaluate_new` asks new questions, of which a team has 200 in all, so it has one
-turn that counts, in the last round, some seconds after the runs ended.
+turn that counts, in the last round: about runs that ended when the round began.
 
 Writes `benchmarks/results/services.json`: `{"stdio": {tool: {clients: row}}, "http": {...}, "inside": ..., ...}`. A
 row has `rps`; `p50_ms` and `p99_ms` of a call as its client sees it; the processor time of a call, the server's
@@ -24,6 +24,7 @@ import os
 import platform
 import resource
 import tempfile
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -90,20 +91,20 @@ async def rounds(
     """The turns of each tool, without those of the first round, which warms up."""
     turns: dict[str, list[Turn]] = {name: [] for name in tools}
     for number in range(options.rounds + 1):
-        for name, tool in tools.items():
-            if tool.once and 0 < number < options.rounds:
-                continue
-            calls = options.calls // SHARE_OF_ONCE if tool.once else options.calls
-            asked = plan(tool, clients, calls)
-            await asyncio.sleep(tool.rest_seconds * sum(map(len, asked)))
+        due = {name: tool for name, tool in tools.items() if not tool.once or number in (0, options.rounds)}
+        begun, early = time.monotonic(), {name: plan(tool, clients, options) for name, tool in due.items() if tool.once}
+        for name, tool in due.items():
+            asked = early.get(name) or plan(tool, clients, options)
+            await asyncio.sleep(tool.rest_seconds * sum(map(len, asked)) - (time.monotonic() - begun))
             turn = await take_turn(served[tool.server], asked)
             turns[name] += [turn] if number else []
         advance()
     return turns
 
 
-def plan(tool: Tool, clients: int, calls: int) -> Plan:
+def plan(tool: Tool, clients: int, options: argparse.Namespace) -> Plan:
     """About so many calls of so many clients, and at least one of each."""
+    calls = options.calls // SHARE_OF_ONCE if tool.once else options.calls
     tool.before()
     return [[tool.ask(caller) for _ in range(max(1, calls // clients))] for caller in range(clients)]
 
