@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from outlearn.errors import ConflictError, InvalidInputError, NotFoundError, PermissionDeniedError
+from outlearn.errors import ConflictError, InvalidInputError, NotFoundError, PermissionDeniedError, is_full_disk
 
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1_024
@@ -272,7 +272,7 @@ def _explain(error: OSError, shown: str, folder: int, name: str) -> Exception:
         return NotFoundError(f"no {shown!r} here; `list_directory` shows what there is")
     if error.errno == errno.ENXIO:
         return PermissionDeniedError(f"{shown!r} is not a regular file")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full_disk(error):
         return error
     return InvalidInputError(f"cannot open {shown!r}: {error.strerror}")
 

@@ -1,7 +1,7 @@
 """SQLAlchemy engines set up the way every service needs them: SQLite in WAL mode, or PostgreSQL by URL."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +9,7 @@ from threading import Lock, RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import anyio
 from sqlalchemy import URL, Connection, Engine, MetaData, NullPool, create_engine, event, func, inspect, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -114,6 +115,21 @@ def closing_at_end(engine: Engine) -> Callable[[object], AbstractAsyncContextMan
             yield
         finally:
             engine.dispose()
+
+    return lifespan
+
+
+def working_until_end(
+    engine: Engine, work: Callable[[Any], Coroutine[Any, Any, None]]
+) -> Callable[[object], AbstractAsyncContextManager[None]]:
+    """As `closing_at_end`, with `work(server)`, which may go on for ever, beside the server until it ends."""
+
+    @asynccontextmanager
+    async def lifespan(server: object) -> AsyncIterator[None]:
+        async with closing_at_end(engine)(server), anyio.create_task_group() as tasks:
+            tasks.start_soon(work, server)
+            yield
+            tasks.cancel_scope.cancel()
 
     return lifespan
 

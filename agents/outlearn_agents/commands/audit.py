@@ -200,7 +200,7 @@ async def _read_findings(home: Path) -> list["Finding"]:
 
 
 def _check_teacher(home: Path, service: "EvaluationService", subjects: Sequence[str]) -> None:
-    from outlearn_agents.commands.progress import progress_bar
+    from outlearn_agents.commands.progress import progress_bar, resumable
     from outlearn_evaluation.teacher_check import check_teacher
     from outlearn_training.settings import TrainingSettings
 
@@ -211,20 +211,16 @@ def _check_teacher(home: Path, service: "EvaluationService", subjects: Sequence[
     run_ids = [one for one in subjects if one != NOMINEES]
     if NOMINEES in subjects:
         run_ids += [row.run_id for row in service.evaluated() if row.nominated]
-    try:
-        with progress_bar("learns from the teacher?") as report:
+    with resumable(), progress_bar("learns from the teacher?") as report:
 
-            def again(
-                task: str, some: Sequence[str], into: Path, seeds: Sequence[int], change: "Change | None"
-            ) -> Mapping[str, "RunView"]:
-                how = {"invert": True} if change is None else change._asdict()
-                return rerun(TrainingSettings.as_kept(home), task, some, into, seeds=seeds, on_progress=report, **how)
+        def again(
+            task: str, some: Sequence[str], into: Path, seeds: Sequence[int], change: "Change | None"
+        ) -> Mapping[str, "RunView"]:
+            how = {"invert": True} if change is None else change._asdict()
+            return rerun(TrainingSettings.as_kept(home), task, some, into, seeds=seeds, on_progress=report, **how)
 
-            for receipt, found in check_teacher(home, list(dict.fromkeys(run_ids)), again):
-                service.auditor.file(found, receipt.run_id, receipt.agent, receipt.task)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on where it was", err=True)
-        raise typer.Exit(130) from None
+        for receipt, found in check_teacher(home, list(dict.fromkeys(run_ids)), again):
+            service.auditor.file(found, receipt.run_id, receipt.agent, receipt.task)
 
 
 def _print(records: Sequence["AuditRecord"]) -> None:

@@ -42,7 +42,7 @@ def calibrate(
 
     outlearn calibrate math --home runs/lr --set student_tuning.lr=1e-4
     """
-    from outlearn_agents.commands.progress import progress_bar
+    from outlearn_agents.commands.progress import progress_bar, resumable
     from outlearn_training.calibration.report import read_report
     from outlearn_training.settings import TrainingSettings
     from outlearn_training.testbed import TESTBEDS
@@ -56,12 +56,8 @@ def calibrate(
         raise InvalidInputError(f"calibration trains models ({error}): pip install 'outlearn[training]'") from error
     given = {key: value for key, value in {"workers": workers, "threads": threads}.items() if value is not None}
     slots = SlotTraining(TrainingSettings(home=home).model_copy(update=given))
-    try:
-        with progress_bar(name) as report:
-            train(home, name, range(seeds), report, profile=profile, changes=pairs(changes or [], "--set"), train=slots)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on where it was", err=True)
-        raise typer.Exit(130) from None
+    with resumable(), progress_bar(name) as report:
+        train(home, name, range(seeds), report, profile=profile, changes=pairs(changes or [], "--set"), train=slots)
     found = read_report(home, name)
     following = next_commands(home, name) if found.significant else NO_GAP
     typer.echo(found.model_dump_json(indent=1) if as_json else f"{found}\n{following}")

@@ -14,8 +14,7 @@ def said_by_system(error: Exception) -> str:
     from outlearn.settings import ServerSettings
 
     settings: list[type] = [ServerSettings, *ServerSettings.__subclasses__()]
-    if isinstance(error, ValidationError) and error.title in {
-        one.__name__ for one in settings
-    }:  # options are checked before
+    names = {one.__name__ for one in settings}
+    if isinstance(error, ValidationError) and error.title in names:  # options are checked before
         return "; ".join(f"OUTLEARN_{'_'.join(map(str, one['loc'])).upper()}: {plain(one)}" for one in error.errors())
     return f"the database does not answer: {error.orig}" if isinstance(error, DBAPIError) else ""

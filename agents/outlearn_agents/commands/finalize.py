@@ -61,7 +61,7 @@ def finalize(
 
 
 def _hold(run: Path, task: str, seeds: int | None, workers: int | None, accept_failed: bool) -> "Release":
-    from outlearn_agents.commands.progress import progress_bar
+    from outlearn_agents.commands.progress import progress_bar, resumable
     from outlearn_agents.commands.working import warn_of_no_pgr
     from outlearn_agents.run_folder import RunFolder
     from outlearn_evaluation.final import finalize as hold_final
@@ -70,13 +70,10 @@ def _hold(run: Path, task: str, seeds: int | None, workers: int | None, accept_f
 
     training = TrainingSettings.as_kept(run, **({"workers": workers} if workers else {}))
     warn_of_no_pgr(run, task)
-    try:
-        with RunFolder(run).lock_for_final(), progress_bar(task) as report:
-            again = _rerunning(training, task, report, retry_failed=not accept_failed)
-            return hold_final(EvaluationSettings(home=run), task, again, seeds, accept_failed=accept_failed)
-    except KeyboardInterrupt:
-        typer.echo(f"stopped; `{command_line('outlearn', 'finalize', run)}` goes on where it was", err=True)
-        raise typer.Exit(130) from None
+    again = command_line("outlearn", "finalize", run)
+    with resumable(f"`{again}`"), RunFolder(run).lock_for_final(), progress_bar(task) as report:
+        rerun = _rerunning(training, task, report, retry_failed=not accept_failed)
+        return hold_final(EvaluationSettings(home=run), task, rerun, seeds, accept_failed=accept_failed)
 
 
 def _task_of(run: Path) -> str:

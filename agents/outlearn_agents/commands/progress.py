@@ -4,10 +4,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import typer
+
 OnProgress = Callable[[str, float], None]
 SPEED_SECONDS = 600.0
 """Steps may be minutes apart."""
 LINE_SECONDS = 30.0
+
+
+@contextmanager
+def resumable(again: str = "the same command") -> Iterator[None]:
+    """Where Ctrl-C stops what is done here, say that `again` goes on with it, and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; {again} goes on where it was", err=True)
+        raise typer.Exit(130) from None
 
 
 @contextmanager

@@ -49,8 +49,7 @@ class Area(ComparisonModel):
     """Mean of the best PGR so far over a stretch, at least the teacher's 0, with a 90 % interval from the runs' errors.
 
     The best of noisy scores is too high. How much noise that is added once more raises it is taken off the mean and the
-    interval (a basic bootstrap; Davison and Hinkley, 1997, 5.2). Of 100 simulated intervals 79 to 93 hold what they
-    should (of plain percentiles 0 to 91), with 3 to 100 runs that differ; of runs that are all as good, 20 to 50 do.
+    interval (a basic bootstrap; Davison and Hinkley, 1997, 5.2). Decision 17 says how often simulated intervals held.
     """
 
     mean: float

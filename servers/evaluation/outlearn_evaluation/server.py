@@ -1,8 +1,6 @@
 """The evaluation server: scores for runs, the leaderboard, budgets and nominations."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Annotated
 
 import anyio
@@ -11,7 +9,7 @@ from mcp.types import CallToolResult
 from pydantic import Field
 
 from outlearn import CHANGES, READ_ONLY, ToolServer, make_server, run
-from outlearn.database import closing_at_end
+from outlearn.database import working_until_end
 from outlearn.seal import DITHER
 from outlearn.server import at_once_or_in_thread, keeps_turn, told
 from outlearn.types import BudgetView, Evaluation, Leaderboard, Nominations
@@ -64,16 +62,14 @@ RunArg = Annotated[str, Field(description="Such as run-0123456789.", max_length=
 def build(settings: EvaluationSettings) -> ToolServer:
     """The evaluation server on `settings.home`."""
     service = EvaluationService(settings)
-
-    @asynccontextmanager
-    async def lifespan(running: object) -> AsyncIterator[None]:
-        async with closing_at_end(service.engine)(running), anyio.create_task_group() as tasks:
-            tasks.start_soon(_get_ready, service)
-            yield
-            tasks.cancel_scope.cancel()
-
+    lifespan = working_until_end(service.engine, lambda _: _get_ready(service))
     server = make_server("outlearn-evaluation", settings, instructions=INSTRUCTIONS, lifespan=lifespan)
+    _add_tools(server, service)
+    _add_resources(server, service, settings)
+    return server
 
+
+def _add_tools(server: ToolServer, service: EvaluationService) -> None:
     @server.tool(annotations=CHANGES)
     @keeps_turn
     async def evaluate(
@@ -107,6 +103,8 @@ def build(settings: EvaluationSettings) -> ToolServer:
         """Enter your best evaluated runs for the final, in place of earlier nominations."""
         return service.nominate(server.caller(), tuple(run_ids))
 
+
+def _add_resources(server: ToolServer, service: EvaluationService, settings: EvaluationSettings) -> None:
     @server.resource("outlearn://rules", mime_type="text/markdown")
     def rules() -> str:
         """How runs are scored, what is charged, what is not allowed."""
@@ -123,8 +121,6 @@ def build(settings: EvaluationSettings) -> ToolServer:
     def commitments() -> str:
         """For each task a hash over a nonce, items, labels, split, noise and baselines. It never changes."""
         return json.dumps(service.commitments())
-
-    return server
 
 
 async def _get_ready(service: EvaluationService) -> None:

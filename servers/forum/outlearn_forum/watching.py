@@ -1,38 +1,24 @@
 """Tells clients that subscribed what changed, whichever process changed it: by looking into the database."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from functools import partial
 
 import anyio
 import structlog
-from mcp.server import MCPServer
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from outlearn import ToolServer
-from outlearn.database import reading
+from outlearn.database import reading, working_until_end
+from outlearn.server import Lifespan
 from outlearn_forum.events import changed_resources, newest
 
 EVERY_SECONDS = 0.5
 log = structlog.get_logger("outlearn")
 
 
-def watching(engine: Engine) -> Callable[[MCPServer[Any]], AbstractAsyncContextManager[None]]:
+def watching(engine: Engine) -> Lifespan:
     """A `lifespan` for `make_server` that watches while the server runs, and closes the engine at the end."""
-
-    @asynccontextmanager
-    async def lifespan(server: MCPServer[Any]) -> AsyncIterator[None]:
-        assert isinstance(server, ToolServer)
-        try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(_watch, engine, server)
-                yield
-                group.cancel_scope.cancel()
-        finally:
-            engine.dispose()
-
-    return lifespan
+    return working_until_end(engine, partial(_watch, engine))
 
 
 async def _watch(engine: Engine, server: ToolServer) -> None:

@@ -11,7 +11,7 @@ from mcp.types import CallToolResult
 from pydantic import Field
 
 from outlearn import ADDS, CHANGES, READ_ONLY, ToolServer, make_server, run
-from outlearn.database import closing_at_end
+from outlearn.database import working_until_end
 from outlearn.requests import RequestId
 from outlearn.server import Lifespan, told
 from outlearn.tasks import prepared_names, task_names
@@ -147,10 +147,8 @@ def _keeping_workers(service: TrainingService, ends_with_it: Executor | None) ->
 
     @asynccontextmanager
     async def lifespan(running: object) -> AsyncIterator[None]:
-        async with closing_at_end(service.engine)(running), anyio.create_task_group() as group:
-            group.start_soon(_supervise, service)
+        async with working_until_end(service.engine, lambda _: _supervise(service))(running):
             yield
-            group.cancel_scope.cancel()
         if ends_with_it:
             await anyio.to_thread.run_sync(ends_with_it.stop)
 
