@@ -7,8 +7,9 @@ and one of the bare server that answers with 8 KB, as many as ten findings have,
 In a turn all clients call at once, each again as soon as it has its answer. Every server is a process of its own; the
 clients, `mcp`'s, are in this one. Over HTTP there are so many clients, with connections of their own and the bearer
 tokens of sixteen agents. Over stdio a server has one client: there "clients" are callers at once on one connection.
-`evaluate` asks what was asked before; `evaluate_new` asks new questions, of which a team has 200 in all, so it has one
-turn that counts, in the last round: about runs that ended when the round began.
+`evaluate` asks what was asked before; `evaluate_new` asks new questions about runs that ended when the round began. A
+team has 200 of these in all, so its turns have few calls, and are held against turns of the echo tools with as few: the
+first calls after a pause cost more than the next ones.
 
 Writes `benchmarks/results/services.json`: `{"stdio": {tool: {clients: row}}, "http": {...}, "inside": ..., ...}`. A
 row has `rps`; `p50_ms` and `p99_ms` of a call as its client sees it; the processor time of a call, the server's
@@ -24,7 +25,6 @@ import os
 import platform
 import resource
 import tempfile
-import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -37,21 +37,22 @@ from load import Plan, Served, Turn, over_http, over_stdio, take_turn
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from rows import Rows, rows_of, table_of
-from worlds import BARE, KIT, LONG, Tool, World, agent_of, make_tools
+from worlds import BARE, FEW_BARE, FEW_KIT, KIT, LONG, Tool, World, agent_of, make_tools
 
 RESULTS = Path(__file__).parent / "results" / "services.json"
+ECHOES = (BARE, KIT, LONG, FEW_BARE, FEW_KIT)
 TRANSPORTS = ("stdio", "http")
 FORUM = ("post", "reply", "vote", "search", "list_threads", "read_thread")
 TOOLS = (*FORUM, "leaderboard", "evaluate", "evaluate_new", "read_file", "write_file")
-SHARE_OF_ONCE = 4
+SHARE_OF_FEW = 4
+REST_SECONDS, REST_SECONDS_A_CALL = 1.5, 0.02
+"""From when a run ends until it is asked about."""
 QUICK = {"clients": [1, 9], "rounds": 2, "calls": 36, "findings": 2_000, "runs": 500, "json": None}
 
 
 async def measure(world: World, transport: str, options: argparse.Namespace, progress: Progress) -> Rows:
     """The rows of one transport."""
-    tools = {
-        name: one for name, one in make_tools(world, transport).items() if name in {BARE, KIT, LONG, *options.tools}
-    }
+    tools = {name: one for name, one in make_tools(world, transport).items() if name in {*ECHOES, *options.tools}}
     bar = progress.add_task(transport, total=len(options.clients) * (options.rounds + 1))
     found: Rows = {name: {} for name in tools}
     async with AsyncExitStack() as stack:
@@ -91,11 +92,10 @@ async def rounds(
     """The turns of each tool, without those of the first round, which warms up."""
     turns: dict[str, list[Turn]] = {name: [] for name in tools}
     for number in range(options.rounds + 1):
-        due = {name: tool for name, tool in tools.items() if not tool.once or number in (0, options.rounds)}
-        begun, early = time.monotonic(), {name: plan(tool, clients, options) for name, tool in due.items() if tool.once}
-        for name, tool in due.items():
+        early = {name: plan(tool, clients, options) for name, tool in tools.items() if tool.early}
+        await asyncio.sleep(REST_SECONDS + REST_SECONDS_A_CALL * sum(len(one) for its in early.values() for one in its))
+        for name, tool in tools.items():
             asked = early.get(name) or plan(tool, clients, options)
-            await asyncio.sleep(tool.rest_seconds * sum(map(len, asked)) - (time.monotonic() - begun))
             turn = await take_turn(served[tool.server], asked)
             turns[name] += [turn] if number else []
         advance()
@@ -104,7 +104,7 @@ async def rounds(
 
 def plan(tool: Tool, clients: int, options: argparse.Namespace) -> Plan:
     """About so many calls of so many clients, and at least one of each."""
-    calls = options.calls // SHARE_OF_ONCE if tool.once else options.calls
+    calls = options.calls // SHARE_OF_FEW if tool.few else options.calls
     tool.before()
     return [[tool.ask(caller) for _ in range(max(1, calls // clients))] for caller in range(clients)]
 

@@ -30,6 +30,7 @@ AGENTS = tuple(f"caller-{number}" for number in range(16))
 PLENTY = [f"--{whose}-evaluations=1000000" for whose in ("agent", "daily", "team")]
 METHOD = "".join(f"    weights[{line}] = confidence[{line}] ** 2  # of the teacher\n" for line in range(30))
 BARE, KIT, LONG = "bare_echo", "kit_echo", "bare_8_kb"
+FEW_BARE, FEW_KIT = "bare_echo_few", "kit_echo_few"
 
 
 class World:
@@ -82,10 +83,10 @@ class Tool:
     """The next call of the caller with this number."""
     before: Callable[[], None] = lambda: None
     """What is done before each turn."""
-    once: bool = False
-    """Whether it has turns in the first round, which warms up, and the last only, with fewer calls."""
-    rest_seconds: float = 0.0
-    """For each call, how long its turn waits before it begins: a run is not asked about in the moment it ends."""
+    few: bool = False
+    """Whether it has few calls a turn, and is held against echoes with as few."""
+    early: bool = False
+    """Whether its calls are made up when the round begins: a run is not asked about in the moment it ends."""
 
 
 def agent_of(caller: int, transport: str) -> str:
@@ -131,11 +132,13 @@ def make_tools(world: World, transport: str) -> dict[str, Tool]:
         "read_thread": Tool("forum", lambda _: ("read_thread", {"thread_id": some_finding()})),
         "leaderboard": Tool("leaderboard", lambda _: ("leaderboard", {})),
         "evaluate": Tool("evaluation", lambda caller: ("evaluate", {"run_id": known[agent_of(caller, transport)]})),
+        FEW_BARE: Tool(BARE, lambda _: echo, few=True),
+        FEW_KIT: Tool(KIT, lambda _: echo, few=True),
         "evaluate_new": Tool(
             "evaluation",
             lambda caller: ("evaluate", {"run_id": runs.file(agent_of(caller, transport))}),
-            once=True,
-            rest_seconds=0.1,
+            few=True,
+            early=True,
         ),
         "read_file": Tool("filesystem", lambda _: ("read_file", {"path": "method.py"})),
         "write_file": Tool("filesystem", write),

@@ -16,16 +16,16 @@ from outlearn_agents.commands.commitment import reveal, verify_commitment
 from outlearn_agents.commands.compare import compare
 from outlearn_agents.commands.demo import demo
 from outlearn_agents.commands.export import export
-from outlearn_agents.commands.failing import said_by_system
 from outlearn_agents.commands.finalize import finalize
 from outlearn_agents.commands.inspect import inspect
-from outlearn_agents.commands.mistyped import refuse_mistyped
 from outlearn_agents.commands.plugins import plugins
 from outlearn_agents.commands.prepare import prepare
 from outlearn_agents.commands.report import report
-from outlearn_agents.commands.results_table import results_table
 from outlearn_agents.commands.team import team
-from outlearn_agents.commands.tokens import token
+from outlearn_agents.commands.testbed_table import results_table
+from outlearn_agents.commands.token import token
+from outlearn_agents.terminal.failing import said_by_system
+from outlearn_agents.terminal.mistyped import refuse_mistyped
 
 
 class InOrderOfUse(TyperGroup):

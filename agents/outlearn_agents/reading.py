@@ -8,7 +8,7 @@ from outlearn.types import Finding, FindingList, Lineage, RunList, RunView
 
 PAGE = 50
 MAX_ROWS = 500
-"""Of a leaderboard: more than the evaluations that a team has by default."""
+"""Most that the tool tells of a leaderboard; a team has 200 evaluations by default. Summaries have all."""
 Page = TypeVar("Page", RunList, FindingList, Lineage)
 
 

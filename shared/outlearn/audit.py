@@ -91,6 +91,12 @@ class AuditLog:
         logs = [name for name in names if name.startswith("audit-") and name.endswith(".jsonl")]
         return self._vault / min(logs) if logs else self._first
 
+    def begin(self) -> None:
+        """Make an empty log where there is none: it is quicker to look for records then. Raises OSError as `append`."""
+        self._vault.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(self._vault / "audit"):
+            os.close(self._open())
+
     def append(
         self,
         kind: str,
@@ -110,7 +116,7 @@ class AuditLog:
         values["evidence"] = _bound(evidence)
         self._vault.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(self._vault / "audit"):
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            file = self._open()
             try:
                 previous, torn = _end(file)
                 if torn:
@@ -133,6 +139,9 @@ class AuditLog:
                 records = tuple(record for line in added if (record := _parse(line)))
                 self._records = records if anew else self._records + records
             return self._records
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
 
     def verify(self) -> tuple[int, str]:
         """How many records there are, and the hash of the last: note it, and a log cut short will show.

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
+from urllib.parse import quote, unquote
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -60,8 +61,7 @@ def open_database(url: str, tables: MetaData) -> Engine:
 
 def sqlite_url(file: Path) -> str:
     """The URL of a SQLite file, for `open_database`, whatever is in the names of its folders."""
-    shown = URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
-    return shown.replace("?", "%3F")  # SQLAlchemy 2.0 would take what follows for options
+    return f"sqlite:///{quote(str(file), safe=' /')}"
 
 
 def with_schema(url: str, schema: str) -> str:
@@ -141,6 +141,8 @@ def _says(error: SQLAlchemyError) -> str:
 
 def _split_schema(url: str) -> tuple[URL, str]:
     place = make_url(url)
+    if place.get_backend_name() == "sqlite" and place.database:  # SQLAlchemy 2.0 leaves `%3F` as it is, 2.1 does not
+        place = place.set(database=unquote(url.partition(":///")[2].partition("?")[0]))
     schema = place.query.get(SCHEMA, "")
     return place.difference_update_query([SCHEMA]), schema if isinstance(schema, str) else schema[-1]
 

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 import secrets
 import stat
@@ -8,23 +9,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 FileVersion = tuple[int, int, int, int]
+Versions = tuple[tuple[str, FileVersion | None], ...]
+"""Of several files or folders, by path."""
 
 
-def file_version(path: Path) -> FileVersion | None:
+def file_version(path: Path | str) -> FileVersion | None:
     """Tells one version of a file from another, also where somebody set its times back. None where there is no file."""
     try:
-        return _version(path.stat())
+        status = os.stat(path)  # noqa: PTH116  (asked often)
     except FileNotFoundError:
         return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def folder_versions(path: Path, ending: str) -> tuple[tuple[str, FileVersion], ...]:
-    """The versions of a folder's files whose names end so, by name; nothing where there is no folder."""
-    try:
-        with os.scandir(path) as entries:
-            return tuple(sorted((one.name, _version(one.stat())) for one in entries if one.name.endswith(ending)))
-    except FileNotFoundError:  # the folder, or a file that has just gone
-        return ()
+def file_versions(*paths: Path) -> Versions:
+    """Their versions, looked at in this order."""
+    return tuple((str(path), file_version(path)) for path in paths)
+
+
+def unchanged(known: Versions) -> bool:
+    """Whether all of them have these versions still."""
+    return all(file_version(path) == version for path, version in known)
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
@@ -32,11 +37,12 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
 
     Without `durable`, a machine that loses power may lose the file or leave it empty; a killed process never does.
     """
-    draft, flags = _draft(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    draft, flags, changed = _draft(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, [path.parent]
     with _naming(path):
         try:
             descriptor = os.open(draft, flags, mode)
         except FileNotFoundError:
+            changed += [folder.parent for folder in path.parents if not folder.exists()]
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(draft, flags, mode)
         try:
@@ -49,6 +55,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+        for folder in changed if durable else ():
+            _sync_names(folder)
 
 
 def create_once(path: Path, data: bytes, *, mode: int = 0o600) -> bytes:
@@ -64,6 +72,7 @@ def create_once(path: Path, data: bytes, *, mode: int = 0o600) -> bytes:
             pass
         finally:
             draft.unlink(missing_ok=True)
+        _sync_names(path.parent)
     return path.read_bytes()
 
 
@@ -85,15 +94,26 @@ def private_file(path: Path) -> None:
             _close(path)
 
 
-def _version(status: os.stat_result) -> FileVersion:
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
 def _close(path: Path) -> None:
     status = path.stat()
     if status.st_uid == os.geteuid():
         with suppress(PermissionError):  # a file system without modes
             path.chmod(stat.S_IMODE(status.st_mode) & ~(stat.S_IRWXG | stat.S_IRWXO))
+
+
+def _sync_names(folder: Path) -> None:
+    """Have a file's new name outlive a loss of power, where the file system can do so."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # a folder to be written to and not read
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

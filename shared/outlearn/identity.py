@@ -42,6 +42,7 @@ class Grant(Caller):
     """What a token stands for."""
 
     created_at: AwareDatetime
+    issuer: Literal["team"] | None = None
     rotated_at: AwareDatetime | None = None
     expires_at: AwareDatetime | None = None
 
@@ -62,9 +63,9 @@ class Grant(Caller):
         return self.model_copy(update={"expires_at": min(moment, self.expires_at or moment)})
 
     def renewed(self, now: datetime) -> "Grant":
-        """A grant from `now` on that lasts as long as this one did."""
+        """A grant from `now` on, by the operator, that lasts as long as this one did."""
         ends = now + (self.expires_at - self.issued_at) if self.expires_at else None
-        return self.model_copy(update={"rotated_at": now, "expires_at": ends})
+        return self.model_copy(update={"rotated_at": now, "expires_at": ends, "issuer": None})
 
 
 Grants = dict[str, Grant]
@@ -88,8 +89,16 @@ class TokenFile:
         grant = self.read().get(_digest(token))
         return grant.caller if grant and grant.holds(datetime.now(UTC)) else None
 
-    def issue(self, agent: str, role: Role = "agent", lifetime: timedelta | None = None) -> str:
+    def issue(
+        self,
+        agent: str,
+        role: Role = "agent",
+        lifetime: timedelta | None = None,
+        issuer: Literal["team"] | None = None,
+    ) -> str:
         """Make a token for `agent`. It is returned once and cannot be read back. Earlier tokens stay as they are.
+
+        `issuer` says that a team runner made it, for a session.
 
         Raises:
             ConfigError: `agent` is not a name that an agent can have, or the file is not a token file.
@@ -97,7 +106,8 @@ class TokenFile:
         """
         now = datetime.now(UTC)
         try:
-            grant = Grant(agent=agent, role=role, created_at=now, expires_at=now + lifetime if lifetime else None)
+            ends = now + lifetime if lifetime else None
+            grant = Grant(agent=agent, role=role, created_at=now, issuer=issuer, expires_at=ends)
         except ValidationError:
             raise ConfigError(f"{agent!r} cannot be an agent's name; use up to 32 of a-z, 0-9, '-' and '_'") from None
         token = _new_token()
@@ -133,6 +143,12 @@ class TokenFile:
             for digest in own:
                 del grants[digest]
         return len(own)
+
+    def end_session(self) -> None:
+        """End all tokens that team runners issued; those that were made by hand go on."""
+        with self._changing() as grants:
+            for digest in [digest for digest, grant in grants.items() if grant.issuer == "team"]:
+                del grants[digest]
 
     def grants(self) -> list[Grant]:
         """What the tokens that are good today stand for, by agent and age."""

@@ -11,13 +11,12 @@ import numpy as np
 from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 
 from outlearn.errors import IntegrityError, NotFoundError, OutdatedError
-from outlearn.files import FileVersion, file_version, folder_versions, write_atomic
+from outlearn.files import FileVersion, Versions, file_version, file_versions, write_atomic
 from outlearn.identity import AgentName
 from outlearn.signing import Signed, Signer, has_key, parse_signed, secret_name
 
 RUN_ID = re.compile(r"run-[a-z0-9]{6,32}")
 RunId = Annotated[str, StringConstraints(pattern=rf"^{RUN_ID.pattern}$")]
-ReceiptsVersion = tuple[tuple[str, FileVersion], ...]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
@@ -93,12 +92,14 @@ class ReceiptBook:
             raise IntegrityError(f"the receipts filed under {run_id!r} are of {receipts[0].run_id!r}")
         return tuple(sorted(receipts, key=lambda receipt: receipt.seed))
 
-    def version(self, run_id: str) -> ReceiptsVersion:
-        """Tells whether a run's receipts are others than they were."""
-        return folder_versions(self._run(run_id), ".json")
+    def versions(self, run_id: str) -> Versions:
+        """Are `unchanged` as long as no receipt of a run comes, goes or is written over."""
+        folder = self._run(run_id)
+        of_folder = file_versions(folder)  # before its files, or one that comes in between would stay unseen
+        return of_folder + file_versions(*folder.glob("*.json"))
 
     def folder_version(self, run_id: str) -> FileVersion | None:
-        """Changes when a receipt is filed: quicker than `version`, and blind to a file that is written over."""
+        """Changes when a receipt is filed: quicker than `versions`, and blind to a file that is written over."""
         return file_version(self._run(run_id))
 
     def run_ids(self) -> set[str]:

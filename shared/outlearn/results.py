@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
@@ -16,7 +16,6 @@ from outlearn.receipts import RUN_ID, RunId
 from outlearn.signing import PublicSigner, Signed, check_public, parse_signed
 
 PUBLIC_KEY = "public.key"
-MOST_SIGNED = 1_000
 
 
 class VerifiedResult(Signed):
@@ -55,8 +54,6 @@ class ResultBook:
         self._checked: dict[str, tuple[bytes, str, VerifiedResult]] = {}  # by the newest line, and this public key
         self._key: tuple[FileVersion | None, str] = (None, "")
         self._lock = Lock()
-        self.sign = lru_cache(maxsize=MOST_SIGNED)(self._sign)
-        """What `publish` files. It is kept, so that it can be asked for before it is needed."""
 
     @cached_property
     def _signer(self) -> PublicSigner:
@@ -68,11 +65,19 @@ class ResultBook:
 
         Raises OSError where the disk is full.
         """
-        signed, line = self.sign(result)
+        signed = self._signer.sign(result)
+        self.file(signed.model_dump_json().encode())
+        return signed
+
+    def sign(self, result: VerifiedResult) -> bytes:
+        """The line that `publish` would `file`."""
+        return self._signer.sign(result).model_dump_json().encode()
+
+    def file(self, line: bytes) -> None:
+        """Publish a result that was signed before. Raises OSError where the disk is full."""
         if self._read_key() != self._signer.public_key:
             write_atomic(self._key_path, self._signer.public_key.encode())
         add_line(self._path, line)
-        return signed
 
     def lookup(self, run_id: str) -> VerifiedResult | None:
         """The verified result of a run, the newest of several, or None where it was never evaluated.
@@ -94,10 +99,6 @@ class ResultBook:
     def has(self, run_id: str) -> bool:
         """Whether a result of this run was published, whatever became of it."""
         return bool(self._of(run_id))
-
-    def _sign(self, result: VerifiedResult) -> tuple[VerifiedResult, bytes]:
-        signed = self._signer.sign(result)
-        return signed, signed.model_dump_json().encode()
 
     def _of(self, run_id: str) -> Sequence[bytes]:
         with self._lock:

@@ -28,6 +28,8 @@ from outlearn.settings import ServerSettings, is_loopback, is_wildcard
 
 BACKLOG = 2048
 ARRIVAL_SECONDS = 20.0
+IDLE_SECONDS = 15
+"""Clients give an idle connection up after 5: a server that does so in the same moment loses them a call."""
 CALLS_AT_ONCE = 128
 TURNS = 8
 LARGE_BODY = 1 << 16
@@ -42,7 +44,13 @@ def serve_http(server: MCPServer[Any], settings: ServerSettings) -> None:
     app = server.streamable_http_app(stateless_http=True, transport_security=_names(settings.host, host))
     server.session_manager.asgi_app = Limits(server.session_manager.asgi_app)  # type: ignore[assignment]
     config = uvicorn.Config(
-        app, http=HastyProtocol, ws="none", log_config=None, timeout_graceful_shutdown=2, server_header=False
+        app,
+        http=HastyProtocol,
+        ws="none",
+        log_config=None,
+        timeout_graceful_shutdown=2,
+        timeout_keep_alive=IDLE_SECONDS,
+        server_header=False,
     )
     _raise_descriptors()
     with _listen(settings.host, settings.port) as listener:

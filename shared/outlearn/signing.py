@@ -9,6 +9,7 @@ import hmac
 import json
 import secrets
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -80,7 +81,7 @@ class PublicSigner:
         """Use the vault's key file, made on first use and readable by its owner only."""
         return cls(_master_key(vault), purpose)
 
-    @property
+    @cached_property
     def public_key(self) -> str:
         """For `check_public`: 64 hexadecimal digits."""
         return self._key.public_key().public_bytes_raw().hex()

@@ -52,11 +52,13 @@ class Transactions:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._turn = turn(engine)
         self._file = sqlite_file(engine)
         self._idle: LifoQueue[sqlite3.Connection | None] = LifoQueue()
         for _ in range(READERS):
             self._idle.put(None)
         self._writer: sqlite3.Connection | None = None
+        self._writer_waits = True
         event.listen(engine, "engine_disposed", self._close)
 
     @contextmanager
@@ -99,23 +101,26 @@ class Transactions:
             with writing(self._engine) as through:
                 yield _ByEngine(through)
             return
-        if not turn(self._engine).acquire(blocking=wait):
+        if not self._turn.acquire(blocking=wait):
             raise BusyError
         try:
             with told_as_by_engine():
                 if self._writer is None:  # it is kept: another one would have to read what this one has in its cache
-                    self._writer = _open(self._file)
+                    self._writer, self._writer_waits = _open(self._file), True
+                if wait != self._writer_waits:
+                    self._writer.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000 if wait else 0}")
+                    self._writer_waits = wait
                 with _transaction(self._writer, "BEGIN IMMEDIATE", "COMMIT", wait=wait):
                     yield _OfSQLite(self._writer)
         finally:
-            turn(self._engine).release()
+            self._turn.release()
 
-    def _close(self, engine: Engine) -> None:
+    def _close(self, _engine: Engine) -> None:
         for connection in [self._idle.get() for _number in range(self._idle.qsize())]:
             if connection:
                 connection.close()
             self._idle.put(None)
-        with turn(engine):
+        with self._turn:
             if self._writer:
                 self._writer.close()
             self._writer = None
@@ -221,28 +226,18 @@ def _of(kind: TypeEngine[Any]) -> TypeEngine[Any]:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection, begin: str, end: str, *, wait: bool = True) -> Iterator[None]:
-    if wait:
+    try:
         connection.execute(begin)
-    else:
-        _begin_at_once(connection, begin)
+    except sqlite3.OperationalError as error:
+        if not wait and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:  # above are kinds, such as a crash's
+            raise BusyError from None
+        raise
     try:
         yield
         connection.execute(end)
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-
-
-def _begin_at_once(connection: sqlite3.Connection, begin: str) -> None:
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        connection.execute(begin)
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:  # above are kinds, such as what a crash left
-            raise BusyError from None
-        raise
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
 
 
 @contextmanager

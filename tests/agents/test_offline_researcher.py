@@ -11,6 +11,7 @@ import pytest
 from outlearn.errors import ConfigError
 from outlearn.researcher import Session, Stop, ask
 from outlearn.types import (
+    BudgetView,
     Evaluation,
     FileText,
     Finding,
@@ -167,6 +168,25 @@ async def test_started_again_it_finishes_what_a_crash_left_and_repeats_nothing(o
     results = [post.run_id for post in posts if post.kind == "result"]
     assert sorted(results) == sorted(run.run_id for run in runs)
     assert len(posts) >= len(posts_before) + 2
+
+
+async def test_started_again_it_pays_for_no_run_twice_that_stands_below_what_a_leaderboard_tells(
+    open_session: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlearn_agents.offline.desk.MAX_ROWS", 1)
+    async with open_session("ada", direction=EARLY) as session:
+        await OfflineResearcher().research(session)
+        before = await findings(session)
+    many = {"agent_evaluations": 30, "daily_evaluations": 30}
+    async with open_session("ada", direction=EARLY, **many) as session:
+        left = (await session.ask(BudgetView, "evaluation", "get_budget")).agent_left
+        session.stop.ask()
+        await OfflineResearcher().research(session)
+        assert (await session.ask(BudgetView, "evaluation", "get_budget")).agent_left == left
+        results = [
+            [post.run_id for post in posts if post.kind == "result"] for posts in (before, await findings(session))
+        ]
+    assert results[0] == results[1]
 
 
 async def test_two_sessions_with_one_seed_do_the_same(open_session: Any, toy_home: Path) -> None:

@@ -17,7 +17,7 @@ from outlearn.errors import NotFoundError
 from outlearn.tasks import Baselines
 from outlearn_agents import cli
 from outlearn_agents.commands import finalize as command
-from outlearn_agents.commands.finals import print_release
+from outlearn_agents.terminal.finals import print_release
 from outlearn_evaluation import final as module
 from outlearn_evaluation.release import Comparison, Finalist, Interval, Release, ReleaseBook
 from outlearn_training.settings import TrainingSettings

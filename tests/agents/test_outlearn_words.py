@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from outlearn.errors import ConfigError, ConflictError, IntegrityError, InvalidInputError, NotFoundError, OutlearnError
 from outlearn.types import RunView
 from outlearn_agents import cli
-from outlearn_agents.commands.progress import PlainProgress, progress_bar
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.team.live import PlainLines
 from outlearn_agents.team.watch import AgentView, TeamView
+from outlearn_agents.terminal.progress import PlainProgress, progress_bar
 
 runner = CliRunner()
 WITHOUT_JSON = {"brief"}

@@ -1,7 +1,9 @@
 """Comparing teams, families of methods, and the nudge for a team that converges."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -19,10 +21,12 @@ from outlearn.errors import InvalidInputError
 from outlearn.types import Evaluation, FileWritten, Finding, FindingList, RunView
 from outlearn_agents import cli
 from outlearn_agents.commands.compare import comparison_table, render_comparison
+from outlearn_agents.report.at_rest import collect_at_rest
 from outlearn_agents.report.comparison import Comparison, compare_teams, text_distance
 from outlearn_agents.report.families import Submitted, effective_number, family_of, submitted_runs
 from outlearn_agents.report.summary import AgentSummary, FindingSummary, RunSummary, Summary
 from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
+from outlearn_agents.spending.ledger import Ledger
 from outlearn_agents.team import convergence
 from outlearn_agents.team.convergence import Nudger
 
@@ -107,6 +111,31 @@ def test_runs_of_before_the_team_take_no_time() -> None:
     assert found.area_over_time.mean == pytest.approx(0.4, abs=0.005)
 
 
+def test_a_team_that_was_paused_and_away_is_as_fast_as_one_that_was_not() -> None:
+    """The pause and the break come after the first evaluation, and before the last third of the findings."""
+    steady, texts = [0.2, 0.6, 0.8, 0.8], ("one", "two", "three", "four")
+    rested = team(steady, texts=texts)
+    runs, findings = (
+        tuple(
+            one.model_copy(update={name: at(number) for name in ("evaluated_at", "posted_at") if hasattr(one, name)})
+            for number, one in enumerate(some)
+        )
+        for some, at in (
+            (rested.runs, lambda number: START + timedelta(hours=number + 1 + 50 * (number > 0))),
+            (rested.findings, lambda number: START + timedelta(hours=number + 50 * (number > 1))),
+        )
+    )
+    hour = timedelta(hours=1)
+    spans = ((START, START + 1.5 * hour), (START + 51.5 * hour, START + 60 * hour))
+    rested = rested.model_copy(update={"runs": runs, "findings": findings, "at_work": spans})
+    found = compare_teams({"a": (rested, ()), "b": (team(steady, texts=texts), ())})
+    a, b = found.teams
+    assert [point.hours for point in a.curve] == [point.hours for point in b.curve] == [1.0, 2.0, 3.0, 4.0]
+    assert a.area_over_time == b.area_over_time
+    assert a.diversity.text_distance_over_time == b.diversity.text_distance_over_time
+    assert not any("slower" in one for one in found.caveats)
+
+
 def test_a_best_pgr_that_is_only_known_to_be_low_is_shown_so() -> None:
     low = team([0.1])
     run = low.runs[0].model_copy(update={"at_most": True})
@@ -115,6 +144,16 @@ def test_a_best_pgr_that_is_only_known_to_be_low_is_shown_so() -> None:
     console = Console(file=StringIO(), width=120)
     console.print(comparison_table(found))
     assert "<=0.10 ± 0.05" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_it_is_said_how_far_areas_go() -> None:
+    found = compare_teams({"a": (team([0.5, 0.6], hours=0.01), ()), "b": (team([0.5], hours=0.02), ())})
+    console = Console(file=StringIO(), width=160)
+    console.print(comparison_table(found))
+    page = render_comparison(found)
+    assert "area over 1 min 12 s" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "area over 1 min 12 s" in page
+    assert "area over 1 evaluation<" in page
 
 
 def test_teams_without_results_can_be_compared() -> None:
@@ -197,6 +236,23 @@ async def test_run_folders_are_compared_from_the_command_line(open_session: Any,
     folder = RunFolder(toy_home)
     folder.write_spec(TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),)))
     assert [one.family for one in submitted_runs(folder)] == ["weights+zero-shot"]
+
+
+async def test_time_is_that_in_which_an_agent_was_at_work(toy_home: Path) -> None:
+    folder, began = RunFolder(toy_home), START.timestamp()
+    spec = TeamSpec(task="toy", agents=(AgentSpec(name="ada", direction="# x"),))
+    assert (await collect_at_rest(folder, spec)).at_work == ()
+    assert not folder.spending.exists(), "a home that no team worked in stays as it was"
+    Ledger(folder.spending).close()
+    with closing(sqlite3.connect(folder.spending)) as connection, connection:
+        shifts = [("ada", 0, 60), ("boole", 30, 90), ("ada", 40, 50), ("ada", 600, 630), ("boole", 630, 660)]
+        rows = [(agent, began + start, began + end) for agent, start, end in shifts]
+        connection.executemany("insert into shifts (agent, started_at, seen_at) values (?, ?, ?)", rows)
+    found = await collect_at_rest(folder, spec)
+    seconds = [tuple((moment - START).total_seconds() for moment in span) for span in found.at_work]
+    assert seconds == [(0, 90), (600, 660)]
+    for moment, worked in ((-5, 0), (10, 10), (90, 90), (300, 90), (601, 91), (5000, 150)):
+        assert 3600 * found.hours_at(START + timedelta(seconds=moment)) == pytest.approx(worked)
 
 
 def test_the_comparison_is_printed_and_written(toy_home: Path) -> None:

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from outlearn.errors import ConflictError, NotFoundError, PluginError, ServerUnreachableError
-from outlearn.identity import TokenFile
+from outlearn.identity import OPERATOR, TokenFile
 from outlearn.locks import holder
 from outlearn.researcher import Stop
 from outlearn.toolbox import open_toolbox, url_in
@@ -26,7 +26,7 @@ from outlearn_agents.team.control import Control, change_control
 from outlearn_agents.team.pausing import Gate
 from outlearn_agents.team.processes import SERVERS, Child, clean_environment, plugin_servers, stop_children, tail
 from outlearn_agents.team.restarts import Kept
-from outlearn_agents.team.runner import make_team, run_team
+from outlearn_agents.team.runner import issue_tokens, make_team, run_team
 from outlearn_agents.team.servers import ServerProcesses
 from outlearn_agents.team.status import read_status, write_status
 
@@ -283,6 +283,19 @@ def test_a_final_at_work_is_told_from_a_team(tmp_path: Path) -> None:
         with pytest.raises(ConflictError, match=f"a final is at work in .*`kill -INT {os.getpid()}`"), folder.lock():
             pass
     assert (folder.is_at_work, folder.is_final_at_work) == (False, False)
+
+
+def test_a_session_ends_the_tokens_of_the_one_before_and_none_that_were_made_by_hand(tmp_path: Path) -> None:
+    folder, file = RunFolder(tmp_path), TokenFile(tmp_path / "tokens.json")
+    spec = TeamSpec(task="math", agents=(AgentSpec(name="ada", direction="# x"),))
+    guest, by_hand = file.issue("guest"), file.issue("ada")
+    first = issue_tokens(folder, spec)
+    rotated = file.rotate("operator")
+    second = issue_tokens(folder, spec)
+    assert [file.verify(one) is not None for one in first.values()] == [False, False]
+    assert [file.verify(one) is not None for one in second.values()] == [True, True]
+    assert all(file.verify(one) for one in (guest, by_hand, rotated))
+    assert file.verify(second["operator"]) == OPERATOR
 
 
 def test_folders_and_agents_get_names(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from outlearn.database import writing
 from outlearn.researcher import Session
 from outlearn.types import Evaluation, FindingList, LeaderboardRow, LineageEdge, LineageNode, Posted, RunView
-from outlearn_agents.commands.working import console
+from outlearn_agents.report.at_rest import collect_at_rest
 from outlearn_agents.report.charts import methods_chart, pgr_range, progress_chart, ticks
 from outlearn_agents.report.lineage import lineage_graph
 from outlearn_agents.report.lineage_chart import lineage_chart
@@ -35,8 +36,12 @@ from outlearn_agents.run_folder import AgentSpec, RunFolder, TeamSpec
 from outlearn_agents.team.live import PlainLines, page, show
 from outlearn_agents.team.status import write_status
 from outlearn_agents.team.watch import AgentView, TeamView, Watcher
+from outlearn_agents.terminal.working import console
 from outlearn_agents.words import duration, method_label, shorten
 from outlearn_evaluation.release import Comparison, Finalist, Interval, Release
+from outlearn_evaluation.service import EvaluationService
+from outlearn_evaluation.settings import EvaluationSettings
+from outlearn_evaluation.tables import evaluations
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NAMES = ("ada", "boole")
@@ -326,6 +331,19 @@ def test_runs_of_before_the_team_are_drawn_at_its_beginning() -> None:
     assert "+0:00:00" in render_report(late)
 
 
+def test_time_stands_still_in_the_report_while_the_team_is_away() -> None:
+    runs = [one.model_copy(update={"evaluated_at": START + timedelta(days=number)}) for number, one in enumerate(SOME)]
+    away = summary(*runs).model_copy(
+        update={"at_work": tuple((one.evaluated_at, one.evaluated_at + timedelta(seconds=20)) for one in runs)}
+    )
+    shown = render_report(away)
+    assert "seconds since the start" in shown
+    assert "days since the start" not in shown
+    assert "+0:00:40" in shown
+    assert "Time stands still" in shown
+    assert "Time stands still" not in render_report(summary(*SOME)), "nobody knows when clients were at work"
+
+
 def test_runs_of_who_is_not_in_the_team_are_counted_too() -> None:
     """As of clients that used the home before a team came."""
     alone = summary(*SOME).model_copy(update={"agents": (), "submitted": {"done": 4, "failed": 1}})
@@ -346,6 +364,23 @@ async def test_of_equal_runs_the_first_one_is_best_as_on_the_leaderboard(open_se
     assert len({one.pgr for one in found.runs}) == 1
     assert [one.run_id for one in found.runs] == ids
     assert found.best == found.runs[0]
+
+
+def evaluate(home: Path, count: int) -> None:
+    """As if so many runs had been evaluated."""
+    row = {"agent": "ada", "task": "toy", "method": "vanilla", "seeds": 5, "pgr": 0.5, "pgr_se": 0.05}
+    row |= {"against": "", "charged": True, "day": "2026-01-01", "evaluated_at": START.replace(tzinfo=None)}
+    engine = EvaluationService(EvaluationSettings(home=home)).engine
+    with writing(engine) as connection:
+        connection.execute(evaluations.insert(), [row | {"run_id": f"run-{number:010x}"} for number in range(count)])
+    engine.dispose()
+
+
+async def test_a_summary_has_every_run_of_a_team_that_evaluated_more_than_the_tool_lists(toy_home: Path) -> None:
+    evaluate(toy_home, 600)
+    found = await collect_at_rest(RunFolder(toy_home), TeamSpec(task="toy", agents=()))
+    assert len(found.runs) == 600
+    assert "run-0000000257" in render_report(found), "the last one"
 
 
 async def test_every_number_of_the_summary_is_the_servers(open_session: Any, toy_home: Path) -> None:
@@ -412,6 +447,13 @@ async def test_the_watcher_sees_all_agents_work(open_session: Any, toy_home: Pat
     assert [finding.title for finding in later.findings] == ["one", "two"]
 
 
+async def test_the_watcher_sees_every_evaluation_of_a_usual_team(open_session: Any, toy_home: Path) -> None:
+    evaluate(toy_home, 200)
+    async with open_session("operator") as operator:
+        seen = await Watcher(TeamSpec(task="toy", agents=()), RunFolder(toy_home), operator.tools).look(60)
+    assert len(seen.leaderboard) == 200
+
+
 def test_the_live_page_shows_agents_runs_board_and_forum(tmp_path: Path) -> None:
     with (tmp_path / "out").open("w") as file:
         console = Console(width=120, record=True, file=file, force_terminal=True)
@@ -439,6 +481,18 @@ def test_without_a_terminal_each_change_is_one_line(capsys: pytest.CaptureFixtur
     assert "PGR 0.90 ± 0.02" in lines[3]
     assert "ada: failed: " in lines[4]
     assert "\x1b" not in lines[4]
+
+
+@pytest.mark.parametrize(
+    ("doing", "state", "shown"),
+    [
+        ("paused before training.get_run", "paused", "paused before training.get_run"),
+        ("done", "finished", "finished: done"),
+        ("training", "running", "training"),
+    ],
+)
+def test_the_state_of_an_agent_is_said_once(doing: str, state: str, shown: str) -> None:
+    assert AgentView("ada", "Trust", doing, state).now == shown
 
 
 def test_a_team_that_was_asked_to_stop_says_what_it_waits_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,17 @@ def test_its_name_cannot_be_guessed_and_all_processes_find_it(tmp_path: Path) ->
     assert one.verify()[0] == 2
 
 
+def test_a_log_that_has_begun_is_found_by_all_and_has_no_records(tmp_path: Path) -> None:
+    one, other = AuditLog(tmp_path / "vault"), AuditLog(tmp_path / "vault")
+    for log in (one, other, one):
+        log.begin()
+        assert (one.path, list(log.records()), log.verify()[0]) == (other.path, [], 0)
+    assert stat.S_IMODE(one.path.stat().st_mode) == 0o600
+    other.append("kind", "note")
+    one.begin()
+    assert [record.kind for record in one.records()] == ["kind"]
+
+
 def test_records_follow_one_another_and_are_read_as_they_were_written(log: AuditLog) -> None:
     assert (log.verify(), list(log.records())) == ((0, "0" * 64), [])
     log.append("random masks", "quarantine", agent="ada", run_id="run-000001", task="math", evidence={"effect": 0.01})

@@ -1,8 +1,10 @@
 """State on disk: whole or not at all, also when a writer is killed or two processes begin at once."""
 
+import errno
 import os
 import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -15,9 +17,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from sqlalchemy import Column, Index, Integer, MetaData, String, Table, event, func, insert, inspect, select, update
+from sqlalchemy import (
+    URL,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    event,
+    func,
+    insert,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError as DuplicateError
 
+from outlearn import database
 from outlearn.artifacts import LocalArtifactStore
 from outlearn.database import open_database, reading, writing
 from outlearn.errors import ConfigError, IntegrityError, InvalidInputError, NotFoundError
@@ -37,6 +54,41 @@ def test_writing_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> No
     assert path.read_bytes() == b"two"
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [write_atomic, create_once])
+def test_a_loss_of_power_takes_neither_a_file_nor_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., object]
+) -> None:
+    sync, synced = os.fsync, list[tuple[bool, bool]]()
+
+    def syncing(descriptor: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), (tmp_path / "file").exists()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    write(tmp_path / "file", b"data")
+    assert synced[0] == (False, False), "its content first"
+    assert synced[-1] == (True, True), "and then the folder that has its name"
+    synced.clear()
+    write_atomic(tmp_path / "file", b"fast", durable=False)
+    assert synced == []
+    write(tmp_path / "new" / "newer" / "file", b"data")
+    assert [is_folder for is_folder, _ in synced].count(True) >= 3, "the names of new folders, too"
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_that_syncs_no_folders_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refusing(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    write_atomic(tmp_path / "file", b"data")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"data"
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "\N{PILE OF POO}" * 63, ".hidden"])
@@ -192,6 +244,13 @@ def test_a_database_is_in_its_home_whatever_the_name_of_that_is(tmp_path: Path, 
     engine.dispose()
     assert {path.name for path in tmp_path.iterdir()} == {name}
     assert (tmp_path / name / "home" / "forum.sqlite").is_file()
+
+
+def test_a_database_is_in_its_home_with_sqlalchemy_2_0_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves %3F in a URL as it is; SQLAlchemy 2.1 makes a question mark of it."""
+    monkeypatch.setattr(database, "make_url", lambda url: URL.create("sqlite", database=url.removeprefix("sqlite:///")))
+    open_database(database.sqlite_url(tmp_path / "a%20b?" / "forum.sqlite"), metadata).dispose()
+    assert {path.name for path in tmp_path.iterdir()} == {"a%20b?"}
 
 
 def test_a_write_transaction_lets_no_other_in_between_its_read_and_its_write(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+import uvicorn
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -23,7 +24,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from outlearn.identity import TokenFile
-from outlearn.serving import TURNS, Limits, at_work, step_aside
+from outlearn.server import make_server
+from outlearn.serving import ARRIVAL_SECONDS, TURNS, Limits, at_work, serve_http, step_aside
+from outlearn.settings import ServerSettings
 from outlearn.testing import http_server
 
 HERE = Path(__file__).parent
@@ -128,6 +131,19 @@ def test_a_body_that_does_not_come_in_time_ends_the_call(url: str, ada: dict[str
 
 
 # connections
+
+
+def test_an_idle_connection_is_given_up_by_its_client_and_not_in_the_same_moment_by_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = list[uvicorn.Server]()
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, **_: served.append(server))
+    settings = ServerSettings(home=tmp_path, port=0)
+    serve_http(make_server("idle", settings, instructions="Nothing."), settings)
+    [server] = served
+    given_up = httpx2.Limits().keepalive_expiry
+    assert given_up is not None
+    assert 2 * given_up < server.config.timeout_keep_alive < ARRIVAL_SECONDS
 
 
 def test_a_connection_on_which_nothing_is_said_is_closed(url: str) -> None:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -181,6 +181,22 @@ def test_one_that_is_not_to_wait_says_that_it_would_have_to(transactions: Transa
         assert is_busy() == [False, True]
     assert is_busy() == [False, False]
     assert add(transactions, "one") == 1
+
+
+def test_who_is_to_wait_does_so_after_one_that_was_not(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/db.sqlite"
+    transactions, other = Transactions(open_database(url, metadata)), open_database(url, metadata)
+    with ThreadPoolExecutor(1) as pool:
+        with writing(other):  # as another process has it
+            with pytest.raises(BusyError), transactions.writing(wait=False):
+                pass
+            waiting = pool.submit(add, transactions, "one")
+            assert wait([waiting], timeout=0.3).not_done
+        assert waiting.result() == 1
+    with transactions.writing(wait=False) as write:
+        assert len(list(write.rows(COUNT))) == 1
+    for engine in (transactions._engine, other):
+        engine.dispose()
 
 
 RECOVERS = """

@@ -1,1 +1,1 @@
-"""The commands of `outlearn`, one module each."""
+"""The commands of `outlearn`: a module for each, or for those that belong together."""

@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from outlearn.errors import InvalidInputError, NotFoundError, OutlearnError
-from outlearn_agents.commands.options import Json, RunArgument, home_of
+from outlearn_agents.terminal.options import Json, RunArgument, home_of
 
 if TYPE_CHECKING:
     from outlearn.audit import AuditLog, AuditRecord
@@ -37,6 +37,12 @@ def audit(
             "which methods meet the items with other digits. Answers that a program works out from words are not seen.",
         ),
     ] = None,
+    accept_failed: Annotated[
+        bool,
+        typer.Option(
+            "--accept-failed", help="Take re-runs that a limit or the machine ended for failed: no more tries."
+        ),
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check the chain of hashes, and print the last one.")
     ] = False,
@@ -73,7 +79,7 @@ def audit(
         _print_thresholds(run, as_json)
         return
     if scan or check_teacher:
-        _look(run, check_teacher or [], scan)
+        _look(run, check_teacher or [], scan, accept_failed)
     wanted = {"kind": kind, "agent": agent, "run_id": run_id}
     records = [
         one for one in log.records() if all(value in (None, getattr(one, name)) for name, value in wanted.items())
@@ -148,7 +154,7 @@ def _has_worked(home: Path, agent: str) -> bool:
         service.engine.dispose()
 
 
-def _look(home: Path, teacher_of: Sequence[str], scan: bool) -> None:
+def _look(home: Path, teacher_of: Sequence[str], scan: bool, accept_failed: bool) -> None:
     """What takes too long for `evaluate`, or happens elsewhere."""
     from outlearn import ServerSettings
     from outlearn.logs import configure_logging
@@ -162,7 +168,7 @@ def _look(home: Path, teacher_of: Sequence[str], scan: bool) -> None:
             service.inspect_again()
             _check_claims(home, service)
         if teacher_of:
-            _check_teacher(home, service, teacher_of)
+            _check_teacher(home, service, teacher_of, accept_failed)
     finally:
         service.engine.dispose()
 
@@ -173,9 +179,9 @@ def _check_claims(home: Path, service: "EvaluationService") -> None:
 
     from outlearn_evaluation.false_claims import false_claim
 
-    known = [row.pgr for row in service.evaluated()]
+    board = service.evaluated()
     for finding in anyio.run(_read_findings, home):
-        if found := false_claim(finding, known):
+        if found := false_claim(finding, board):
             service.auditor.file(found, finding.run_id or "", finding.author, "")
 
 
@@ -199,8 +205,8 @@ async def _read_findings(home: Path) -> list["Finding"]:
         ]
 
 
-def _check_teacher(home: Path, service: "EvaluationService", subjects: Sequence[str]) -> None:
-    from outlearn_agents.commands.progress import progress_bar, resumable
+def _check_teacher(home: Path, service: "EvaluationService", subjects: Sequence[str], accept_failed: bool) -> None:
+    from outlearn_agents.terminal.progress import progress_bar, resumable
     from outlearn_evaluation.teacher_check import check_teacher
     from outlearn_training.settings import TrainingSettings
 
@@ -217,9 +223,10 @@ def _check_teacher(home: Path, service: "EvaluationService", subjects: Sequence[
             task: str, some: Sequence[str], into: Path, seeds: Sequence[int], change: "Change | None"
         ) -> Mapping[str, "RunView"]:
             how = {"invert": True} if change is None else change._asdict()
+            how["retry_failed"] = not accept_failed
             return rerun(TrainingSettings.as_kept(home), task, some, into, seeds=seeds, on_progress=report, **how)
 
-        for receipt, found in check_teacher(home, list(dict.fromkeys(run_ids)), again):
+        for receipt, found in check_teacher(home, list(dict.fromkeys(run_ids)), again, accept_failed=accept_failed):
             service.auditor.file(found, receipt.run_id, receipt.agent, receipt.task)
 
 
@@ -227,7 +234,7 @@ def _print(records: Sequence["AuditRecord"]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from outlearn_agents.commands.working import console
+    from outlearn_agents.terminal.working import console
 
     table = Table(box=None)
     for column in ("at (UTC)", "kind", "action", "agent", "run"):

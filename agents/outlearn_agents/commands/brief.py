@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from outlearn.tasks import prepared_names, task_names
-from outlearn_agents.commands.options import Home
 from outlearn_agents.tasks import DEFAULT_HOME, FIRST_TASK, find_task
+from outlearn_agents.terminal.options import Home
 
 
 def brief(

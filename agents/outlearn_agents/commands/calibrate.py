@@ -6,8 +6,8 @@ import typer
 
 from outlearn.errors import InvalidInputError, NotFoundError
 from outlearn.prepared import read_prepared
-from outlearn_agents.commands.options import Home, Json, Set, pairs
 from outlearn_agents.tasks import DEFAULT_HOME, how_to_make, next_commands
+from outlearn_agents.terminal.options import Home, Json, Set, pairs
 
 NO_GAP = (
     "next: no team yet, as no run could be scored. Prepare and calibrate the task in a home folder of its own (--home) "
@@ -42,7 +42,7 @@ def calibrate(
 
     outlearn calibrate math --home runs/lr --set student_tuning.lr=1e-4
     """
-    from outlearn_agents.commands.progress import progress_bar, resumable
+    from outlearn_agents.terminal.progress import progress_bar, resumable
     from outlearn_training.calibration.report import read_report
     from outlearn_training.settings import TrainingSettings
     from outlearn_training.testbed import TESTBEDS

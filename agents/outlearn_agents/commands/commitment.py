@@ -10,8 +10,8 @@ from outlearn.audit import AuditKind, AuditLog
 from outlearn.errors import ConflictError
 from outlearn.files import write_atomic
 from outlearn.hints import command_line
-from outlearn_agents.commands.options import Home, Json, home_of
 from outlearn_agents.tasks import DEFAULT_HOME
+from outlearn_agents.terminal.options import Home, Json, home_of
 
 
 def reveal(
@@ -28,7 +28,7 @@ def reveal(
 
     outlearn reveal math --home runs/mine --out revealed.json
     """
-    from outlearn_agents.commands.working import renew_report
+    from outlearn_agents.terminal.working import renew_report
     from outlearn_evaluation.commitment import open_task
     from outlearn_evaluation.release import ReleaseBook
 

@@ -8,8 +8,9 @@ import typer
 
 from outlearn.errors import InvalidInputError
 from outlearn.results import pgr_text
-from outlearn_agents.commands.options import Json
-from outlearn_agents.commands.working import console
+from outlearn_agents.terminal.options import Json
+from outlearn_agents.terminal.working import console
+from outlearn_agents.words import duration
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,8 +81,14 @@ def render_comparison(comparison: "Comparison") -> str:
     return (
         environment()
         .get_template("compare.html.j2")
-        .render(comparison=comparison, charts=charts, area=area_text, best=_best_text)
+        .render(comparison=comparison, charts=charts, area=area_text, best=_best_text, stretches=_stretches(comparison))
     )
+
+
+def _stretches(comparison: "Comparison") -> tuple[str, str]:
+    """How far areas go, such as `12 evaluations` and `3 h 20 min`."""
+    count = comparison.common_evaluations
+    return f"{count} evaluation{'' if count == 1 else 's'}", duration(3600 * comparison.common_hours)
 
 
 def area_text(area: "Area | None") -> str:
@@ -99,17 +106,18 @@ def comparison_table(comparison: "Comparison") -> "Table":
     from rich.table import Table
 
     table = Table(title=f"Teams on {comparison.task}", title_justify="left", title_style="bold", box=None)
-    for column in ("run", "agents", "evals", "best PGR", "area/evals", "area/time", "families", "text distance"):
+    areas = [f"area over {one}" for one in _stretches(comparison)]
+    for column in ("run", "agents", "evals", "best PGR", *areas, "families", "text distance"):
         table.add_column(column, overflow="fold")
     for team in comparison.teams:
         ideas = team.diversity
         distance = "-" if ideas.text_distance is None else f"{ideas.text_distance:.2f}"
-        areas = (area_text(team.area_over_evaluations), area_text(team.area_over_time))
         row = (
             str(team.agents),
             str(team.evaluations),
             _best_text(team.best),
-            *areas,
+            area_text(team.area_over_evaluations),
+            area_text(team.area_over_time),
             f"{ideas.effective_families:.1f}",
             distance,
         )

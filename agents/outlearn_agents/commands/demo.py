@@ -7,9 +7,9 @@ import typer
 
 from outlearn.errors import ConflictError, NotFoundError
 from outlearn.hints import command_line
-from outlearn_agents.commands.options import Json
-from outlearn_agents.commands.working import work
 from outlearn_agents.tasks import FIRST_TASK
+from outlearn_agents.terminal.options import Json
+from outlearn_agents.terminal.working import work
 
 WARM_UP_SECONDS = 240.0
 """Imports of PyTorch by workers may take minutes on a busy machine."""

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from outlearn_agents.commands.options import Home, Json
 from outlearn_agents.tasks import DEFAULT_HOME
+from outlearn_agents.terminal.options import Home, Json
 
 
 def export(

@@ -9,10 +9,10 @@ import typer
 
 from outlearn.errors import InvalidInputError
 from outlearn.hints import command_line
-from outlearn_agents.commands.options import Json, RunArgument
+from outlearn_agents.terminal.options import Json, RunArgument
 
 if TYPE_CHECKING:
-    from outlearn_agents.commands.progress import OnProgress
+    from outlearn_agents.terminal.progress import OnProgress
     from outlearn_evaluation.final import Rerun
     from outlearn_evaluation.release import Release
     from outlearn_training.settings import TrainingSettings
@@ -46,8 +46,8 @@ def finalize(
     outlearn finalize runs/mine --seeds 8
     """
     from outlearn.tasks import load_card
-    from outlearn_agents.commands.finals import print_release
-    from outlearn_agents.commands.working import console, renew_report
+    from outlearn_agents.terminal.finals import print_release
+    from outlearn_agents.terminal.working import console, renew_report
     from outlearn_evaluation.release import ReleaseBook
 
     name = load_card(run, task or _task_of(run)).name
@@ -61,9 +61,9 @@ def finalize(
 
 
 def _hold(run: Path, task: str, seeds: int | None, workers: int | None, accept_failed: bool) -> "Release":
-    from outlearn_agents.commands.progress import progress_bar, resumable
-    from outlearn_agents.commands.working import warn_of_no_pgr
     from outlearn_agents.run_folder import RunFolder
+    from outlearn_agents.terminal.progress import progress_bar, resumable
+    from outlearn_agents.terminal.working import warn_of_no_pgr
     from outlearn_evaluation.final import finalize as hold_final
     from outlearn_evaluation.settings import EvaluationSettings
     from outlearn_training.settings import TrainingSettings

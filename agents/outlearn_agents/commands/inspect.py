@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from outlearn_agents.commands.options import Json, RunArgument
-from outlearn_agents.commands.working import console
 from outlearn_agents.spending.prices import DEFAULT_MODEL
+from outlearn_agents.terminal.options import Json, RunArgument
+from outlearn_agents.terminal.working import console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,9 +65,9 @@ async def _inspect_all(
     if not claude:
         return found
     from outlearn_agents.claude.researcher import make_client
-    from outlearn_agents.commands.progress import progress_bar
     from outlearn_agents.inspection.by_claude import INSPECTOR, ClaudeInspector
     from outlearn_agents.spending.ledger import Budget, Ledger, Limits
+    from outlearn_agents.terminal.progress import progress_bar
 
     with closing(Ledger(folder.root / "agents" / "inspection.sqlite")) as ledger:
         ledger.write_off(INSPECTOR)

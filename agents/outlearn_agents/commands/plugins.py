@@ -4,8 +4,8 @@ import json
 
 import typer
 
-from outlearn_agents.commands.options import Json
-from outlearn_agents.commands.working import console
+from outlearn_agents.terminal.options import Json
+from outlearn_agents.terminal.working import console
 
 
 def plugins(as_json: Json = False) -> None:

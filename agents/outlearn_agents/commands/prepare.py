@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outlearn.errors import InvalidInputError, NotFoundError
-from outlearn_agents.commands.options import Home, Json, Set, pairs
 from outlearn_agents.tasks import DEFAULT_HOME, next_commands
+from outlearn_agents.terminal.options import Home, Json, Set, pairs
 
 if TYPE_CHECKING:
     from outlearn.tasks import TaskCard
@@ -132,7 +132,7 @@ def _prepare_data(home: Path, request: dict[str, Any], profile: str, changes: di
     from pydantic import ValidationError
 
     from outlearn.tasks import NAME_RULE, TASK_NAME
-    from outlearn_agents.commands.progress import progress_bar
+    from outlearn_agents.terminal.progress import progress_bar
     from outlearn_training.data.pipeline import DataRequest, prepare_data
     from outlearn_training.places import caveat
     from outlearn_training.profiles import load_profile

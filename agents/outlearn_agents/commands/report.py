@@ -1,7 +1,7 @@
 """`outlearn report`: the summary and the report of a run folder, made again."""
 
-from outlearn_agents.commands.options import Json, RunArgument
-from outlearn_agents.commands.working import show_summary
+from outlearn_agents.terminal.options import Json, RunArgument
+from outlearn_agents.terminal.working import show_summary
 
 
 def report(run: RunArgument, as_json: Json = False) -> None:

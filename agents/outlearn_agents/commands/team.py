@@ -9,11 +9,11 @@ from typer.core import TyperGroup
 
 from outlearn.errors import ConflictError, InvalidInputError, NotFoundError
 from outlearn.hints import command_line
-from outlearn_agents.commands.mistyped import refuse_mistyped
-from outlearn_agents.commands.options import Json, RunArgument, pairs
-from outlearn_agents.commands.working import console, work
 from outlearn_agents.spending.prices import DEFAULT_MODEL
 from outlearn_agents.tasks import find_task
+from outlearn_agents.terminal.mistyped import refuse_mistyped
+from outlearn_agents.terminal.options import Json, RunArgument, pairs
+from outlearn_agents.terminal.working import console, work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -107,7 +107,8 @@ def start(
     """Let a team work in a run folder.
 
     In a folder where it worked before, it goes on. `start` may be left out. The folder is its servers' home: a task of
-    your own is one that was prepared and calibrated with --home RUN.
+    your own is one that was prepared and calibrated with --home RUN. Each session makes tokens of its own, in place of
+    the last session's; what `outlearn token` made goes on.
 
     Ctrl-C once: agents finish what they are saying, and the report is written. Twice: everything ends now. Such as:
 

@@ -133,13 +133,14 @@ def tables(dossier: Dossier) -> Iterator[Evidence]:
 
 def claims(dossier: Dossier) -> Iterator[Evidence]:
     """Findings whose title or text claims PGRs of which none is the server's for their run, as the forum marks them."""
+    board = dossier.results.values()
     for finding in dossier.findings:
         result, texts = dossier.results.get(finding.run_id or ""), (finding.title, finding.text)
-        if result and differs(texts, result):
+        if result and differs(texts, result, board):
             claimed = ", ".join(f"{number:g}" for text in texts for number in stated_pgrs(text))
             said = f"{pgr_text(result.pgr, result.at_most)} ± {result.pgr_se:.2f}"
             line = Line(finding.finding_id, f"claims PGR {claimed}; the server says {said}")
-            far = differs(texts, result, FAR)
+            far = differs(texts, result, board, FAR)
             yield _evidence("claims what is not on record", "SUSPICIOUS" if far else "NEEDS REVIEW", line)
 
 

@@ -47,7 +47,7 @@ class Desk:
         self._own_runs[run_id] = recipe
 
     def has_posted(self, run_id: str) -> bool:
-        """Whether a finding about this run is on the forum."""
+        """Whether its agent's result about this run is on the forum, which takes none before the evaluation."""
         return run_id in self._results
 
     async def list_own_runs(self) -> list[RunView]:
@@ -55,7 +55,7 @@ class Desk:
         return [run for run in await all_runs(self._session.tools) if run.task == self._session.task]
 
     async def read_forum(self) -> None:
-        """Take in what is new on the forum and the leaderboard.
+        """Take in what is new on the forum and the leaderboard, of which the 500 best runs are told.
 
         Others are scored, post, and then plan anew. Read the other way round, nothing is missed that comes meanwhile.
         """

@@ -150,7 +150,7 @@ class _Search:
         session = self._session
         while run.status not in FINISHED:
             if session.stop.seconds_left <= 0:
-                session.say(f"out of time: cancelling {run.run_id}")
+                session.say(f"{'asked to stop' if session.stop.asked else 'out of time'}: cancelling {run.run_id}")
                 return await session.ask(RunView, "training", "cancel_run", run_id=run.run_id)
             waiting = f", {run.queue_position} ahead" if run.queue_position else ""
             session.say(f"{run.status} {proposal.recipe.label} ({run.seeds_done}/{run.seeds_total} seeds{waiting})")
@@ -160,10 +160,10 @@ class _Search:
 
     async def _evaluate(self, run: RunView, proposal: Proposal) -> None:
         """Evaluate and post a finished run, each unless it was done before."""
-        known = {result.run_id for result in self._planner.results}
-        if run.run_id in known:
-            if not self._desk.has_posted(run.run_id):
-                await self._desk.post_result(proposal, run.run_id, "")
+        if self._desk.has_posted(run.run_id):  # on a long leaderboard its row may be below what is told
+            return
+        if run.run_id in {result.run_id for result in self._planner.results}:
+            await self._desk.post_result(proposal, run.run_id, "")
             return
         self._session.say(f"evaluating {proposal.recipe.label}")
         best = self._planner.results[:1]

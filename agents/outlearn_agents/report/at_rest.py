@@ -12,8 +12,6 @@ from outlearn_agents.plain_home import read_team
 from outlearn_agents.report.page import write_summary
 from outlearn_agents.report.summary import Summary, collect
 from outlearn_agents.run_folder import RunFolder, TeamSpec
-from outlearn_evaluation.server import build as build_evaluation
-from outlearn_evaluation.settings import EvaluationSettings
 from outlearn_forum.server import build as build_forum
 from outlearn_training.server import build as build_training
 from outlearn_training.settings import TrainingSettings
@@ -35,7 +33,6 @@ async def collect_at_rest(folder: RunFolder, spec: TeamSpec) -> Summary:
     home = folder.root
     servers = {
         "training": build_training(TrainingSettings(home=home, agent=OPERATOR.agent, role=OPERATOR.role), Idle()),
-        "evaluation": build_evaluation(EvaluationSettings(home=home, agent=OPERATOR.agent, role=OPERATOR.role)),
         "forum": build_forum(ServerSettings(home=home, agent=OPERATOR.agent, role=OPERATOR.role)),
     }
     async with open_toolbox(servers) as tools:

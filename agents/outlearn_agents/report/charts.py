@@ -43,7 +43,7 @@ def colours(summary: Summary) -> dict[str, str]:
 def progress_chart(summary: Summary, width: int, height: int = 320) -> str:
     """PGR of every evaluated run over time, each agent's best so far, and the team's."""
     runs = sorted(summary.runs, key=lambda run: run.evaluated_at)
-    seconds = {run.run_id: max(0.0, (run.evaluated_at - summary.started_at).total_seconds()) for run in runs}
+    seconds = {run.run_id: 3600 * summary.hours_at(run.evaluated_at) for run in runs}
     longest = max(seconds.values(), default=1.0) * 1.04 or 1.0
     divisor, unit = next((one for one in reversed(UNITS) if longest >= 2 * one[0]), UNITS[0])
     x = Scale(0.0, longest, 44, width - 12)

@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import combinations
 
 import numpy as np
@@ -23,7 +23,8 @@ CAVEATS = (
     "settings would have fared: one team each is one sample each.",
     "The best of many noisy scores is on average too high, the more so the more evaluations there were. Areas are "
     "without what that adds, about; best PGRs and curves are as they were measured.",
-    "Time runs on while a team is paused or away: one that had breaks looks slower over time than it was.",
+    "Time stands still while a team is paused or away. Runs that are under way go on in a pause: a team that had some "
+    "may look a little faster than it was.",
 )
 Floats = NDArray[np.float64]
 
@@ -39,7 +40,7 @@ class Point(ComparisonModel):
 
     evaluations: int
     hours: float = Field(
-        description="Since the run folder was made, pauses and breaks too; 0 for what clients did before."
+        description="That the team had been at work, without pauses and breaks; 0 for what clients did before."
     )
     pgr: float
     best: float
@@ -175,8 +176,8 @@ def _curve(summary: Summary) -> tuple[Point, ...]:
     best, points = 0.0, []
     for number, run in enumerate(_in_order(summary), 1):
         best = max(best, run.pgr)
-        hours = max(0.0, (run.evaluated_at - summary.started_at) / timedelta(hours=1))
-        points.append(Point(evaluations=number, hours=round(hours, 4), pgr=run.pgr, best=best))
+        hours = round(summary.hours_at(run.evaluated_at), 4)
+        points.append(Point(evaluations=number, hours=hours, pgr=run.pgr, best=best))
     return tuple(points)
 
 
@@ -206,10 +207,11 @@ def _area(draws: Floats, spans: Floats, total: float) -> Area:
 
 def _diversity(summary: Summary, submitted: Sequence[Submitted]) -> Diversity:
     moments = [run.submitted_at for run in submitted] + [finding.posted_at for finding in summary.findings]
-    start, end = min(moments, default=summary.started_at), max(moments, default=summary.started_at)
+    hours = [summary.hours_at(moment) for moment in moments]
+    start, end = min(hours, default=0.0), max(hours, default=0.0)
 
     def part(moment: datetime) -> int:
-        return min(PARTS - 1, int(PARTS * ((moment - start) / (end - start)))) if end > start else 0
+        return min(PARTS - 1, int(PARTS * (summary.hours_at(moment) - start) / (end - start))) if end > start else 0
 
     families = [(part(run.submitted_at), run.family) for run in submitted]
     findings = [(part(finding.posted_at), finding) for finding in summary.findings]

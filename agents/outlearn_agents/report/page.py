@@ -1,7 +1,7 @@
 """`report.html`: one file with everything in it, made from a summary alone."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import jinja2
 from markupsafe import Markup
@@ -28,7 +28,7 @@ def write_summary(folder: RunFolder, summary: Summary) -> None:
 def render_report(summary: Summary) -> str:
     """The report as HTML. Titles and texts of findings are shown as text, whatever they contain."""
     page = environment()
-    page.filters["clock"] = lambda moment: _clock(moment, summary.started_at)
+    page.filters["clock"] = lambda moment: f"+{timedelta(seconds=round(3600 * summary.hours_at(moment)))}"
     page.filters["without_marks"] = lambda text: re.sub(r"^#+ +", "", text, flags=re.MULTILINE)
     graph, release = lineage_graph(summary), summary.final.release if summary.final else None
     finalists = release.finalists if release else ()
@@ -60,8 +60,3 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def _clock(moment: datetime, start: datetime) -> str:
-    """Time since the start, such as `+0:01:24`."""
-    return f"+{timedelta(seconds=max(0, round((moment - start).total_seconds())))}"

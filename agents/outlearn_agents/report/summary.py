@@ -1,13 +1,14 @@
 """`summary.json`: what a team achieved. Every number in it is the evaluation server's or comes from the vault."""
 
 from collections import Counter
-from datetime import datetime
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from outlearn.audit import AuditKind, AuditLog
-from outlearn.researcher import Tools, ask
+from outlearn.researcher import Tools
 from outlearn.results import pgr_text
 from outlearn.tasks import load_baselines
 from outlearn.types import (
@@ -21,9 +22,12 @@ from outlearn.types import (
     RunStatus,
     RunView,
 )
-from outlearn_agents.reading import MAX_ROWS, all_findings, all_runs, pages
+from outlearn_agents.reading import all_findings, all_runs, pages
 from outlearn_agents.run_folder import RunFolder, TeamSpec
+from outlearn_agents.spending.ledger import Ledger
 from outlearn_evaluation.release import Finalist, Release, ReleaseBook
+from outlearn_evaluation.service import EVERYTHING, EvaluationService
+from outlearn_evaluation.settings import EvaluationSettings
 
 
 class SummaryModel(BaseModel):
@@ -113,7 +117,19 @@ class Summary(SummaryModel):
     lineage: LineageSummary = LineageSummary()
     final: FinalSummary | None = Field(None, description="Null until `outlearn finalize` was run.")
     started_at: datetime
-    wall_seconds: float = Field(description="Wall time that the team was at work, starting the servers included.")
+    wall_seconds: float = Field(description="Wall time that the team was at work, pauses and breaks not counted.")
+    at_work: tuple[tuple[datetime, datetime], ...] = Field(
+        (), description="From when to when any agent was at work; empty where no team ever was."
+    )
+
+    def hours_at(self, moment: datetime) -> float:
+        """Hours that the team had been at work by then, without pauses and breaks; 0 for what clients did before.
+
+        Where no team ever was, hours since the start.
+        """
+        spans = self.at_work or ((self.started_at, max(moment, self.started_at)),)
+        worked = (min(moment, end) - start for start, end in spans if start < moment)
+        return sum(worked, timedelta()) / timedelta(hours=1)
 
     def for_scale(self) -> str:
         """The lines in words."""
@@ -131,13 +147,13 @@ class Summary(SummaryModel):
 
 
 async def collect(tools: Tools, folder: RunFolder, spec: TeamSpec) -> Summary:
-    """Ask the servers, as the operator, for everything that a summary holds.
+    """Ask the training server and the forum, as the operator, for what a summary holds beside the vault's numbers.
 
     Raises:
         ServerUnreachableError, ToolRefusedError: a server is gone or refuses.
     """
     baselines = load_baselines(folder.root, spec.task)
-    board = await ask(tools, Leaderboard, "evaluation", "leaderboard", task=spec.task, limit=MAX_ROWS)
+    board = _board(folder, spec.task)
     submitted = await all_runs(tools)
     runs = _runs(board.rows, submitted)
     numbers = {run.run_id: run for run in runs}
@@ -163,7 +179,28 @@ async def collect(tools: Tools, folder: RunFolder, spec: TeamSpec) -> Summary:
         final=_final(folder, spec.task),
         started_at=spec.created_at,
         wall_seconds=round(spec.seconds_worked, 1),
+        at_work=_at_work(folder),
     )
+
+
+def _board(folder: RunFolder, task: str) -> Leaderboard:
+    """All of it: the tool gives agents no more than 500 rows."""
+    service = EvaluationService(EvaluationSettings(home=folder.root))
+    try:
+        return service.leaderboard(task, EVERYTHING)
+    finally:
+        service.engine.dispose()
+
+
+def _at_work(folder: RunFolder) -> tuple[tuple[datetime, datetime], ...]:
+    if not folder.spending.exists():
+        return ()
+    with closing(Ledger(folder.spending)) as ledger:
+        return tuple((_moment(start), _moment(end)) for start, end in ledger.at_work())
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _runs(rows: tuple[LeaderboardRow, ...], submitted: list[RunView]) -> tuple[RunSummary, ...]:

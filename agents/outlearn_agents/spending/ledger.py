@@ -69,6 +69,17 @@ class Ledger:
         with writing(self._engine) as connection:
             connection.execute(shifts.update().where(shifts.c.shift == shift).values(seen_at=time.time()))
 
+    def at_work(self) -> list[tuple[float, float]]:
+        """From when to when any agent was at work, in Unix time, in order and apart: without pauses and breaks."""
+        query = select(shifts.c.started_at, shifts.c.seen_at).order_by(shifts.c.started_at)
+        found: list[tuple[float, float]] = []
+        with reading(self._engine) as connection:
+            for start, end in connection.execute(query):
+                goes_on = found and start <= found[-1][1]
+                begin, before = found.pop() if goes_on else (start, start)
+                found.append((begin, max(before, end)))
+        return found
+
     def write_off(self, agent: str) -> None:
         """Count calls that a process of the agent died in as spent."""
         lost = {"spent_nanodollars": calls.c.nanodollars, "spent_tokens": calls.c.tokens, "is_lost": True}

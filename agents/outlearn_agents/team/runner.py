@@ -106,7 +106,8 @@ async def run_team(
 ) -> Summary | None:
     """Let a team work in a run folder for `seconds`. In a folder where a team worked before, it goes on.
 
-    What a killed team runner left running is ended first; everybody starts at work, whatever was asked for before.
+    What a killed team runner left running is ended first, and so are its tokens, but none that `outlearn token` made;
+    everybody starts at work, whatever was asked for before.
     Without a `budget`, an earlier session's holds.
 
     Returns:
@@ -132,7 +133,7 @@ async def run_team(
             spec = set_budget(folder, spec, budget)
         spec = spec.model_copy(update={"plugin_servers": plugins})
         folder.write_spec(spec)
-        tokens = _issue_tokens(folder, spec)
+        tokens = issue_tokens(folder, spec)
         urls = {name: url_in(folder.ready(name)) for name in (*SERVERS, *plugins)}
         with _signals(stops), stops.scope:
             async with (
@@ -175,12 +176,17 @@ def _install(home: Path, task: str) -> None:
         prepare(home, task)
 
 
-def _issue_tokens(folder: RunFolder, spec: TeamSpec) -> dict[str, str]:
-    """Fresh tokens, by name; those of earlier sessions end."""
-    folder.tokens.unlink(missing_ok=True)
+def issue_tokens(folder: RunFolder, spec: TeamSpec) -> dict[str, str]:
+    """Fresh tokens, by name. Those of earlier sessions end; those that `outlearn token` made go on.
+
+    Raises:
+        ConflictError: one of the names has the other role by a token that was made by hand.
+        ConfigError: the file is no token file.
+    """
     file = TokenFile(folder.tokens)
-    operator = {OPERATOR.agent: file.issue(OPERATOR.agent, OPERATOR.role)}
-    return operator | {agent.name: file.issue(agent.name) for agent in spec.agents}
+    file.end_session()
+    operator = {OPERATOR.agent: file.issue(OPERATOR.agent, OPERATOR.role, issuer="team")}
+    return operator | {agent.name: file.issue(agent.name, issuer="team") for agent in spec.agents}
 
 
 @asynccontextmanager

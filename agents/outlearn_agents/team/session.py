@@ -142,7 +142,7 @@ class TeamSession:
             if agent.name not in known:
                 self.spec = self.spec.with_member(agent)
                 self._write_spec()
-                self._crew.add(agent.name, TokenFile(self._folder.tokens).issue(agent.name))
+                self._crew.add(agent.name, TokenFile(self._folder.tokens).issue(agent.name, issuer="team"))
         self._watcher.spec = self.spec
         taken = {agent.name for agent in control.added}
         change_control(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from outlearn.errors import ServerUnreachableError, ToolRefusedError
 from outlearn.researcher import Tools, ask
 from outlearn.types import Finding, FindingList, Leaderboard, LeaderboardRow, RunList, RunView
+from outlearn_agents.reading import MAX_ROWS
 from outlearn_agents.run_folder import RunFolder, TeamSpec
 from outlearn_agents.team.status import read_status
 
@@ -20,13 +21,15 @@ class AgentView:
 
     @property
     def now(self) -> str:
-        """What it does, after its state where it is not at work: `paused: paused before ...`."""
-        return self.doing if self.state in ("running", self.doing) else f"{self.state}: {self.doing}"
+        """What it does, after its state where it is not at work and that does not say so: `finished: done`."""
+        says_so = self.state == "running" or self.doing.startswith(self.state)
+        return self.doing if says_so else f"{self.state}: {self.doing}"
 
 
 @dataclass(frozen=True)
 class TeamView:
-    """A moment of a team's work. Runs are newest first, the leaderboard best first, findings oldest first."""
+    """A moment of a team's work. Runs are the newest 20, newest first; of the leaderboard there are the best 500, best
+    first; findings are oldest first."""
 
     task: str
     agents: tuple[AgentView, ...]
@@ -83,7 +86,7 @@ class Watcher:
 
     async def _leaderboard(self) -> tuple[LeaderboardRow, ...]:
         try:
-            board = await ask(self.tools, Leaderboard, "evaluation", "leaderboard", task=self.spec.task, limit=20)
+            board = await ask(self.tools, Leaderboard, "evaluation", "leaderboard", task=self.spec.task, limit=MAX_ROWS)
         except (ServerUnreachableError, ToolRefusedError):
             return ()
         return board.rows

@@ -2,20 +2,22 @@
 
 import hashlib
 import re
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
 from outlearn.errors import IntegrityError, NotFoundError
-from outlearn.files import FileVersion, file_version
+from outlearn.files import Versions, file_versions, unchanged
 from outlearn.hints import problems
 from outlearn.seal import Seal, read_seal, seal_path
 from outlearn.shortcuts import FREQUENT, frequent_answer
 from outlearn.signing import canonical_json
 from outlearn.tasks import Baselines, Bits, Floats, Frozen, SecretTask, load_baselines, load_card, load_secret
 from outlearn_evaluation.scoring import Judge, make_judge
+
+MOST_OPENED = 32
 
 
 class Opened(Frozen):
@@ -66,9 +68,12 @@ def open_task(home: Path, name: str) -> Opened:
         NotFoundError: there is no such task.
         IntegrityError: a file is damaged, or the baselines are for other data.
     """
-    fingerprint = load_card(home, name).fingerprint
-    files = _sealed_files(home / "vault" / name, fingerprint)
-    return _open(home, name, fingerprint, tuple(file_version(path) for path in files))
+    known = _opened.get((home, name))
+    if known is None or not unchanged(known[0]):
+        known = _opened[home, name] = _read(home, name)
+        if len(_opened) > MOST_OPENED:
+            _opened.pop(next(iter(_opened)), None)
+    return known[1]
 
 
 def read_opened(path: Path) -> Opened:
@@ -92,13 +97,15 @@ def verify(opened: Opened, published: str) -> None:
         )
 
 
-@lru_cache(maxsize=32)
-def _sealed_files(vault: Path, fingerprint: str) -> tuple[Path, ...]:
-    return vault / "secret.json", vault / "baselines.json", seal_path(vault, fingerprint)
+_opened: dict[tuple[Path, str], tuple[Versions, Opened]] = {}
 
 
-@lru_cache(maxsize=32)
-def _open(home: Path, name: str, fingerprint: str, _versions: tuple[FileVersion | None, ...]) -> Opened:
+def _read(home: Path, name: str) -> tuple[Versions, Opened]:
+    """With the versions of its files, each looked at before it is read."""
+    load_card(home, name)  # no file is asked for by the name of no task
+    vault, of_card = home / "vault" / name, file_versions(home / "data" / name / "card.json")
+    fingerprint = load_card(home, name).fingerprint
+    versions = of_card + file_versions(vault / "secret.json", vault / "baselines.json", seal_path(vault, fingerprint))
     secret, baselines = load_secret(home, name), load_baselines(home, name)
-    seal = read_seal(home / "vault" / name, fingerprint)
-    return Opened(task=name, seal=seal, secret=secret, baselines=baselines)
+    seal = read_seal(vault, fingerprint)
+    return versions, Opened(task=name, seal=seal, secret=secret, baselines=baselines)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from outlearn.audit import Action, AuditKind, Evidence
 from outlearn.tasks import Bits, Floats
-from outlearn_evaluation.scoring import distances, unary
+from outlearn_evaluation.scoring import differing, unary
 
 Counts = NDArray[np.uint8]
 
@@ -57,13 +57,15 @@ class Look:
 
     def told(self, at_most: bool, same_as: str | None) -> "Look":
         """The same run, once it is answered; what was worked out of its counts stays."""
+        if (self.at_most, self.same_as) == (at_most, same_as):  # a copy takes its time
+            return self
         answered = copy(self)
         vars(answered).update(at_most=at_most, same_as=same_as)
         return answered
 
     @cached_property
-    def bits(self) -> NDArray[np.uint64]:
-        """Its votes, (words,), for `distances`."""
+    def bits(self) -> int:
+        """Its votes, for `differing`."""
         return unary(self.counts, self.seeds)
 
     @cached_property
@@ -72,9 +74,9 @@ class Look:
         return np.asarray(2 * self.counts.astype(np.int16) > self.seeds)
 
     @cached_property
-    def minority(self) -> Counts:
-        """(n,) how many seeds say something else than most."""
-        return np.minimum(self.counts, self.seeds - self.counts)
+    def minority(self) -> Floats:
+        """(n,) the share of seeds that say something else than most."""
+        return np.asarray(np.minimum(self.counts, self.seeds - self.counts) / self.seeds)
 
     @cached_property
     def is_degenerate(self) -> bool:
@@ -160,9 +162,14 @@ def change(run: Look, earlier: Sequence[Look]) -> Change | None:
     others = [look for look in earlier if not look.is_degenerate and look.seeds == run.seeds]
     if run.is_degenerate or not others:
         return None
-    apart = distances(run.bits, np.stack([look.bits for look in others]), run.seeds * len(run.counts))
-    yes = np.stack([look.counts for look in others]).sum(axis=0, dtype=np.int64)
-    return changed_from(run, others[int(apart.argmin())], yes / (len(others) * run.seeds))
+    base = min(others, key=lambda look: differing(run.bits, look.bits))
+    return changed_from(run, base, yes_share(others))
+
+
+def yes_share(looks: Sequence[Look]) -> Floats:
+    """The share of 1 among all votes of these runs, (n,)."""
+    votes = sum(look.seeds for look in looks)
+    return np.asarray(np.stack([look.counts for look in looks]).sum(axis=0, dtype=np.int64) / votes)
 
 
 def changed_from(run: Look, base: Look, yes: Floats) -> Change | None:
@@ -173,14 +180,14 @@ def changed_from(run: Look, base: Look, yes: Floats) -> Change | None:
     there. Items on which the nearest run itself left what most say are, too: to go back is no change of mind, and
     would be found where doubt is, for two runs with other masks over the same answers.
     """
-    steady = (base.majority == (yes > 0.5)).astype(np.float64)
-    changed = steady * (run.majority != base.majority)
-    doubt = np.minimum(yes, 1 - yes) + base.minority / run.seeds
-    n, k = float(steady.sum()), float(changed.sum())
+    steady = base.majority == (yes > 0.5)
+    changed = steady & (run.majority != base.majority)
+    n, k = float(np.count_nonzero(steady)), float(np.count_nonzero(changed))
     if not 0 < k < n:
         return None
-    mean, of_changed = float(doubt @ steady) / n, float(doubt @ changed) / k
-    variance = float(np.square(doubt - mean) @ steady) / n
+    doubt = (np.minimum(yes, 1 - yes) + base.minority) * steady
+    mean, of_changed = float(doubt.sum()) / n, float(doubt @ changed) / k
+    variance = float(doubt @ doubt) / n - mean**2
     if variance <= 1e-12:  # all are equally doubtful
         return None
     of_kept = (n * mean - k * of_changed) / (n - k)

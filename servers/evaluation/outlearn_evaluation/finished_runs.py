@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from outlearn.receipts import Receipt, ReceiptsVersion
+from outlearn.files import Versions
+from outlearn.receipts import Receipt
 from outlearn_evaluation.commitment import Opened
 from outlearn_evaluation.detectors import Suspicion
 from outlearn_evaluation.inspection import OF_STUDENTS, Students, examine
@@ -20,7 +21,7 @@ class FinishedRun:
     """A run that can be scored, and what its students show by themselves. Nothing here is ever told before it is asked
     for and charged."""
 
-    version: ReceiptsVersion
+    versions: Versions
     opened: Opened
     question: Question
     """What is its score?"""
@@ -43,9 +44,9 @@ class FinishedRun:
 
 
 def finished_run(
-    receipts: Sequence[Receipt], version: ReceiptsVersion, opened: Opened, thresholds: Thresholds
+    receipts: Sequence[Receipt], versions: Versions, opened: Opened, thresholds: Thresholds
 ) -> FinishedRun:
-    """A run by its receipts, sorted by seed. `version` is theirs, or of earlier ones: then they will be read again.
+    """A run by its receipts, sorted by seed. `versions` are theirs, or of earlier ones: then they will be read again.
 
     Raises:
         IntegrityError: they are not of this version of the task, or not of exactly the server's seeds.
@@ -70,5 +71,5 @@ def finished_run(
         grade=opened.judge.grade(votes),
     )
     look = question.look
-    _ = look.bits, look.majority, look.is_degenerate  # worked out now, and not when it is asked
-    return FinishedRun(version, opened, question, tuple(examine(OF_STUDENTS, students)))
+    _ = look.bits, look.majority, look.minority, look.is_degenerate  # worked out now, and not when it is asked
+    return FinishedRun(versions, opened, question, tuple(examine(OF_STUDENTS, students)))

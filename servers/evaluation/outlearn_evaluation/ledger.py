@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine, bindparam, exists, func, select
 
 from outlearn.database import as_utc, open_database, utc_now
@@ -25,10 +24,8 @@ from outlearn_evaluation.tables import evaluations, finals, metadata, nomination
 from outlearn_evaluation.withheld import NOTHING, Withheld
 
 
-class Answered(BaseModel):
+class Answered(NamedTuple):
     """An answer as it stands in the ledger."""
-
-    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     run_id: str
     against: str
@@ -64,7 +61,7 @@ _USED = (
     .subquery()
 )
 _ASKED = (evaluations.c.run_id == bindparam("run_id")) & (evaluations.c.against == bindparam("against"))
-_ANSWER = [evaluations.c[name] for name in Answered.model_fields]
+_ANSWER = [evaluations.c[name] for name in Answered._fields]
 _STATE = select(_USED, *_ANSWER).select_from(_USED.outerjoin(evaluations, _ASKED))  # always one row
 _FILED = evaluations.insert()
 _RUNS = select(evaluations.c.run_id).group_by(evaluations.c.run_id).order_by(func.min(evaluations.c.number))
@@ -140,12 +137,28 @@ Admit = Callable[[Question], None]
 ledger's `looks` are then all that was ever evaluated."""
 
 
-@dataclass(frozen=True)
-class _State:
+class _Left(NamedTuple):
+    """What is left of budgets, as in `BudgetView`."""
+
+    agent_left: int
+    agent_today_left: int
+    team_left: int
+    nominations_left: int
+
+    def less_one(self) -> "_Left":
+        """After one more evaluation."""
+        return _Left(self.agent_left - 1, self.agent_today_left - 1, self.team_left - 1, self.nominations_left)
+
+    def view(self) -> BudgetView:
+        """As it is told."""
+        return BudgetView(**self._asdict())
+
+
+class _State(NamedTuple):
     """What the ledger says when a question is asked."""
 
     answer: Answered | None
-    budget: BudgetView
+    left: _Left
     closed_at: datetime | None
     newest: int
     """Number of the newest evaluation, 0 where there is none."""
@@ -167,7 +180,7 @@ class Ledger:
         """
         with self.transactions.reading(wait=wait) as read:
             state = self._state(read, run_id, against, agent)
-            return (state.answer, state.budget) if state.answer else None
+            return (state.answer, state.left.view()) if state.answer else None
 
     def submission(self, run_id: str, *, wait: bool = True) -> Submission | None:
         """What an evaluated run answered; None where nobody evaluated it. Raises BusyError: it would have to `wait`."""
@@ -183,6 +196,11 @@ class Ledger:
         """Have all that was evaluated up to now in `looks`; each charge does so by itself."""
         with self.transactions.reading() as read:
             self.looks.read(read)
+
+    def look_ahead(self, question: Question) -> None:
+        """Hold a run against all that was evaluated up to now, so that fewer are left when it is asked about."""
+        self.read_looks()
+        self.looks.of(question.run.fingerprint).changes(question.look)
 
     def charge(
         self, question: Question, judge: Judge, caller: Caller, admit: Admit, *, wait: bool = True
@@ -203,23 +221,24 @@ class Ledger:
             state = self._state(write, run.run_id, against, caller.agent, run.task)
             self.looks.read(write, state.newest)
             if state.answer is not None:
-                return state.answer, False, state.budget
+                return state.answer, False, state.left.view()
             if state.closed_at is not None:
                 raise closed(run.task, state.closed_at)
             if not caller.is_operator:
-                _check_budget(state.budget)
+                _check_budget(state.left)
                 admit(question)
             answer, now = self._answer(write, question, judge), utc_now()
             values = {"charged": not caller.is_operator, "day": now.date().isoformat(), "evaluated_at": now}
-            number = write.change(_FILED, **answer.model_dump(), **values)
+            number = write.change(_FILED, **answer._asdict(), **values)
         look = question.look.told(bool(answer.at_most), answer.same_as)
         self.looks.add(number, run.fingerprint, look)
-        return answer, not caller.is_operator, state.budget if caller.is_operator else _less_one(state.budget)
+        left = state.left if caller.is_operator else state.left.less_one()
+        return answer, not caller.is_operator, left.view()
 
     def budget(self, agent: str, *, wait: bool = True) -> BudgetView:
         """What is left for an agent. Raises BusyError: it would have to `wait`."""
         with self.transactions.reading(wait=wait) as read:
-            return self._state(read, "", "", agent).budget
+            return self._state(read, "", "", agent).left.view()
 
     def board(self, task: str, limit: int, withheld: Withheld = NOTHING, *, wait: bool = True) -> list[LeaderboardRow]:
         """The evaluated runs of a task, best first, without those that are withheld.
@@ -261,21 +280,21 @@ class Ledger:
             rows = [*write.rows(_NOMINEES, task=task)]
             if not rows:
                 raise NotFoundError(f"nobody has nominated a run of task {task!r}: agents do that with `nominate`")
-            return close(write, task), [Answered.model_validate(row) for row in rows]
+            return close(write, task), [Answered(*row) for row in rows]
 
     def _state(self, read: Transaction, run_id: str, against: str, agent: str, task: str = "") -> _State:
         (row,) = read.rows(
             _STATE, run_id=run_id, against=against, agent=agent, task=task, today=utc_now().date().isoformat()
         )
         limits = self._settings
-        budget = BudgetView(
+        left = _Left(
             agent_left=max(0, limits.agent_evaluations - row.by_agent),
             agent_today_left=max(0, limits.daily_evaluations - row.by_agent_today),
             team_left=max(0, limits.team_evaluations - row.by_team),
             nominations_left=max(0, limits.nominations - row.nominated),
         )
-        answer = None if row.run_id is None else Answered.model_validate(row)
-        return _State(answer, budget, row.closed_at, row.newest or 0)
+        answer = None if row.run_id is None else _answered(row)
+        return _State(answer, left, row.closed_at, row.newest or 0)
 
     def _answer(self, write: Transaction, question: Question, judge: Judge) -> Answered:
         """What is told, by the votes of the runs that these are scored as: a near run's own would be a second look.
@@ -297,16 +316,15 @@ class Ledger:
         return question.answer(grade, verdict, near)
 
 
+def _answered(row: Any) -> Answered:
+    return Answered(*(getattr(row, name) for name in Answered._fields))
+
+
 def _scored_as(read: Transaction, run: Submission, same_as: str | None) -> Submission:
     return (read_submission(read, same_as) if same_as else None) or run
 
 
-def _less_one(budget: BudgetView) -> BudgetView:
-    counted = ("agent_left", "agent_today_left", "team_left")
-    return budget.model_copy(update={name: getattr(budget, name) - 1 for name in counted})
-
-
-def _check_budget(budget: BudgetView) -> None:
+def _check_budget(budget: _Left) -> None:
     for left, what in (
         (budget.agent_left, "all your evaluations are used; nominate your best runs"),
         (budget.agent_today_left, "today's evaluations are used; there are new ones after midnight UTC"),

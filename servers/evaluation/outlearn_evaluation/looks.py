@@ -1,20 +1,23 @@
 """Evaluated runs by what they answered, in memory: the ledger only grows, so of it only what is new is read."""
 
+import sys
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import bindparam, select
 
 from outlearn.transactions import Transaction
-from outlearn_evaluation.detectors import Change, Counts, Look, changed_from
-from outlearn_evaluation.scoring import NEAR, distances
+from outlearn_evaluation.detectors import Change, Look, changed_from, yes_share
+from outlearn_evaluation.scoring import NEAR, differing
 from outlearn_evaluation.tables import evaluations, submissions
 
-LEAST_ROOM = 64
+MOST_ASKED = 1_000
+FAR = sys.maxsize, -1
 _SINCE = (
     select(
         *(evaluations.c[name] for name in ("number", "run_id", "agent", "at_most", "same_as")),
@@ -26,20 +29,43 @@ _SINCE = (
 )
 
 
+@dataclass
+class _Asked:
+    """A run that is only asked about, and what is known of it up to now."""
+
+    run: Look
+    seen: int = 0
+    """How many evaluated runs it was held against."""
+    scored: tuple[int, int] = FAR
+    """The nearest of those that have answers of their own: votes that differ, and its place."""
+    telling: tuple[int, int] = FAR
+    """The nearest of those that are not degenerate."""
+    changed: tuple[int, Change | None] | None = None
+    """What it changed, were it evaluated at this place."""
+
+    def hold_against(self, evaluated: Sequence[Look], before: int) -> None:
+        """Look at those before a place that were not looked at yet. Of equally near ones the first counts."""
+        for place in range(self.seen, before):
+            other = evaluated[place]
+            apart = differing(self.run.bits, other.bits), place
+            if other.same_as is None:
+                self.scored = min(self.scored, apart)
+            if not other.is_degenerate:
+                self.telling = min(self.telling, apart)
+        self.seen = before
+
+
 class Looks:
     """Everybody's evaluated runs of one version of a task, oldest first. They all have the same seeds and items."""
 
     def __init__(self) -> None:
         self._all: list[Look] = []
         self._places: dict[str, int] = {}
-        self._by_agent: defaultdict[str, list[Look]] = defaultdict(list)
-        self._counts: Counts = np.empty((0, 0), dtype=np.uint8)  # (room, items)
-        self._bits: NDArray[np.uint64] = np.empty((0, 0), dtype=np.uint64)  # (room, words), and the next are (room,)
-        self._scored = self._telling = np.empty(0, dtype=bool)
-        self._yes: NDArray[np.int64] = np.empty(0, dtype=np.int64)  # (items,) votes of telling runs
+        self._by_agent: defaultdict[str, list[int]] = defaultdict(list)
         self._changes: dict[int, Change | None] = {}  # of those that are here, by place
-        self._asked: tuple[tuple[int, str, bytes], Change | None] = (0, "", b""), None  # of one that may come
-        self._apart: tuple[tuple[int, bytes], NDArray[np.float64]] = (0, b""), np.empty(0)
+        self._asked: dict[str, _Asked] = {}
+        self._telling = 0
+        self._yes: NDArray[np.int64] = np.zeros(0, dtype=np.int64)  # (items,) votes of telling runs
         self._lock = Lock()
 
     def find(self, run_id: str) -> Look | None:
@@ -50,25 +76,24 @@ class Looks:
     def own_before(self, run: Look) -> list[Look]:
         """Those of this run's agent that were evaluated before it, which need not be among them."""
         with self._lock:
-            return self._own_before(run)
+            return [self._all[place] for place in self._own_places(run.agent, self._place(run))]
 
     def nearest(self, run: Look) -> str | None:
-        """Of those before this run that have answers of their own the nearest within 2 %, and of these the first."""
+        """Of those before this run that have answers of their own the nearest within 2 %, and of these the first.
+
+        What is found is kept: who asks again has only those looked at that were evaluated since.
+        """
         with self._lock:
-            place = self._place(run)
-            scored = np.flatnonzero(self._scored[:place])
-            if not len(scored):
-                return None
-            apart = self._distances(run, place)[scored]
-            best = int(apart.argmin())
-            return self._all[scored[best]].run_id if apart[best] <= NEAR else None
+            apart, place = self._held(run, self._place(run)).scored
+            return self._all[place].run_id if apart / max(run.seeds * len(run.counts), 1) <= NEAR else None
 
     def changes(self, run: Look, released: Set[str] = frozenset()) -> list[Change]:
         """What each run of this one's agent changed, up to this one; not those that are `released` or changed nothing.
         This one may be one that is only asked about."""
         with self._lock:
-            runs = [*self._own_before(run), run]
-            found = [self._change(one) for one in runs if one.run_id not in released]
+            last = self._place(run)
+            own = [(self._all[place], place) for place in self._own_places(run.agent, last)]
+            found = (self._change(one, place) for one, place in [*own, (run, last)] if one.run_id not in released)
             return [one for one in found if one is not None]
 
     def add(self, run: Look) -> None:
@@ -77,64 +102,58 @@ class Looks:
             place = self._place(run)
             if place < len(self._all):
                 return
-            if place == len(self._counts):
-                self._make_room(run)
-            self._counts[place], self._bits[place], self._scored[place] = run.counts, run.bits, run.same_as is None
-            self._telling[place] = not run.is_degenerate
+            asked = self._asked.pop(run.run_id, None)
+            if asked and asked.changed and asked.changed[0] == place and _same(asked.run, run):
+                self._changes[place] = asked.changed[1]
             if not run.is_degenerate:
-                self._yes = self._yes + run.counts
+                self._telling += 1
+                self._yes = self._yes + run.counts if len(self._yes) else run.counts.astype(np.int64)
             self._all.append(run)
-            self._by_agent[run.agent].append(run)
+            self._by_agent[run.agent].append(place)
             self._places[run.run_id] = place
 
     def _place(self, run: Look) -> int:
         return self._places.get(run.run_id, len(self._all))
 
-    def _own_before(self, run: Look) -> list[Look]:
-        place = self._place(run)
-        return [one for one in self._by_agent[run.agent] if self._places[one.run_id] < place]
+    def _own_places(self, agent: str, before: int) -> list[int]:
+        own = self._by_agent.get(agent, [])
+        return own[: bisect_left(own, before)]
 
-    def _change(self, run: Look) -> Change | None:
+    def _held(self, run: Look, before: int) -> _Asked:
+        """A run held against all before a place. It is kept where that is after all that were evaluated."""
+        if before < len(self._all):
+            asked = _Asked(run)
+        else:
+            known = self._asked.get(run.run_id)
+            asked = known if known and _same(known.run, run) else _Asked(run)
+            self._asked[run.run_id] = asked
+            if len(self._asked) > MOST_ASKED:
+                del self._asked[next(iter(self._asked))]
+        asked.hold_against(self._all, before)
+        return asked
+
+    def _change(self, run: Look, place: int) -> Change | None:
         """As `detectors.change`, worked out once, and quickly for a run after all others."""
-        place = self._place(run)
-        if place < len(self._all) and place in self._changes:
+        if place in self._changes:
             return self._changes[place]
-        key = place, run.agent, run.counts.tobytes()
-        if key != self._asked[0]:
-            self._asked = key, self._work_out(run, place)
+        asked = self._held(run, place)
+        if asked.changed is None or asked.changed[0] != place:
+            asked.changed = place, self._work_out(run, asked)
         if place < len(self._all):
-            self._changes[place] = self._asked[1]
-        return self._asked[1]
+            self._changes[place] = asked.changed[1]
+        return asked.changed[1]
 
-    def _work_out(self, run: Look, place: int) -> Change | None:
-        telling = np.flatnonzero(self._telling[:place])
-        if not len(telling) or run.is_degenerate:
+    def _work_out(self, run: Look, asked: _Asked) -> Change | None:
+        if asked.telling == FAR or run.is_degenerate:
             return None
-        base = self._all[telling[self._distances(run, place)[telling].argmin()]]
-        newest = place == len(self._all)
-        yes = self._yes if newest else self._counts[telling].sum(axis=0, dtype=np.int64)
-        return changed_from(run, base, yes / (len(telling) * run.seeds))
-
-    def _distances(self, run: Look, place: int) -> NDArray[np.float64]:
-        """From all before it, (place,). Of the last run that was asked about they are kept."""
-        key = place, run.counts.tobytes()
-        if key != self._apart[0]:
-            self._apart = key, distances(run.bits, self._bits[:place], run.seeds * len(run.counts))
-        return self._apart[1]
-
-    def _make_room(self, run: Look) -> None:
-        """For twice as many runs as this one and those that are here."""
-        if not self._all:
-            self._yes = np.zeros(len(run.counts), dtype=np.int64)
-            self._counts, self._bits = self._counts.reshape(0, len(run.counts)), self._bits.reshape(0, len(run.bits))
-        room = max(LEAST_ROOM, 2 * len(self._all))
-        self._counts, self._bits = _with_rows(self._counts, room), _with_rows(self._bits, room)
-        self._scored, self._telling = _with_rows(self._scored, room), _with_rows(self._telling, room)
+        base = self._all[asked.telling[1]]
+        if asked.seen == len(self._all):
+            return changed_from(run, base, self._yes / (self._telling * run.seeds))
+        return changed_from(run, base, yes_share([one for one in self._all[: asked.seen] if not one.is_degenerate]))
 
 
-def _with_rows(known: NDArray[Any], rows: int) -> NDArray[Any]:
-    """So many rows, these and zeros."""
-    return np.concatenate([known, np.zeros((rows - len(known), *known.shape[1:]), dtype=known.dtype)])
+def _same(one: Look, other: Look) -> bool:
+    return one.bits == other.bits and one.agent == other.agent
 
 
 class LookBook:

@@ -131,25 +131,19 @@ def on_grid(pgr: float) -> tuple[float, bool]:
     return (FLOOR, True) if step < FLOOR + GRID / 2 else (round(step, 2), False)
 
 
-def unary(counts: NDArray[np.uint8], seeds: int) -> NDArray[np.uint64]:
+def unary(counts: NDArray[np.uint8], seeds: int) -> int:
     """`counts`, (items,), with a bit for each (seed, item) vote, whatever the order of the seeds: whether more than so
-    many seeds vote 1. Shape (words,)."""
-    bits = np.packbits(counts > np.arange(seeds, dtype=np.uint8)[:, None])
-    return np.pad(bits, (0, -len(bits) % 8)).view(np.uint64)
+    many seeds vote 1."""
+    return int.from_bytes(np.packbits(counts > np.arange(seeds, dtype=np.uint8)[:, None]).tobytes(), "big")
 
 
-def distances(bits: NDArray[np.uint64], others: NDArray[np.uint64], votes: int) -> Floats:
-    """Share of the (seed, item) votes in which runs must differ at least, whatever the order of the seeds.
+def differing(bits: int, others: int) -> int:
+    """The (seed, item) votes in which two runs must differ at least, whatever the order of the seeds.
 
-    With one seed it is the Hamming distance. Runs of equal `counts` get equal answers, so seeds that change places hide
-    nothing.
-
-    Args:
-        bits: (words,) of one run, as `unary` makes them.
-        others: (runs, words).
-        votes: how many there are, seeds by items.
+    The runs are as `unary` makes them. With one seed it is the Hamming distance. Runs of equal `counts` get equal
+    answers, so seeds that change places hide nothing.
     """
-    return np.asarray(np.bitwise_count(others ^ bits).sum(axis=1, dtype=np.int64) / max(votes, 1))
+    return (bits ^ others).bit_count()
 
 
 def read_answers(receipts: Sequence[Receipt], secret: SecretTask, baselines: Baselines) -> Bits:

@@ -2,14 +2,14 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import structlog
 from sqlalchemy import Engine
 
 from outlearn.audit import Action, AuditLog
 from outlearn.errors import IntegrityError, InvalidInputError, NotFoundError, OutlearnError, PermissionDeniedError
-from outlearn.files import FileVersion
+from outlearn.files import FileVersion, unchanged
 from outlearn.identity import OPERATOR, Caller
 from outlearn.receipts import RUN_ID, Receipt, ReceiptBook
 from outlearn.results import ResultBook, VerifiedResult
@@ -40,10 +40,13 @@ class EvaluationService:
         self._ledger = Ledger(settings)
         self._publisher = Publisher(self._ledger.transactions)
         self._thresholds = ThresholdBook(settings.home).of
-        self.auditor = Auditor(AuditLog(settings.vault), self._ledger.looks, self._thresholds)
+        audit_log = AuditLog(settings.vault)
+        audit_log.begin()
+        self.auditor = Auditor(audit_log, self._ledger.looks, self._thresholds)
         self._ready: dict[str, FinishedRun] = {}
         self._tried: dict[str, FileVersion | None] = {}
         self._told_withheld: Withheld | None = None
+        self._sign = lru_cache(maxsize=MOST_READY)(self._signed)
         self._asked = set(self._ledger.evaluated_runs())  # as far as this process knows: others may answer, too
 
     @property
@@ -161,7 +164,9 @@ class EvaluationService:
                 if self._tried.get(run_id) != version:
                     self._tried[run_id] = version
                     with suppress(OutlearnError, OSError):  # most often, not all seeds are done
-                        self._results.sign(_result(self._finished(run_id).question.answer()))
+                        question = self._finished(run_id).question
+                        self._sign(question.answer(), withheld=False)
+                        self._ledger.look_ahead(question)
         except Exception as error:  # noqa: BLE001 - answers come all the same, a little later
             log.error("it was not looked for what is new", error=f"{type(error).__name__}: {error}")
 
@@ -182,14 +187,14 @@ class EvaluationService:
 
     def _finished(self, run_id: str, asked_by: Caller | None = None, action: Action = "disqualify") -> FinishedRun:
         """A run with all its receipts. What was worked out earlier holds as long as its files and the task's do."""
-        version = self._receipts.version(run_id)
         run = self._ready.get(run_id)
-        if run is None or run.version != version or run.opened is not self._open(run.submission.task):
+        if not run or not unchanged(run.versions) or run.opened is not self._open(run.submission.task):
+            versions = self._receipts.versions(run_id)
             receipts = self._read_receipts(run_id, asked_by, action)
             _check_owner(asked_by, run_id, receipts[0].agent)
             opened = self._open(receipts[0].task)
             thresholds = self._thresholds(opened.task, opened.baselines.fingerprint)
-            run = finished_run(receipts, version, opened, thresholds)
+            run = finished_run(receipts, versions, opened, thresholds)
             if run_id not in self._asked:
                 self._ready[run_id] = run
                 if len(self._ready) > MOST_READY:
@@ -248,22 +253,23 @@ class EvaluationService:
         self._told_withheld = withheld
 
     def _publish(self, answer: Answered) -> None:
-        self._results.publish(_result(answer, self.auditor.withheld().covers(answer.run_id, answer.agent)))
+        self._results.file(self._sign(answer, withheld=self.auditor.withheld().covers(answer.run_id, answer.agent)))
 
-
-def _result(answer: Answered, withheld: bool = False) -> VerifiedResult:
-    """What is published of an answer."""
-    return VerifiedResult(
-        run_id=answer.run_id,
-        agent=answer.agent,
-        method=answer.method,
-        task=answer.task,
-        seeds=answer.seeds,
-        pgr=answer.pgr,
-        at_most=bool(answer.at_most),
-        pgr_se=answer.pgr_se,
-        withheld=withheld,
-    )
+    def _signed(self, answer: Answered, *, withheld: bool) -> bytes:
+        """What is published of an answer."""
+        return self._results.sign(
+            VerifiedResult(
+                run_id=answer.run_id,
+                agent=answer.agent,
+                method=answer.method,
+                task=answer.task,
+                seeds=answer.seeds,
+                pgr=answer.pgr,
+                at_most=bool(answer.at_most),
+                pgr_se=answer.pgr_se,
+                withheld=withheld,
+            )
+        )
 
 
 def _never_evaluated(against: str) -> NotFoundError:

@@ -25,7 +25,7 @@ import outlearn_evaluation.ledger
 from outlearn.errors import BudgetError, IntegrityError, InvalidInputError, NotFoundError, PermissionDeniedError
 from outlearn.identity import Caller, TokenFile
 from outlearn.receipts import Receipt, ReceiptBook
-from outlearn.results import ResultBook, VerifiedResult, results_file
+from outlearn.results import ResultBook, results_file
 from outlearn.seal import Seal, read_seal, seal_task
 from outlearn.signing import canonical_json
 from outlearn.tasks import SeedBaseline, TaskCard, fingerprint, load_baselines, load_public, load_secret, write_task
@@ -33,7 +33,7 @@ from outlearn.testing import connect, connect_http, connect_stdio, http_server
 from outlearn.types import Evaluation
 from outlearn_evaluation.commitment import Opened, open_task, read_opened, verify
 from outlearn_evaluation.ledger import Ledger
-from outlearn_evaluation.scoring import Votes, distances, make_judge, read_answers, unary
+from outlearn_evaluation.scoring import Votes, differing, make_judge, read_answers, unary
 from outlearn_evaluation.server import build
 from outlearn_evaluation.service import EvaluationService
 from outlearn_evaluation.settings import EvaluationSettings
@@ -351,7 +351,7 @@ def test_runs_are_no_further_apart_than_their_hamming_distance_nor_than_their_su
 ) -> None:
     rng = np.random.default_rng(seed)
     one, other = (Votes(rng.random((seeds, items)) < 0.5) for _ in range(2))
-    [apart] = distances(unary(one.counts, seeds), unary(other.counts, seeds)[None, :], one.positive.size)
+    apart = differing(unary(one.counts, seeds), unary(other.counts, seeds)) / one.positive.size
     sums = abs(int(one.positive.sum()) - int(other.positive.sum())) / one.positive.size
     assert sums - 1e-12 <= apart <= (one.positive != other.positive).mean() + 1e-12
 
@@ -511,11 +511,11 @@ def test_a_crash_between_charge_and_publication_heals_at_the_next_call(
     toy_home: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(_: ResultBook, result: VerifiedResult) -> VerifiedResult:
+    def full(_: ResultBook, line: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     file_run(RUN)
-    monkeypatch.setattr(ResultBook, "publish", full)
+    monkeypatch.setattr(ResultBook, "file", full)
     with pytest.raises(OSError, match="No space"):
         service.evaluate(ADA, RUN, None)
     monkeypatch.undo()

@@ -9,8 +9,8 @@ import typer
 
 from outlearn.errors import InvalidInputError
 from outlearn.hints import command_line
-from outlearn_agents.commands.options import Home, Json
 from outlearn_agents.tasks import DEFAULT_HOME
+from outlearn_agents.terminal.options import Home, Json
 
 if TYPE_CHECKING:
     from outlearn.identity import Grant, Role
@@ -32,7 +32,8 @@ def token(
 ) -> None:
     """Make, rotate, revoke or list servers' bearer tokens.
 
-    A token is shown once, when it is made. Such as:
+    A token is shown once, when it is made. It works until its end, also where a team works in the home folder: each
+    session of a team makes tokens of its own, and ends those of the session before and no others. Such as:
 
     outlearn token ada --home runs/mine --days 7
     """
@@ -79,7 +80,7 @@ def _print(grants: "list[Grant]", as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from outlearn_agents.commands.working import console
+    from outlearn_agents.terminal.working import console
 
     table = Table(box=None)
     for column in ("agent", "role", "created (UTC)", "rotated", "ends"):

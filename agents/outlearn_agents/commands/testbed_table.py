@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from outlearn_agents.commands.options import Json
+from outlearn_agents.terminal.options import Json
 
 
 def results_table(
@@ -19,7 +19,7 @@ def results_table(
 
     outlearn testbed-table math --out results
     """
-    from outlearn_agents.commands.progress import progress_bar
+    from outlearn_agents.terminal.progress import progress_bar
     from outlearn_training.testbed import TESTBEDS
     from outlearn_training.testbed.table import TABLE, as_markdown, make_table, write_table
 

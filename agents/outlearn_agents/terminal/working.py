@@ -8,7 +8,7 @@ import typer
 
 from outlearn.errors import OutlearnError
 from outlearn.hints import command_line
-from outlearn_agents.commands.failing import said_by_system
+from outlearn_agents.terminal.failing import said_by_system
 
 if TYPE_CHECKING:
     from rich.console import Console
