@@ -123,9 +123,9 @@ def seeds_apart(positive: Bits, labels: NDArray[np.int64], most: float = APART) 
 
 def near_duplicates(looks: Sequence[Look]) -> Suspicion | None:
     """An agent's runs that got earlier runs' answers. One is chance; most of them are small steps around a run."""
-    near = sum(look.same_as is not None for look in looks)
     if not looks or looks[-1].same_as is None:
         return None
+    near = sum(look.same_as is not None for look in looks)
     many = near >= FEW_DUPLICATES and near >= DUPLICATE_SHARE * len(looks)
     evidence: Evidence = {"same_as": looks[-1].same_as or "", "near": near, "runs": len(looks)}
     return Suspicion(AuditKind.NEAR_DUPLICATE, "flag" if many else "note", evidence)

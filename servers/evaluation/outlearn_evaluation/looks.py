@@ -91,9 +91,13 @@ class Looks:
         """What each run of this one's agent changed, up to this one; not those that are `released` or changed nothing.
         This one may be one that is only asked about."""
         with self._lock:
-            last = self._place(run)
-            own = [(self._all[place], place) for place in self._own_places(run.agent, last)]
-            found = (self._change(one, place) for one, place in [*own, (run, last)] if one.run_id not in released)
+            last, known = self._place(run), self._changes
+            found = [
+                known[place] if place in known else self._change(self._all[place], place)
+                for place in self._own_places(run.agent, last)
+                if not released or self._all[place].run_id not in released
+            ]
+            found += [] if run.run_id in released else [self._change(run, last)]
             return [one for one in found if one is not None]
 
     def add(self, run: Look) -> None:
