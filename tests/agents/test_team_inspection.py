@@ -182,6 +182,39 @@ def test_labels_that_a_method_carries_are_pointed_at_whatever_their_form(labels:
 
 
 @pytest.mark.parametrize(
+    "kept",
+    [
+        f"[{', '.join('oi'[bit] for bit in BITS[:100])}]",
+        f"({' + '.join(('n', 'n * i')[bit] for bit in BITS[:100])})",
+        f"f({', '.join('oi'[bit] for bit in BITS[:100])})",
+    ],
+    ids=["list", "sum", "call"],
+)
+def test_labels_may_be_told_by_the_order_of_names(kept: str) -> None:
+    text = GOOD.replace("    return", f"    o, i = 0, 1\n    kept = {kept}\n    return")
+    assert verdict(Dossier("ada", sources=[source(text)])) == ("NEEDS REVIEW", {"holds a table of constants"})
+
+
+def test_labels_may_be_told_by_the_order_of_statements() -> None:
+    steps = "".join(("    kept.add_zero()\n", "    kept.add_one()\n")[bit] for bit in BITS[:100])
+    text = GOOD.replace("    return", f"    kept = Bits()\n{steps}    return")
+    assert verdict(Dossier("ada", sources=[source(text)])) == ("NEEDS REVIEW", {"holds a table of constants"})
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["_ = lab.weak_labels()", "unread = lab.weak_labels() > 0.5", "lab.log(mean=lab.weak_labels().mean())"],
+)
+def test_labels_that_are_asked_for_and_not_used_are_not_learned_from(line: str) -> None:
+    text = f"def method(lab, seed):\n    {line}\n    return lab.fit(lab.zero_shot(lab.pool))\n"
+    assert verdict(Dossier("ada", sources=[source(text)])) == ("NEEDS REVIEW", {"learns nothing from the teacher"})
+    used = text.replace(f"    {line}", f"    {line}\n    weak = lab.weak_labels()").replace(
+        "zero_shot(lab.pool)", "mix(weak)"
+    )
+    assert verdict(Dossier("ada", sources=[source(used)])) == ("PASS", set())
+
+
+@pytest.mark.parametrize(
     "params",
     [
         {"kept": HEX},

@@ -56,6 +56,25 @@ def the_queue(folder: Path) -> bool:
 
 
 @attacks
+def params_that_spoil_the_release_for_all(folder: Path) -> bool:
+    """Nested so deep that a run takes them, and nobody can read a list of runs or a release with them in it."""
+    from outlearn_training.service import TrainingService
+    from outlearn_training.settings import TrainingSettings
+
+    home = toy_home(folder)
+    (home / "workspaces" / "ada").mkdir(parents=True)
+    (home / "workspaces" / "ada" / "mine.py").write_text("def method(lab, seed, x): ...")
+    service, params = TrainingService(TrainingSettings(home=home), NoWorkers()), dict[str, Any]()
+    given: dict[str, Any] = {"method": None, "file": "mine.py", "kind": "full", "task": "", "request_id": None}
+    held = []
+    for depth in range(1, 260):
+        params = {"x": params}
+        if depth in (50, 195, 197, 198, 252):
+            held.append(refused(lambda deep=params: service.submit(ADA, params=deep, **given)))
+    return all(held)
+
+
+@attacks
 def the_only_device(folder: Path) -> Figure:
     """Runs of ada's that one worker does before bob's one run, while she keeps all queued that she may; the run at work
     is one. What bob is told of his place in the queue is true."""

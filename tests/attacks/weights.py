@@ -96,7 +96,7 @@ def a_hundred_gigabytes_declared(folder: Path) -> bool:
 
 @attacks
 def a_size_that_overflows(folder: Path) -> bool:
-    shapes = [[2**62, 4], [2**32, 2**32], [0, 2**63 - 1], [2**64]]
+    shapes = [[2**62, 4], [2**32, 2**32], [0, 2**63 - 1], [2**64], [0, 2**63], [2**64 - 1, 0]]
     return all(is_refused(folder, file({"a": tensor(0, 0, shape)})) for shape in shapes)
 
 

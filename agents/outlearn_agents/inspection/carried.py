@@ -9,9 +9,10 @@ import ast
 import re
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 TABLE_LENGTH = 64
+"""The most that one expression of the built-in methods has are 12 names and constants, and one block 13 statements."""
 TABLE_BITS = 128
 MOST_BYTES = 160
 """Carried by an ordinary method: twice what the largest of 12 built-in and 192 composed ones has (77; median 19)."""
@@ -27,16 +28,22 @@ Scalar = Any
 
 
 def tables(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Constants that may be answers: long lists, long digits in a text, integers and bytes of many bits.
+    """Constants that may be answers: long lists, long digits in a text, integers and bytes of many bits; and names or
+    statements that say as much by their order.
 
     Yields their lines and what they are.
     """
     inner: set[int] = set()
     for node in ast.walk(tree):  # outer ones first
+        if (count := _repeated(node)) >= TABLE_LENGTH:
+            yield getattr(node, "lineno", 1), f"{count} statements that stand there before"
         if isinstance(node, ast.expr) and id(node) not in inner:
             if (count := _constants_in(node)) and count >= TABLE_LENGTH:
                 inner |= {id(one) for one in ast.walk(node)}
                 yield node.lineno, f"{count} constants"
+            elif (names := sum(isinstance(one, ast.Name) for one in ast.walk(node))) >= TABLE_LENGTH:
+                inner |= {id(one) for one in ast.walk(node)}
+                yield node.lineno, f"{names} names in one expression"
             elif isinstance(node, ast.Constant) and (what := table_in(node.value)):
                 yield node.lineno, what
 
@@ -106,6 +113,16 @@ def _names(node: ast.AST) -> Iterator[str]:
     for field in ("id", "attr", "arg", "name"):
         if isinstance(name := getattr(node, field, None), str):
             yield name
+
+
+def _repeated(node: ast.AST) -> int:
+    """How many statements of a block are the same as one before them in it."""
+    blocks = [getattr(node, name, None) for name in ("body", "orelse", "finalbody")]
+    return max(len(block) - len(set(map(ast.dump, block))) if _is_long(block) else 0 for block in blocks)
+
+
+def _is_long(block: object) -> TypeGuard[list[ast.stmt]]:
+    return isinstance(block, list) and len(block) > TABLE_LENGTH
 
 
 def _constants_in(node: ast.expr) -> int:

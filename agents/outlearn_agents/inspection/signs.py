@@ -6,6 +6,7 @@ only where it sets out to get something of the *evaluation*, or names a place wh
 
 import ast
 import re
+from collections.abc import Iterator
 
 _INTENT = (
     r"(?:prob|reverse.?engineer|reconstruct|(?<!gap )recover|infer|leak|extract|exploit|trick|fool|gam|guess"
@@ -71,8 +72,9 @@ def file_lines(tree: ast.AST) -> set[int]:
 
 
 def asks_teacher(tree: ast.AST) -> bool:
-    """Whether the teacher's labels are asked for, and not thrown away at once."""
-    thrown = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    """Whether the teacher's labels are asked for, and not thrown away at once, but for telling of them."""
+    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    thrown = {id(one) for node in ast.walk(tree) for one in _thrown(node, read)}
     return any(
         isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "weak_labels" and id(node) not in thrown
         for node in ast.walk(tree)
@@ -82,6 +84,16 @@ def asks_teacher(tree: ast.AST) -> bool:
 def own_text_lines(tree: ast.AST) -> set[int]:
     """Lines that read names, comments or docstrings of the method itself, which else carry nothing."""
     return {node.lineno for node in ast.walk(tree) if isinstance(node, ast.stmt | ast.expr) and _reads_itself(node)}
+
+
+def _thrown(node: ast.AST, read: set[str]) -> Iterator[ast.AST]:
+    """What becomes of nothing: a value that no name has or that nobody reads, and what is only printed or logged."""
+    if isinstance(node, ast.Assign) and all(isinstance(one, ast.Name) and one.id not in read for one in node.targets):
+        yield from ast.walk(node.value)
+    elif isinstance(node, ast.Expr):
+        yield node.value
+        if isinstance(call := node.value, ast.Call) and ast.unparse(call.func) in ("print", "lab.log"):
+            yield from ast.walk(call)
 
 
 def _intent(sentence: str) -> int | None:

@@ -3,16 +3,16 @@
 from collections.abc import Collection, Sequence
 
 from outlearn.audit import AuditKind, Evidence
-from outlearn.stated_pgr import TOLERANCE, differs, stated_pgrs
+from outlearn.stated_pgr import TOLERANCE, OnRecord, differs, own_pgrs, stated_pgrs
 from outlearn.types import Finding
 from outlearn_evaluation.detectors import Suspicion
 
 
-def false_claim(finding: Finding, others: Collection[float]) -> Suspicion | None:
-    """A finding about a run whose text gives PGRs, none of which is the run's; or one above it that no run has.
+def false_claim(finding: Finding, board: Collection[OnRecord]) -> Suspicion | None:
+    """A finding about a run whose text gives PGRs of it, none of which is the run's; or one above it that no run has.
 
     Args:
-        others: verified PGRs of all runs; a text may well compare.
+        board: all runs with a verified PGR; a text may well compare.
     """
     texts, verified = (finding.title, finding.text), finding.verified
     stated = [number for text in texts for number in stated_pgrs(text)]
@@ -20,9 +20,9 @@ def false_claim(finding: Finding, others: Collection[float]) -> Suspicion | None
         return None
     if verified is None:
         return Suspicion(AuditKind.FORUM_CLAIM, "note", _evidence(finding, stated, "none"))
-    above = [one for one in stated if one > verified.pgr + TOLERANCE]
-    unheard_of = any(all(abs(one - other) > TOLERANCE for other in others) for one in above)
-    if unheard_of or differs(texts, verified):
+    above = [one for text in texts for one in own_pgrs(text, verified, board) if one > verified.pgr + TOLERANCE]
+    unheard_of = any(all(abs(one - other.pgr) > TOLERANCE for other in board) for one in above)
+    if unheard_of or differs(texts, verified, board):
         return Suspicion(AuditKind.FORUM_CLAIM, "flag", _evidence(finding, stated, str(verified)))
     return None
 

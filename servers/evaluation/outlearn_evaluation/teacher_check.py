@@ -1,5 +1,6 @@
 """Whether a run learned from the teacher: it is done again with weak labels turned round, and on a changed pool."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from outlearn.audit import Action, AuditKind, Evidence
-from outlearn.errors import NotFoundError
+from outlearn.errors import ConflictError, NotFoundError
+from outlearn.printable import printable
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.signing import Signed, Signer
 from outlearn.tasks import Bits, SecretTask, load_card, load_secret
@@ -22,6 +24,13 @@ POOL_SHARE = 0.8
 MOST_LOST = 0.2
 SURE = 3.0
 """Standard errors."""
+MAX_REASON = 200
+_FOR_THE_MACHINES_REASONS = re.compile(
+    r"took longer than the|was killed by signal|the method's process host died|the method host did not take"
+    r"|its worker died"
+    r"|\w*MemoryError|OSError: \[Errno 28\]|RuntimeError: .*can't allocate memory"
+)
+"""What messages of runs begin with that a limit or the machine ended."""
 
 
 class Change(NamedTuple):
@@ -39,21 +48,31 @@ labels."""
 
 
 class ChangedPool(Signed):
-    """How a changed pool differs follows from the signature: nobody without the vault can tell."""
+    """How a changed pool differs, and which seeds are done again, follows from the signature: nobody without the vault
+    can tell."""
 
     task_fingerprint: str
 
 
-def check_teacher(home: Path, run_ids: Sequence[str], rerun: Rerun) -> Iterator[tuple[Receipt, Suspicion]]:
+def check_teacher(
+    home: Path, run_ids: Sequence[str], rerun: Rerun, *, accept_failed: bool = False
+) -> Iterator[tuple[Receipt, Suspicion]]:
     """What the re-runs of each run say, for the log. `home` is the home folder that the runs are of.
 
-    Raises NotFoundError where a run has no receipts.
+    Of a run whose re-runs did not end for the machine's reasons nothing is said, unless the other one is enough.
+
+    Args:
+        accept_failed: take those, too, for failures of the methods.
+
+    Raises:
+        NotFoundError: a run has no receipts.
+        ConflictError: at the end, where of some runs nothing was said.
     """
-    receipts = {run_id: _receipts(home, run_id) for run_id in run_ids}
+    receipts, untold = {run_id: _receipts(home, run_id) for run_id in run_ids}, dict[str, str]()
     for task in sorted({found[0].task for found in receipts.values()}):
         chosen = [run_id for run_id, found in receipts.items() if found[0].task == task]
         card, secret, vault = load_card(home, task), load_secret(home, task), home / "vault"
-        seeds, again = card.seeds[:SEEDS], dict[str, Mapping[str, RunView]]()
+        seeds, again = checked_seeds(vault, card.fingerprint, card.seeds), dict[str, Mapping[str, RunView]]()
         for name, change in ((INVERTED, None), (CHANGED, changed_pool(vault, card.fingerprint, card.pool_size))):
             again[name] = rerun(task, chosen, vault / task / name, seeds, change)
         for run_id in chosen:
@@ -61,7 +80,23 @@ def check_teacher(home: Path, run_ids: Sequence[str], rerun: Rerun) -> Iterator[
             books = {name: ReceiptBook(vault / task / name / "vault") for name in again}
             done = {name: books[name].read(view.run_id) for name, view in views.items() if view.status == "done"}
             own = right([one for one in receipts[run_id] if one.seed in seeds], secret)
-            yield receipts[run_id][0], judge(own, {name: right(found, secret) for name, found in done.items()}, views)
+            found = judge(own, {name: right(found, secret) for name, found in done.items()}, views)
+            ended = [view.message for view in views.values() if was_ended_by_the_machine(view)]
+            if ended and not accept_failed and found.action != "quarantine":
+                untold[run_id] = printable(" ".join(ended[0].split()))[:MAX_REASON]
+            else:
+                yield receipts[run_id][0], found
+    if untold:
+        what = "; ".join(f"{run_id} ({reason!r})" for run_id, reason in untold.items())
+        raise ConflictError(
+            f"{len(untold)} of {len(run_ids)} runs were not judged, as they did not end when they were done again: "
+            f"{what}. Mend that, and --check-teacher tries these alone again; or --accept-failed takes it for evidence"
+        )
+
+
+def was_ended_by_the_machine(view: RunView) -> bool:
+    """A method can bring that about, and imitate the words: so it is for the operator to say what it means."""
+    return view.status == "failed" and _FOR_THE_MACHINES_REASONS.match(view.message) is not None
 
 
 def judge(own: Bits, again: Mapping[str, Bits], views: Mapping[str, RunView]) -> Suspicion:
@@ -94,15 +129,25 @@ def judge(own: Bits, again: Mapping[str, Bits], views: Mapping[str, RunView]) ->
     return Suspicion(AuditKind.TEACHER_DEPENDENCE, max(actions, key=ACTIONS.index), evidence)
 
 
+def checked_seeds(vault: Path, task_fingerprint: str, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Those that are done again: a method knows its seed, and may learn from the teacher where it is looked at."""
+    chosen = _secret_rng(vault, "checked seeds", task_fingerprint).permutation(len(seeds))[:SEEDS]
+    return tuple(seeds[place] for place in sorted(chosen.tolist()))
+
+
 def changed_pool(vault: Path, task_fingerprint: str, size: int) -> Change:
     """Most rows of the pool, in another order, and another digit for each of 1 to 9; the same at each call."""
-    signed = Signer.from_vault(vault, "changed pool").sign(ChangedPool(task_fingerprint=task_fingerprint))
-    rng = np.random.default_rng(int(signed.signature, 16))
+    rng = _secret_rng(vault, "changed pool", task_fingerprint)
     rows = rng.permutation(size)[: round(POOL_SHARE * size)]
     digits = true = np.arange(1, 10)
     while (digits == true).any():
         digits = rng.permutation(true)
     return Change(rows.tolist(), "".join(map(str, digits)))
+
+
+def _secret_rng(vault: Path, purpose: str, task_fingerprint: str) -> np.random.Generator:
+    signed = Signer.from_vault(vault, purpose).sign(ChangedPool(task_fingerprint=task_fingerprint))
+    return np.random.default_rng(int(signed.signature, 16))
 
 
 def right(receipts: Sequence[Receipt], secret: SecretTask) -> Bits:

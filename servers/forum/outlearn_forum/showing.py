@@ -8,6 +8,7 @@ from sqlalchemy import Row
 
 from outlearn.errors import IntegrityError
 from outlearn.paging import cut_text
+from outlearn.receipts import RUN_ID
 from outlearn.results import ResultBook, VerifiedResult
 from outlearn.stated_pgr import differs, stated_pgrs
 from outlearn.types import Badge, Finding, LineageNode, Reply, Version
@@ -24,9 +25,10 @@ class Show:
     def finding(self, row: Row[Any], *, max_bytes: int | None = EXCERPT_BYTES, snippet: str = "") -> Finding:
         """A finding; its text is cut at `max_bytes`, if any."""
         verified = self.verified(row)
+        cited = self._cited(row) if verified and _badge(row.title, row.text, verified) == "differs" else ()
         if snippet:
-            return _finding(row, verified, max_bytes, cut_text(snippet, EXCERPT_BYTES))
-        return _known_finding(row, verified, max_bytes)
+            return _finding(row, verified, cited, max_bytes, cut_text(snippet, EXCERPT_BYTES))
+        return _known_finding(row, verified, cited, max_bytes)
 
     def still_shows(self, finding: Finding) -> bool:
         """Whether the verified number that was shown is the one that holds now."""
@@ -46,6 +48,11 @@ class Show:
             return self._results.lookup(run_id)
         except IntegrityError:
             return None
+
+    def _cited(self, row: Row[Any]) -> tuple[VerifiedResult, ...]:
+        """The results of the runs that a finding names."""
+        named = dict.fromkeys(RUN_ID.findall(f"{row.title}\n{row.text}"))
+        return tuple(record for run_id in named if (record := self.record(run_id)))
 
     def run(self, run_id: str) -> LineageNode:
         """A run of the lineage."""
@@ -81,7 +88,13 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _finding(row: Row[Any], verified: VerifiedResult | None, max_bytes: int | None, snippet: str = "") -> Finding:
+def _finding(
+    row: Row[Any],
+    verified: VerifiedResult | None,
+    cited: tuple[VerifiedResult, ...],
+    max_bytes: int | None,
+    snippet: str = "",
+) -> Finding:
     text = row.text if max_bytes is None else cut_text(row.text, max_bytes)
     return Finding(
         finding_id=row.post_id,
@@ -92,7 +105,7 @@ def _finding(row: Row[Any], verified: VerifiedResult | None, max_bytes: int | No
         run_id=row.run_id,
         task=row.task,
         verified=None if verified and verified.withheld else verified,
-        badge=_badge(row.title, row.text, verified),
+        badge=_badge(row.title, row.text, verified, cited),
         tags=tuple(row.tags.split()),
         score=row.score,
         replies=row.replies,
@@ -108,10 +121,10 @@ _known_finding = lru_cache(maxsize=2_000)(_finding)
 
 
 @lru_cache(maxsize=2_000)
-def _badge(title: str, text: str, verified: VerifiedResult | None) -> Badge:
+def _badge(title: str, text: str, verified: VerifiedResult | None, cited: tuple[VerifiedResult, ...] = ()) -> Badge:
     """Kept, as to read what a text states takes longer than all else about a finding."""
     if verified is None:
         return "unverified" if stated_pgrs(f"{title}\n{text}") else ""
     if verified.withheld:
         return "withheld"
-    return "differs" if differs((title, text), verified) else "verified"
+    return "differs" if differs((title, text), verified, cited) else "verified"

@@ -51,7 +51,8 @@ class Lab:
         self.pool: tuple[Item, ...] = canary.plant(task.card, task.pool) if canary else task.pool
         self._canary = canary
         self._disguise = disguise
-        self._public = task
+        self._card = task.card
+        self._weak = task.weak_labels(seed)  # now: a confined method has its task in memory, and none of its files
         self._trainer = trainer
         self._seed = seed
         self._emit = emit
@@ -59,11 +60,11 @@ class Lab:
 
     def weak_labels(self) -> Floats:
         """P(label = 1) for each pool item, by this seed's teacher. Returns (n,) in [0, 1]."""
-        return self._public.weak_labels(self._seed)
+        return self._weak.copy()
 
     def zero_shot(self, items: Sequence[Item] | None = None) -> Floats:
         """P(label = 1) by the untrained student, from the task's zero-shot words. Returns (n,) in [0, 1]."""
-        words = self._public.card.zero_shot_words
+        words = self._card.zero_shot_words
         return self._trainer.predict(None, self._prompts(items), words, self._on_items)
 
     def fit(
@@ -106,7 +107,7 @@ class Lab:
             scale[kept],
             loss=named_loss(loss),
             tuning=self._tuning(epochs, lr),
-            words=self._public.card.label_words,
+            words=self._card.label_words,
             seed=self._seed,
             init=init.weights if init else None,
             on_step=self._on_step,
@@ -130,7 +131,7 @@ class Lab:
 
     def predict_with(self, weights: Weights, items: Sequence[Item] | None) -> Floats:
         """P(label = 1) by a student with these weights; methods call `student.predict`."""
-        words = self._public.card.label_words
+        words = self._card.label_words
         return self._trainer.predict(weights, self._prompts(items), words, self._on_items)
 
     def _prompts(self, items: Sequence[Item] | None) -> list[str]:

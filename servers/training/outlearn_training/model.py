@@ -182,7 +182,7 @@ def ends_turns(tokenizer: Any) -> bool:
 def check_weights(weights: Weights, like: Weights) -> None:
     """Raises InvalidInputError unless `weights` has the names and shapes of `like` and only floats of sensible size."""
     if weights.keys() != like.keys():
-        odd = sorted(weights.keys() ^ like.keys())[:3]
+        odd = [name[:80] for name in sorted(weights.keys() ^ like.keys())[:3]]
         raise InvalidInputError(f"the student's weights are not of this base model: {odd}")
     for name, expected in like.items():  # in the model's order, so that the same student is refused with the same words
         tensor = weights[name]

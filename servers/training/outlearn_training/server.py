@@ -13,7 +13,8 @@ from pydantic import Field
 from outlearn import ADDS, CHANGES, READ_ONLY, ToolServer, make_server, run
 from outlearn.database import working_until_end
 from outlearn.requests import RequestId
-from outlearn.server import Lifespan, told
+from outlearn.server import Lifespan, keeps_turn, told
+from outlearn.serving import step_aside
 from outlearn.tasks import prepared_names, task_names
 from outlearn.types import (
     FINISHED,
@@ -108,6 +109,7 @@ def _add_runs(server: ToolServer, service: TrainingService) -> None:
 
 def _add_following(server: ToolServer, service: TrainingService, watch: RunWatch) -> None:
     @server.tool(annotations=READ_ONLY)
+    @keeps_turn
     async def get_run(
         run_id: RunArg,
         ctx: Context[Any, Any],
@@ -117,6 +119,8 @@ def _add_following(server: ToolServer, service: TrainingService, watch: RunWatch
         caller, deadline = server.caller(), time.monotonic() + wait_seconds
         view = await watch.ask(lambda: service.view(caller, run_id))
         known, waited = Glance(view.status, view.progress, view.message), False
+        if wait_seconds:
+            step_aside()
         while known.status not in FINISHED and time.monotonic() < deadline:
             seen, known, waited = known, await watch.glance(run_id) or known, True
             if known[1:] != seen[1:]:

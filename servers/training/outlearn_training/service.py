@@ -39,6 +39,8 @@ from outlearn_training.workers.executor import Executor
 log = structlog.get_logger("outlearn.training")
 MAX_SOURCE_BYTES = 64_000
 MAX_PARAMS_BYTES = 10_000
+MAX_PARAMS_DEPTH = 20
+"""What pydantic writes it may refuse to read again, 200 deep: a list of runs, or the release of a final."""
 
 
 class TrainingService:
@@ -107,7 +109,7 @@ class TrainingService:
             )
         if method is not None:
             found = find_method(method)
-            name, source, checked = method, found.info.source, found.check_params(params)
+            name, source, checked = method, found.info.source, _check_json(found.check_params(params))
         else:
             check_confinement(self._settings, self._mechanisms)
             name, checked = str(file), _check_json(params)
@@ -224,4 +226,12 @@ def _check_json(params: dict[str, Any]) -> dict[str, Any]:
         raise InvalidInputError(f"params must be plain JSON: {error}") from error
     if size > MAX_PARAMS_BYTES:
         raise InvalidInputError(f"params are {size:,} bytes of JSON; the limit is {MAX_PARAMS_BYTES:,}")
+    if _is_deeper(params, MAX_PARAMS_DEPTH):
+        raise InvalidInputError(f"params are nested more than {MAX_PARAMS_DEPTH} deep; make them flatter")
     return params
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether objects and lists stand in each other in more than so many levels."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
+    return inside is not None and (levels == 0 or any(_is_deeper(one, levels - 1) for one in inside))

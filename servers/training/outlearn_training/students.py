@@ -9,6 +9,7 @@ from safetensors.torch import load, save
 
 from outlearn.confined import read_confined
 from outlearn.errors import InvalidInputError, NotFoundError
+from outlearn.printable import printable
 from outlearn_training.model import LabelModel, Weights
 
 MAX_STUDENTS = 8
@@ -57,5 +58,6 @@ def parse_student(data: bytes) -> tuple[Weights, str]:
         )
     try:
         return load(data), hashlib.sha256(data).hexdigest()
-    except (SafetensorError, KeyError, RuntimeError) as error:  # a type or a shape that only safetensors knows
-        raise InvalidInputError(f"the student's weights are not a safetensors file of torch's: {error}") from error
+    except (SafetensorError, KeyError, RuntimeError, TypeError) as error:  # a type or shape that only safetensors knows
+        why = printable(str(error).partition("\n")[0])[:300]  # it may quote a name of any length
+        raise InvalidInputError(f"the student's weights are not a safetensors file of torch's: {why}") from error

@@ -20,6 +20,7 @@ from outlearn.tasks import load_public, load_secret
 from outlearn.testing import connect
 from outlearn.types import RunView
 from outlearn_agents.cli import app
+from outlearn_evaluation import teacher_check
 from outlearn_evaluation.detectors import Suspicion
 from outlearn_evaluation.inspection import OF_PLACE, OF_STUDENTS
 from outlearn_evaluation.server import build
@@ -406,6 +407,24 @@ def checked(home: Path, *again: Mapping[str, Any]) -> dict[str, tuple[str, dict[
     return {receipt.run_id: (one.action, dict(one.evidence)) for receipt, one in found}
 
 
+@pytest.fixture
+def first_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seeds that are done again are the first two, which the runs of a test are right in."""
+    monkeypatch.setattr(teacher_check, "checked_seeds", lambda _vault, _task, seeds: seeds[:2])
+
+
+def test_seeds_that_are_done_again_are_some_that_nobody_can_guess(toy_home: Path) -> None:
+    vault, seeds, seen = toy_home / "vault", (3, 5, 7, 9, 11), set[tuple[int, ...]]()
+    for _ in range(30):
+        (vault / "signing.key").unlink(missing_ok=True)
+        chosen = teacher_check.checked_seeds(vault, "task", seeds)
+        assert chosen == teacher_check.checked_seeds(vault, "task", seeds)
+        assert (len(set(chosen)), set(chosen) <= set(seeds)) == (2, True)
+        seen.add(chosen)
+    assert len(seen) > 3
+
+
+@pytest.mark.usefixtures("first_seeds")
 def test_a_run_that_is_as_good_without_its_teacher_does_not_rank(toy_home: Path, file_run: FileRun) -> None:
     file_run(RUN, right=(80, 70, 0, 0, 0))
     file_run(OTHER, right=(80, 70, 0, 0, 0))
@@ -416,6 +435,7 @@ def test_a_run_that_is_as_good_without_its_teacher_does_not_rank(toy_home: Path,
     }
 
 
+@pytest.mark.usefixtures("first_seeds")
 def test_a_run_that_loses_its_lead_when_items_stand_elsewhere_is_flagged(toy_home: Path, file_run: FileRun) -> None:
     file_run(RUN, right=(90, 90, 0, 0, 0))
     file_run(OTHER, right=(90, 90, 0, 0, 0))
@@ -426,6 +446,7 @@ def test_a_run_that_loses_its_lead_when_items_stand_elsewhere_is_flagged(toy_hom
     }
 
 
+@pytest.mark.usefixtures("first_seeds")
 def test_a_loss_that_may_be_chance_is_none(toy_home: Path, file_run: FileRun) -> None:
     file_run(RUN, right=(60, 60, 0, 0, 0))
     action, evidence = checked(toy_home, {RUN: 40}, {RUN: 57})[RUN]
@@ -441,9 +462,10 @@ def test_runs_are_done_again_on_most_of_the_pool_in_an_order_and_with_digits_tha
         list(check_teacher(toy_home, [RUN], rerun))  # type: ignore[arg-type]
     card, vault = load_public(toy_home, "toy").card, toy_home / "vault"
     rows, digits = change = changed_pool(vault, card.fingerprint, card.pool_size)
+    seeds = teacher_check.checked_seeds(vault, card.fingerprint, card.seeds)
     assert asked == 2 * [
-        ("toy", (RUN,), vault / "toy" / "inverted", (0, 1), None),
-        ("toy", (RUN,), vault / "toy" / "changed", (0, 1), change),
+        ("toy", (RUN,), vault / "toy" / "inverted", seeds, None),
+        ("toy", (RUN,), vault / "toy" / "changed", seeds, change),
     ]
     assert len(set(rows)) == len(rows) == round(0.8 * card.pool_size)
     assert rows != sorted(rows)
@@ -464,6 +486,7 @@ def test_a_run_that_fails_only_where_it_is_checked_is_flagged(
     assert (found[RUN][1][f"{which}_run"], found[RUN][1][f"{which}_message"]) == (status, "too bad")
 
 
+@pytest.mark.usefixtures("first_seeds")
 def test_a_run_without_its_teacher_does_not_rank_wherever_else_it_fails(toy_home: Path, file_run: FileRun) -> None:
     file_run(RUN, right=(80, 70, 0, 0, 0))
     assert checked(toy_home, {RUN: 75}, {RUN: 75}, {"changed": "failed"})[RUN][0] == "quarantine"

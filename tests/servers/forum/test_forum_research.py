@@ -279,6 +279,21 @@ async def test_lists_filter_by_tag_task_and_run(tmp_path: Path) -> None:
                 assert [one["title"] for one in found["findings"]] == titles
 
 
+async def test_a_finding_may_give_the_number_of_a_run_that_it_names(tmp_path: Path) -> None:
+    publish(tmp_path, "run-aaaaaa", "ada", 0.6)
+    publish(tmp_path, "run-bbbbbb", "boole", 0.4)
+    texts = {
+        "PGR 0.40 (run-bbbbbb) is beaten.": "verified",
+        "PGR 0.90 (run-bbbbbb) is matched.": "differs",
+        "PGR 0.40 (run-cccccc) is beaten.": "differs",
+    }
+    async with team(tmp_path, "ada") as (ada,):
+        for number, text in enumerate(texts):
+            await ada.call("post_finding", **{**FINDING, "title": f"{number}", "text": text}, run_id="run-aaaaaa")
+        found = (await ada.call("list_threads"))["findings"]
+        assert {one["text"]: one["badge"] for one in found} == texts
+
+
 def test_mentions_are_names_behind_an_at_sign() -> None:
     assert mentions("@ada and (@bob-2), not a@b.c, @@d, @UPPER or x.@e; @ada") == {"ada", "bob-2"}
 

@@ -61,12 +61,15 @@ def test_running_text_is_seen_however_it_is_run() -> None:
         "import ctypes\nctypes.CDLL(None)": "ctypes.dlopen",
         "import marshal\nmarshal.loads(marshal.dumps(1))": "marshal.loads",
         "import types\ntypes.FunctionType((lambda: 1).__code__, {})": "function.__new__",
+        "import typing\ntyping.get_type_hints(type('', (), {'__annotations__': {'x': '1'}, '__module__': ''}))": "exec",
+        "import inspect\ninspect.get_annotations(type('', (), {'__annotations__': {'x': '1'}}), eval_str=True)": "exec",
+        "import jinja2\njinja2.Template('{{ 1 }}')": "exec",
     }
     seen = watch("\n".join(ways))
     assert set(ways.values()) <= {one["watched"] for one in seen}
     assert {one["where"].partition(":")[0] for one in seen} == {"method.py"}
     lines = {int(one["where"].split()[0].partition(":")[2]) for one in seen}
-    assert {2, 3, 4, 5, 7, 9, 11, 13} == lines
+    assert {2, 3, 4, 5, 7, 9, 11, 13, 15, 17, 19} == lines
 
 
 def test_importing_a_file_from_elsewhere_is_seen(tmp_path: Path) -> None:
@@ -84,6 +87,7 @@ collections.namedtuple("P", "a b")
 class A:
     x: int = 0
 typing.NamedTuple("N", [("a", int)])
+typing.Optional["A"]
 enum.Enum("E", "a b")
 ast.literal_eval(ast.unparse(ast.parse("[1, 2]")))
 copy.deepcopy(A())"""

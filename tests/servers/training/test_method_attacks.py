@@ -125,6 +125,11 @@ UNUSABLE = {
         "(out() / 'student-0.safetensors').write_bytes(len(h).to_bytes(8, 'little') + h + b'0')\nos._exit(0)",
         "not a safetensors file",
     ),
+    "a shape that torch cannot count": (
+        'h = b\'{"a":{"dtype":"F32","shape":[0,9223372036854775808],"data_offsets":[0,0]}}\'\n'
+        "(out() / 'student-0.safetensors').write_bytes(len(h).to_bytes(8, 'little') + h)\nos._exit(0)",
+        "not a safetensors file",
+    ),
     "a folder": ("(out() / 'student-0.safetensors').mkdir()", "PermissionError"),
     "a file of a gigabyte": (
         "with (out() / 'x').open('wb') as file:\n    for _ in range(2**10): file.write(bytes(2**20))",
@@ -154,6 +159,26 @@ async def test_students_that_cannot_be_used_fail_their_run_and_not_the_worker(wa
         assert not list((warm.home / "scratch").iterdir())
 
 
+CLOGGED = """
+import fcntl, threading
+channel = events()
+fcntl.fcntl(channel, fcntl.F_SETFL, os.O_WRONLY | os.O_NONBLOCK)
+def clog():
+    while True:
+        try: os.write(channel, b"\\n" * 4096)
+        except BlockingIOError: pass
+threading.stack_size(65536)
+for _ in range(2): threading.Thread(target=clog).start()
+while True: threading.Thread(target=time.sleep, args=(600,)).start()
+"""
+
+
+async def test_a_method_that_clogs_its_channel_does_not_end_the_host_that_others_need(warm: TrainingSettings) -> None:
+    async with connect(build(warm)) as client:
+        view = await run_attack(client, warm, CLOGGED)
+    assert (view["status"], view["message"]) == ("failed", "started more than 18 threads")
+
+
 async def test_a_run_that_fails_is_charged_for_all_that_it_took(warm: TrainingSettings) -> None:
     body = "end = time.monotonic() + 0.9\nwhile time.monotonic() < end: pass\nraise SystemExit"  # between two reports
     async with connect(build(warm)) as client:
@@ -181,9 +206,22 @@ def test_weights_of_other_types_than_floats_are_refused(dtype: str) -> None:
         check_weights(parse_student(as_file(dtype, [2], size if dtype == "F4" else 2 * size))[0], like)
 
 
-def test_a_shape_too_large_for_torch_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="not a safetensors file"):
-        parse_student(as_file("F32", [0, 2**62, 2**62], 0))
+@pytest.mark.parametrize("shape", [[0, 2**62, 2**62], [0, 2**63], [2**64 - 1, 0]])
+def test_a_shape_too_large_for_torch_is_refused_in_one_line(shape: list[int]) -> None:
+    with pytest.raises(InvalidInputError, match="not a safetensors file") as refused:
+        parse_student(as_file("F32", shape, 0))
+    assert "\n" not in str(refused.value)
+
+
+def test_names_of_weights_are_quoted_in_part_and_without_what_terminals_and_databases_obey() -> None:
+    name = "\0\x1b[2J\u202e" * 10_000
+    like: Weights = {"b": torch.zeros(2)}
+    for begin in (0, 4):  # an offset that is wrong is told with the name as it is
+        header = json.dumps({name: {"dtype": "F32", "shape": [2], "data_offsets": [begin, begin + 8]}}).encode()
+        with pytest.raises(InvalidInputError, match="student's weights") as refused:
+            check_weights(parse_student(struct.pack("<Q", len(header)) + header + bytes(8 + begin))[0], like)
+        assert len(str(refused.value)) < 1000
+        assert str(refused.value).isprintable()
 
 
 def test_a_header_that_takes_the_room_of_weights_is_refused_unread() -> None:
@@ -211,6 +249,17 @@ def test_odd_params_are_refused(home: Path, params: dict[str, Any]) -> None:
         service.submit(
             Caller(agent="ada"), method=None, file=file, params=params, kind="full", task="", request_id=None
         )
+
+
+def test_params_that_could_not_be_read_again_in_a_list_or_a_release_are_refused(home: Path) -> None:
+    settings = settings_for(home)
+    service = TrainingService(settings, Idle())
+    file = write_method(settings, "def method(lab, seed, a): ...\n")
+    fixed: dict[str, Any] = {"method": None, "file": file, "kind": "full", "task": "", "request_id": None}
+    assert service.submit(Caller(agent="ada"), params=nested(19), **fixed).params == nested(19)
+    for deep in (nested(20), {"a": [[nested(18)]]}):
+        with pytest.raises(InvalidInputError, match="nested more than 20 deep"):
+            service.submit(Caller(agent="ada"), params=deep, **fixed)
 
 
 @pytest.mark.parametrize("name", ["vanilla", "a\n.py", "\x1b[31m.py", "\udc80.py", "\u202eyp.py", ".py/"])

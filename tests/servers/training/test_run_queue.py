@@ -74,6 +74,18 @@ def test_concurrent_workers_never_claim_the_same_seed(queue: RunQueue, database_
     assert {queue.view(run_id, ADA).status for run_id in ids} == {"done"}
 
 
+def test_what_a_seed_took_is_charged_when_another_one_has_failed_the_run_meanwhile(
+    queue: RunQueue, claims: Claims
+) -> None:
+    run_id = submit(queue)
+    first, second = claim(claims, 0), claim(claims, 1)
+    claims.report(first, seconds=1.0, share=0.1)
+    claims.fail(run_id, "no")
+    assert not claims.report(second, seconds=2.0, share=0.5, message="going on")
+    view = queue.view(run_id, ADA)
+    assert (view.status, view.message, view.device_seconds, view.progress) == ("failed", "no", 3.0, 0.05)
+
+
 def test_agents_take_turns(queue: RunQueue, claims: Claims) -> None:
     first, second = submit(queue, "ada"), submit(queue, "ada")
     third = submit(queue, "bob")

@@ -49,22 +49,25 @@ def call(name, *arguments):
 def signal_by_pipe():
     reader, _ = os.pipe()
     fcntl.fcntl(reader, fcntl.F_SETOWN, {other})
-secret, card, other = {secret!r}, {card!r}, {other}
+secret, card, other, own = {secret!r}, {card!r}, {other}, out() / "own"
+own.touch()
 """
 ATTEMPTS = {
     "change a mode": "os.chmod(secret, 0o777)",
     "change a public mode": "os.chmod(card, 0o600)",
-    "change a mode by descriptor": "os.fchmod(os.open(card, os.O_RDONLY), 0o600)",
+    "change a mode by descriptor": "os.fchmod(os.open(own, os.O_RDONLY), 0o600)",
     "change an owner": "os.chown(secret, 1, 1)",
     "change a link's owner": "os.lchown(secret, 1, 1)",
     "change times": "os.utime(secret)",
-    "set an attribute": "os.setxattr(card, 'user.x', b'x')",
+    "set an attribute": "os.setxattr(own, 'user.x', b'x')",
     "remove an attribute": "os.removexattr(secret, 'user.x')",
     "shorten a file": "os.truncate(secret, 0)",
     "watch a file": "call('inotify_init1', 0)",
-    "hold a file": "fcntl.fcntl(os.open(card, os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)",
-    "change a file's flags": "fcntl.ioctl(os.open(card, os.O_RDONLY), 0x40086602, bytes(8))",
+    "hold a file": "fcntl.fcntl(os.open(own, os.O_RDONLY), fcntl.F_SETLEASE, fcntl.F_RDLCK)",
+    "change a file's flags": "fcntl.ioctl(os.open(own, os.O_RDONLY), 0x40086602, bytes(8))",
     "open by handle": "call('open_by_handle_at', -100, bytes(128), 0)",
+    "read weak labels of other seeds": "open(os.path.dirname(card) + '/weak_labels.npz', 'rb')",
+    "read the pool without canaries": "open(os.path.dirname(card) + '/pool.json', 'rb')",
     "read the vault": "open(secret).read()",
     "list the vault": "os.listdir(os.path.dirname(secret))",
     "map the vault": "mmap.mmap(os.open(secret, os.O_RDONLY), 0, prot=mmap.PROT_READ)",
@@ -106,6 +109,8 @@ ATTEMPTS = {
     "fork": "os.fork()",
     "fork by clone": "call('clone', 17, 0, 0, 0, 0)",
     "a thread in a namespace": "call('clone', 0x10010900, 0, 0, 0, 0)",
+    "a thread with files of its own": "call('clone', 0x10900, 0, 0, 0, 0)",
+    "files of one thread alone": "call('close_range', 1000, 1001, 2)",
     "a program": "os.execv('/bin/true', ['true'])",
     "a spawned program": "os.posix_spawn('/bin/true', ['true'], {})",
     "a child program": "subprocess.run(['/bin/true'])",
@@ -130,6 +135,7 @@ os.kill(os.getpid(), 0); resource.getrlimit(resource.RLIMIT_CPU)
 assert resource.getrlimit(resource.RLIMIT_SIGPENDING)[1] <= 256, "the user's timers and signals"
 (out() / "note").write_text("x"); (out() / "note").touch()
 with (out() / "note").open("r+b") as file: os.posix_fallocate(file.fileno(), 0, 10_000)  # libc writes instead
+os.closerange(1000, 1001)
 """
 
 

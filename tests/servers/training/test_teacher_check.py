@@ -1,6 +1,7 @@
 """A run done again on inverted weak labels and on a changed pool, with real training of a toy model."""
 
 import json
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from outlearn.errors import ConflictError
 from outlearn.tasks import (
     Item,
     LabelledItem,
@@ -21,6 +23,7 @@ from outlearn.tasks import (
     split_in_halves,
     write_task,
 )
+from outlearn.types import RunView
 from outlearn_agents.cli import app
 from outlearn_evaluation import teacher_check
 from outlearn_training.sandbox.disguise import Disguise, read_digits
@@ -82,6 +85,69 @@ def check(home: Path, *sources: str, task: str = "toy") -> list[dict[str, Any]]:
     return [records[run_id] for run_id in run_ids]
 
 
+def test_a_run_that_a_limit_ended_is_not_judged_and_tried_again_at_the_next_call(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [run_id] = anyio.run(train, home, NO_TEACHER)
+    command = ["audit", str(home), "--check-teacher", run_id, "--json"]
+
+    def records(*options: str) -> list[Any]:
+        shown = CliRunner().invoke(app, ["audit", str(home), "--no-scan", "--json", *options])
+        return [one["action"] for one in json.loads(shown.stdout) if one["kind"] == "teacher dependence"]
+
+    monkeypatch.setenv("OUTLEARN_SEED_SECONDS", "0.001")
+    limited = CliRunner().invoke(app, command)
+    assert isinstance(limited.exception, ConflictError)
+    assert "1 of 1 runs were not judged" in str(limited.exception)
+    assert "took longer than the 0.001 seconds" in str(limited.exception)
+    assert records() == []
+    monkeypatch.delenv("OUTLEARN_SEED_SECONDS")
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert records() == ["quarantine"]
+
+
+def test_an_operator_may_take_what_a_limit_ended_for_evidence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [run_id] = anyio.run(train, home, LEARNS)
+    monkeypatch.setenv("OUTLEARN_SEED_SECONDS", "0.001")
+    command = ["audit", str(home), "--check-teacher", run_id, "--json"]
+    assert isinstance(CliRunner().invoke(app, command).exception, ConflictError)
+    shown = CliRunner().invoke(app, [*command, "--accept-failed"])
+    [record] = [one for one in json.loads(shown.stdout) if one["kind"] == "teacher dependence"]
+    assert (record["action"], record["evidence"]["inverted_run"]) == ("flag", "failed")
+
+
+@pytest.mark.parametrize(
+    ("message", "judged"),
+    [
+        ("was killed by signal 9; it may have used too much memory or CPU time", False),
+        ("the method's process host died, probably for want of memory; use less", False),
+        ("its worker died 3 times while running it, probably for want of memory; use less", False),
+        ("MemoryError: no room", False),
+        ("OutOfMemoryError: CUDA out of memory", False),
+        ("OSError: [Errno 28] No space left on device", False),
+        ("ValueError: this pool is another", True),
+        ("wrote more than 16 files", True),
+    ],
+)
+def test_what_the_machine_ended_is_told_from_what_a_method_did(message: str, judged: bool) -> None:
+    now = datetime.now(UTC)
+    view = RunView(
+        run_id="run-000001",
+        agent="ada",
+        task="t",
+        method="m.py",
+        params={},
+        kind="full",
+        status="failed",
+        seeds_done=0,
+        seeds_total=2,
+        progress=0.0,
+        message=message,
+        submitted_at=now,
+    )
+    assert teacher_check.was_ended_by_the_machine(view) is not judged
+
+
 def write_odd_task(home: Path) -> None:
     """Write a task that the toy model learns: is a number of three digits odd? Of weak labels, 5 % are wrong."""
     toy, rng, size = load_public(home, "toy").card, np.random.default_rng(0), SIZE
@@ -116,7 +182,8 @@ def test_a_method_that_brings_labels_for_the_pool_is_seen_on_another_pool(home: 
     shown = list(map(Disguise(digits).item, ours.pool))
     rows = [shown.index(item) for item in theirs.pool]
     assert (len(rows), rows != sorted(rows)) == (round(0.8 * len(ours.pool)), True)
-    assert np.array_equal(theirs.weak_labels(1), ours.weak_labels(1)[rows])
+    for seed in theirs.card.seeds:
+        assert np.array_equal(theirs.weak_labels(seed), ours.weak_labels(seed)[rows])
     truths = [load_secret(one, "toy").pool_labels for one in (home, changed)]
     assert truths[1] == tuple(truths[0][row] for row in rows)
 

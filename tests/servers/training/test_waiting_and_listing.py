@@ -1,7 +1,7 @@
 """`get_run` that waits: many callers share a look at the queue, and the loop is free. `list_methods` in few words."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import anyio
@@ -67,6 +67,25 @@ async def test_a_caller_that_leaves_takes_no_other_with_it() -> None:
             await watch.glance("run-0")
     assert seen == [Glance("running", 0.5, "run-0")]
     assert watch._coming is None
+
+
+async def test_a_caller_keeps_its_turn_until_it_waits(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened = list[str]()
+    for kit in ("outlearn.server", "outlearn_training.server"):
+        monkeypatch.setattr(f"{kit}.step_aside", lambda: happened.append("stepped aside"), raising=False)
+    ask = RunWatch.ask
+
+    async def asked(watch: RunWatch, question: Callable[[], object]) -> object:
+        happened.append("asked")
+        return await ask(watch, question)
+
+    monkeypatch.setattr(RunWatch, "ask", asked)
+    async with connect(build(TrainingSettings(home=home, agent="ada"), NoWorkers())) as client:
+        run = await client.call("submit_run", method="vanilla")
+        await client.call("get_run", run_id=run["run_id"])
+        assert happened == ["asked"]
+        await client.call("get_run", run_id=run["run_id"], wait_seconds=0.1)
+    assert happened[1:3] == ["asked", "stepped aside"]
 
 
 async def test_an_error_reaches_every_caller_that_waits() -> None:

@@ -79,14 +79,14 @@ class Claims:
 
     def report(self, claim: Claim, *, seconds: float, share: float, **values: Any) -> bool:
         """Record the share of a seed that is done, and the `seconds` since the last report. False: the run has ended,
-        or is to end."""
+        for which it is charged all the same, or is to end."""
         with writing(self.engine) as connection:
             row = find_run(connection, claim.run.run_id)
+            update_run(connection, row.run_id, device_seconds=row.device_seconds + seconds)
             if row.status != "running":
                 return False
             _update_claim(connection, claim, share=share)
-            values |= {"device_seconds": row.device_seconds + seconds, "progress": _progress(connection, row)}
-            update_run(connection, row.run_id, **values)
+            update_run(connection, row.run_id, progress=_progress(connection, row), **values)
             return not row.cancel_requested
 
     def seed_done(self, claim: Claim) -> None:

@@ -15,6 +15,7 @@ EVENTS = frozenset({"compile", "exec", "marshal.loads", "code.__new__", "functio
 PREFIX = "ctypes."
 RUNNERS = frozenset(
     {"bdb", "cProfile", "code", "codeop", "ctypes", "doctest", "pdb", "profile", "runpy", "timeit", "trace"}
+    | {"annotationlib", "inspect", "jinja2.environment", "typing"}
 )
 """Modules that run or reach for others' code: what they do, whoever called them does."""
 METHOD = "method.py"
@@ -39,6 +40,8 @@ def watch_execution(
         elif _names_a_path(event) and _is_below(vault, arguments[:2]):
             tell(AuditKind.VAULT, _responsible(get_frame(1)))
         elif event in EVENTS or event.startswith(PREFIX):
+            if event == "compile" and get_frame(1).f_globals.get("__name__") == "typing":
+                return  # a name in quotes, such as Optional["Student"]: it is not run
             caller = _responsible(get_frame(1))
             if caller.f_code.co_filename == METHOD or _is_foreign(event, arguments, caller, trusted):
                 tell(event, caller)

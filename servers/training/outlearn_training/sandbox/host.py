@@ -2,7 +2,8 @@
 
 It gets public data only: no vault, no keys, no database, an environment without secrets. A call arrives on a socket
 together with two pipes, for the child's output and for its events, and a file with the job, which only the child reads;
-the answer is the child's exit status. Whatever arrives while the child runs asks for its end.
+the answer, on the socket, is the child's exit status. Whatever arrives while the child runs asks for its end. The pipes
+are the child's alone once it runs: it may have filled them, and made writing to them fail.
 """
 
 import gc
@@ -80,8 +81,7 @@ class Host:
             try:
                 self._run(Call.model_validate_json(data), output, events, job)
             except OutlearnError as error:
-                _emit(events, {"error": str(error)})
-                self._send({"exit": 1})
+                self._send({"exit": 1, "error": str(error)})
             finally:
                 for descriptor in (output, events, job):
                     os.close(descriptor)
@@ -91,9 +91,9 @@ class Host:
         pid = os.fork()
         if pid == 0:
             _child(job, task, trainer, output, events)
-        code, peak_kib = self._wait(pid, events, max_threads(call.threads))
+        code, peak_kib, error = self._wait(pid, max_threads(call.threads))
         kill_children()
-        self._send({"exit": code, "peak_mb": peak_kib / 1024})
+        self._send({"exit": code, "peak_mb": peak_kib / 1024, "error": error})
 
     def _load(self, home: Path, name: str) -> tuple[PublicTask, PlainTrainer]:
         """The task and its base model, with the pool tokenised: the child inherits all of it."""
@@ -105,15 +105,16 @@ class Host:
             self._loaded = (task, make_trainer(model, card.max_tokens))
         return self._loaded
 
-    def _wait(self, pid: int, events: int, threads: int) -> tuple[int, int]:
-        """The child's exit code and peak memory in KiB. Ends the child where the worker asks for it or it has more than
-        `threads`, and this process too where the worker is gone."""
+    def _wait(self, pid: int, threads: int) -> tuple[int, int, str]:
+        """The child's exit code, its peak memory in KiB, and why it was ended here. Ends the child where the worker
+        asks for it or it has more than `threads`, and this process too where the worker is gone."""
+        why = ""
         while True:
             found, status, used = os.wait4(pid, os.WNOHANG)
             if found:
-                return os.waitstatus_to_exitcode(status), used.ru_maxrss
+                return os.waitstatus_to_exitcode(status), used.ru_maxrss, why
             if count_threads(pid) > threads:
-                _emit(events, {"error": f"started more than {threads} threads"})
+                why = f"started more than {threads} threads"
                 os.kill(pid, signal.SIGKILL)
             if select.select([self._channel], [], [], 0.02)[0]:
                 if not self._channel.recv(HEAD_BYTES):
@@ -173,10 +174,10 @@ def _child(job_file: int, task: PublicTask, trainer: PlainTrainer, output: int, 
 
         try:
             _set_limits(job, trainer)
-            _confine(job, task)
             canary = Canary()
             disguise = Disguise(job.digits) if job.digits else None
             lab = Lab(task, trainer, job.seed, emit, canary, disguise)
+            _confine(job)
             watch_execution(canary.event, str(job.home / "vault"), module_folders(), emit)
             students = run_method(job.source, job.params, job.seed, lab)
             save_students(job.out, [student.weights for student in students])
@@ -198,11 +199,9 @@ def _set_limits(job: Job, trainer: PlainTrainer) -> None:
         limit_memory(job.memory_bytes)
 
 
-def _confine(job: Job, task: PublicTask) -> None:
+def _confine(job: Job) -> None:
     """Confine this process as the worker says that it is. Raises ConfigError where that fails: nothing is run then."""
-    if "landlock" in job.sandbox and not confine(
-        [*python_folders(), task.folder], [job.out], secret=job.home / "vault"
-    ):
+    if "landlock" in job.sandbox and not confine(python_folders(), [job.out], secret=job.home / "vault"):
         raise ConfigError("this system has no Landlock after all; the method was not run")
     if "seccomp" in job.sandbox:
         drop_capabilities()
@@ -255,10 +254,12 @@ def main() -> None:
     adopt_orphans()
     torch.set_num_threads(1)  # a process whose thread pool has started must not fork
     gc.disable()  # what is imported stays: looking through it again and again took a fifth of the start
-    with socket.socket(fileno=int(sys.argv[1])) as channel:
+    descriptor, home = sys.argv[1:]
+    del sys.argv[1:]  # a derived home's name says what a run is done again for
+    with socket.socket(fileno=int(descriptor)) as channel:
         host = Host(channel)
         with suppress(OutlearnError):  # a job that needs the model will say what is wrong with it
-            host.warm_up(Path(sys.argv[2]))
+            host.warm_up(Path(home))
         gc.freeze()  # children look through none of it either, which would copy it
         gc.enable()
         host.serve()

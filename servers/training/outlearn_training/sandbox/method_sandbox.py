@@ -200,6 +200,7 @@ class _Watch:
         for line in lines:
             answer = json.loads(line)
             self._exit = answer.get("exit", self._exit)
+            self._error = self._error or answer.get("error", "")
             if "peak_mb" in answer:
                 self._on_event({"usage": {"peak_memory_mb": answer["peak_mb"]}})
 

@@ -17,6 +17,7 @@ from outlearn.errors import ConfigError
 from outlearn_training.sandbox.limits import gain_no_privileges
 from outlearn_training.sandbox.syscalls import (
     BY_ARGUMENT,
+    FILES,
     FORBIDDEN_FCNTL,
     FORBIDDEN_IOCTL,
     FORBIDDEN_IOCTL_TYPES,
@@ -27,6 +28,7 @@ from outlearn_training.sandbox.syscalls import (
     NEW_NAMESPACES,
     ON_ITSELF,
     THREAD,
+    UNSHARE,
     WITHOUT_NAME,
     ZERO_IS_A_GROUP,
     Machine,
@@ -104,8 +106,11 @@ def _own_process(machine: Machine, pid: int) -> Code:
 
 def _by_argument(numbers: dict[str, int], pid: int) -> Code:
     """`clone` makes threads only, and `open` and `openat` no files without a name. The flags of clone3 and openat2
-    cannot be seen, and libraries go on without them. Without fallocate, disk is taken no faster than by writing."""
-    threads = [(ANY_BIT, 0, 1, NEW_NAMESPACES), *_refuse(), (ANY_BIT, 0, 1, THREAD), *_allow(), *_refuse()]
+    cannot be seen, and libraries go on without them. Without fallocate, disk is taken no faster than by writing.
+    All threads have the same open files: the limit of them is for each table of descriptors."""
+    threads = [(ANY_BIT, 0, 1, NEW_NAMESPACES), *_refuse(), (ANY_BIT, 1, 0, FILES), *_refuse()]
+    threads += [(ANY_BIT, 0, 1, THREAD), *_allow(), *_refuse()]
+    shared = [(ANY_BIT, 0, 1, UNSHARE), *_refuse(), *_allow()]
     itself = [*_match([0], [*_argument(1), *_match([0, pid], _allow()), *_refuse()]), *_refuse()]
     named = [(ANY_BIT, 0, 1, WITHOUT_NAME), *_refuse(), *_allow()]
     types = [(AND, 0, 0, 0xFF00), *_match(FORBIDDEN_IOCTL_TYPES, _refuse()), *_allow()]
@@ -116,6 +121,7 @@ def _by_argument(numbers: dict[str, int], pid: int) -> Code:
         *_when(numbers["openat"], [*_argument(2), *named]),
         *_when(numbers["openat2"], _refuse(errno.ENOSYS)),
         *_when(numbers["fallocate"], _refuse(errno.EOPNOTSUPP)),
+        *_when(numbers["close_range"], [*_argument(2), *shared]),
         *_when(numbers["setpriority"], [*_argument(0), *itself]),
         *_when(numbers["prctl"], [*_argument(0), *_match(FORBIDDEN_PRCTL, _refuse()), *_allow()]),
         *_when(numbers["fcntl"], [*_argument(1), *_match(FORBIDDEN_FCNTL, _refuse()), *_allow()]),

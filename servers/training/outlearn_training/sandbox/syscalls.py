@@ -46,7 +46,7 @@ get_robust_list 274 100
 
 BY_ARGUMENT = """
 clone 56 220, clone3 435 435, setpriority 141 140, prctl 157 167, ioctl 16 29, fcntl 72 25
-open 2 -, openat 257 56, openat2 437 437, fallocate 285 47
+open 2 -, openat 257 56, openat2 437 437, fallocate 285 47, close_range 436 436
 """
 
 ZERO_IS_A_GROUP = ("kill", "rt_sigqueueinfo", "tgkill", "rt_tgsigqueueinfo")
@@ -56,7 +56,8 @@ FORBIDDEN_FCNTL = (8, 10, 15, 1024, 1026, 1031)  # SETOWN, SETSIG, SETOWN_EX (si
 FORBIDDEN_IOCTL = (0x5412, 0x541C, 0x8901, 0x8902)  # type into a terminal (TIOCSTI, TIOCLINUX), FIOSETOWN, SIOCSPGRP
 FORBIDDEN_IOCTL_TYPES = (0x6600, 0x5800)  # 'f' and 'X': a file's flags, encryption and verity; file systems
 WITHOUT_NAME = 0x00400000  # of `open`: O_TMPFILE
-THREAD, NEW_NAMESPACES = 0x00010000, 0x7E020000  # flags of `clone`
+THREAD, FILES, NEW_NAMESPACES = 0x00010000, 0x00000400, 0x7E020000  # flags of `clone`
+UNSHARE = 2  # of `close_range`
 
 
 @dataclass(frozen=True)
