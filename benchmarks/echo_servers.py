@@ -14,6 +14,7 @@ from mcp.server import MCPServer
 
 from outlearn.files import write_atomic
 from outlearn.server import ToolServer, make_server, run
+from outlearn.serving import IDLE_SECONDS
 from outlearn.settings import ServerSettings
 
 
@@ -46,7 +47,7 @@ def repeat(text: str, times: int) -> str:
 
 
 def _serve_http(server: MCPServer[Any], ready: Path) -> None:
-    config = uvicorn.Config(server.streamable_http_app(), log_level="error", timeout_keep_alive=15)
+    config = uvicorn.Config(server.streamable_http_app(), log_level="error", timeout_keep_alive=IDLE_SECONDS)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         write_atomic(ready, json.dumps({"url": f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"}).encode())
         uvicorn.Server(config).run(sockets=[listener])

@@ -4,7 +4,8 @@ import hashlib
 import math
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -93,9 +94,8 @@ class AuditLog:
 
     def begin(self) -> None:
         """Make an empty log where there is none: it is quicker to look for records then. Raises OSError as `append`."""
-        self._vault.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with locked(self._vault / "audit"):
-            os.close(self._open())
+        with self._alone():
+            pass
 
     def append(
         self,
@@ -114,19 +114,14 @@ class AuditLog:
         fields = {"kind": kind, "action": action, "agent": agent, "run_id": run_id, "task": task}
         values: Values = {name: _bounded(text, MAX_NAME) for name, text in fields.items()}
         values["evidence"] = _bound(evidence)
-        self._vault.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with locked(self._vault / "audit"):
-            file = self._open()
-            try:
-                previous, torn = _end(file)
-                if torn:
-                    os.ftruncate(file, os.fstat(file).st_size - torn)
-                    previous = _write(
-                        file, previous, {"kind": AuditKind.TORN_LINE, "action": "note", "evidence": {"bytes": torn}}
-                    )
-                _write(file, previous, values)
-            finally:
-                os.close(file)
+        with self._alone() as file:
+            previous, torn = _end(file)
+            if torn:
+                os.ftruncate(file, os.fstat(file).st_size - torn)
+                previous = _write(
+                    file, previous, {"kind": AuditKind.TORN_LINE, "action": "note", "evidence": {"bytes": torn}}
+                )
+            _write(file, previous, values)
 
     def records(self) -> Sequence[AuditRecord]:
         """All records, oldest first; lines that are damaged, or not whole yet, are left out (`verify` tells them)."""
@@ -139,9 +134,6 @@ class AuditLog:
                 records = tuple(record for line in added if (record := _parse(line)))
                 self._records = records if anew else self._records + records
             return self._records
-
-    def _open(self) -> int:
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
 
     def verify(self) -> tuple[int, str]:
         """How many records there are, and the hash of the last: note it, and a log cut short will show.
@@ -164,6 +156,17 @@ class AuditLog:
                 "next record takes their place"
             )
         return len(lines), previous
+
+    @contextmanager
+    def _alone(self) -> Iterator[int]:
+        """The log's file, which is made where there is none; no other process appends meanwhile."""
+        self._vault.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with locked(self._vault / "audit"):
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                yield file
+            finally:
+                os.close(file)
 
 
 def _write(file: int, previous: str, values: Values) -> str:

@@ -30,6 +30,11 @@ def printable(text: str, *, keep: str = "", instead: str = "\N{REPLACEMENT CHARA
     return "".join(one if one.isprintable() or one in keep else instead for one in text)
 
 
+def one_line(text: str, limit: int) -> str:
+    """`text` in one printable line of at most so many characters."""
+    return printable(" ".join(text.split()))[:limit]
+
+
 def show_plain(text: str) -> str:
     """`text` with a replacement character in place of each hidden one; as long as before."""
     return HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

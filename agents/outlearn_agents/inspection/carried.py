@@ -37,15 +37,9 @@ def tables(tree: ast.AST) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):  # outer ones first
         if (count := _repeated(node)) >= TABLE_LENGTH:
             yield getattr(node, "lineno", 1), f"{count} statements that stand there before"
-        if isinstance(node, ast.expr) and id(node) not in inner:
-            if (count := _constants_in(node)) and count >= TABLE_LENGTH:
-                inner |= {id(one) for one in ast.walk(node)}
-                yield node.lineno, f"{count} constants"
-            elif (names := sum(isinstance(one, ast.Name) for one in ast.walk(node))) >= TABLE_LENGTH:
-                inner |= {id(one) for one in ast.walk(node)}
-                yield node.lineno, f"{names} names in one expression"
-            elif isinstance(node, ast.Constant) and (what := table_in(node.value)):
-                yield node.lineno, what
+        if isinstance(node, ast.expr) and id(node) not in inner and (what := _table_of(node)):
+            inner |= {id(one) for one in ast.walk(node)}
+            yield node.lineno, what
 
 
 def table_in(value: Scalar) -> str:
@@ -113,6 +107,15 @@ def _names(node: ast.AST) -> Iterator[str]:
     for field in ("id", "attr", "arg", "name"):
         if isinstance(name := getattr(node, field, None), str):
             yield name
+
+
+def _table_of(node: ast.expr) -> str:
+    """What an expression holds, where that may be answers; empty where it does not."""
+    if (count := _constants_in(node)) >= TABLE_LENGTH:
+        return f"{count} constants"
+    if (count := sum(isinstance(one, ast.Name) for one in ast.walk(node))) >= TABLE_LENGTH:
+        return f"{count} names in one expression"
+    return table_in(node.value) if isinstance(node, ast.Constant) else ""
 
 
 def _repeated(node: ast.AST) -> int:

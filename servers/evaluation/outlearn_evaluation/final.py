@@ -14,7 +14,7 @@ import numpy as np
 from outlearn.audit import AuditKind, AuditLog
 from outlearn.errors import ConflictError
 from outlearn.files import create_once
-from outlearn.printable import printable
+from outlearn.printable import one_line
 from outlearn.receipts import ReceiptBook
 from outlearn.tasks import Floats, SecretTask, load_baselines, load_card, load_secret
 from outlearn.types import RunView
@@ -115,7 +115,7 @@ def _refuse_failed(into: Path, views: Mapping[str, RunView]) -> None:
     held, failed = withheld(AuditLog(into / "vault").records()), defaultdict[str, list[str]](list)
     for run_id, view in views.items():
         if view.status != "done" and not held.covers(view.run_id, view.agent):
-            failed[printable(" ".join(view.message.split()))[:MAX_REASON]].append(run_id)
+            failed[one_line(view.message, MAX_REASON)].append(run_id)
     if failed:
         number = sum(map(len, failed.values()))
         what = "; ".join(f"{', '.join(run_ids)} ({reason!r})" for reason, run_ids in failed.items())

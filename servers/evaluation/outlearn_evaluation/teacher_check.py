@@ -9,7 +9,7 @@ import numpy as np
 
 from outlearn.audit import Action, AuditKind, Evidence
 from outlearn.errors import ConflictError, NotFoundError
-from outlearn.printable import printable
+from outlearn.printable import one_line
 from outlearn.receipts import Receipt, ReceiptBook
 from outlearn.signing import Signed, Signer
 from outlearn.tasks import Bits, SecretTask, load_card, load_secret
@@ -83,7 +83,7 @@ def check_teacher(
             found = judge(own, {name: right(found, secret) for name, found in done.items()}, views)
             ended = [view.message for view in views.values() if was_ended_by_the_machine(view)]
             if ended and not accept_failed and found.action != "quarantine":
-                untold[run_id] = printable(" ".join(ended[0].split()))[:MAX_REASON]
+                untold[run_id] = one_line(ended[0], MAX_REASON)
             else:
                 yield receipts[run_id][0], found
     if untold:

@@ -82,8 +82,9 @@ class Claims:
         for which it is charged all the same, or is to end."""
         with writing(self.engine) as connection:
             row = find_run(connection, claim.run.run_id)
-            update_run(connection, row.run_id, device_seconds=row.device_seconds + seconds)
+            values |= {"device_seconds": row.device_seconds + seconds}
             if row.status != "running":
+                update_run(connection, row.run_id, device_seconds=values["device_seconds"])
                 return False
             _update_claim(connection, claim, share=share)
             update_run(connection, row.run_id, progress=_progress(connection, row), **values)
