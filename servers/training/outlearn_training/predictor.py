@@ -19,15 +19,17 @@ CHECKED = 64
 """So many pool items show whether a student answers at all."""
 
 
-class Predictor:
-    """Keeps the student's base model loaded, and the test inputs at hand.
+def flush_denormals() -> None:
+    """From now on numbers next to zero are zero, in this thread and those that torch starts from it: call it first in
+    the process that predicts. They take many times as long on some CPUs, so that weights could tell by the time that a
+    hidden input has some word."""
+    torch.set_flush_denormal(True)
 
-    Made before torch computes anything, in the thread that predicts: on the CPU numbers next to zero are zero from then
-    on. They take many times as long on some, so that weights could tell by the time that a hidden input has some word.
-    """
+
+class Predictor:
+    """Keeps the student's base model loaded, and the test inputs at hand."""
 
     def __init__(self, home: Path, weights: WeightStore) -> None:
-        torch.set_flush_denormal(True)  # torch's other threads do as the one that starts them
         self._home = home
         self._weights = weights
         self._receipts = ReceiptBook(home / "vault")

@@ -14,22 +14,30 @@ from outlearn.tasks import FineTuning, Floats
 from outlearn_training.fast.trainer import make_trainer
 from outlearn_training.losses import xent
 from outlearn_training.model import LabelModel
+from outlearn_training.predictor import Predictor
+from outlearn_training.settings import TrainingSettings
 from outlearn_training.testbed import TESTBEDS
+from outlearn_training.weights import WeightStore
 
-ALL_THREADS = """
+WORKER = """
 import os
 os.environ["OMP_NUM_THREADS"] = "2"
-import pathlib
-import torch
-from outlearn_training.predictor import Predictor
+from outlearn_training.workers import worker
 def left():
+    import torch
     tiny = torch.empty(2048, 256)
     tiny.view(torch.int32).fill_(1000)
     return sum(int((one.view(torch.int32) != 0).sum()) for one in (tiny * 0.5, tiny @ torch.eye(256)))
-Predictor(pathlib.Path("home"), None)
-print(torch.get_num_threads(), left())
-torch.set_flush_denormal(False)
-print(left() > 0)
+class Worker:
+    def __init__(self, *_):
+        pass
+    def work(self):
+        import torch
+        print(torch.get_num_threads(), left())
+        torch.set_flush_denormal(False)
+        print(left() > 0)
+worker.Worker = Worker
+worker.main()
 """
 
 
@@ -43,10 +51,15 @@ def one_thread() -> Iterator[None]:
     torch.set_flush_denormal(False)
 
 
-def test_no_thread_of_the_predictor_computes_with_denormal_numbers(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", ALL_THREADS]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+def test_no_thread_of_a_worker_computes_with_denormal_numbers(tmp_path: Path) -> None:
+    command, settings = [sys.executable, "-c", WORKER, "0", "1"], TrainingSettings(home=tmp_path).model_dump_json()
+    said = subprocess.run(command, input=settings, stdout=subprocess.PIPE, text=True, check=True, cwd=tmp_path).stdout
     assert said.split() == ["2", "0", "True"]
+
+
+def test_a_predictor_changes_nothing_for_who_else_computes_in_its_process(tmp_path: Path) -> None:
+    Predictor(tmp_path, WeightStore(TrainingSettings(home=tmp_path)))
+    assert np.nextafter(0.0, 1.0) * 1.0 > 0
 
 
 @pytest.mark.usefixtures("one_thread")

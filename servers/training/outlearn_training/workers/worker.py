@@ -239,10 +239,17 @@ def main() -> None:
             gc.disable()  # while torch is imported, which is faster by a fifth
             log.info("starting", slot=slot)
             worker = Worker(settings, slot, slots)
+            _flush_denormals()
             gc.freeze()
             gc.enable()
             log.info("ready", slot=slot)
             worker.work()
+
+
+def _flush_denormals() -> None:
+    from outlearn_training.predictor import flush_denormals  # torch, as above
+
+    flush_denormals()
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
